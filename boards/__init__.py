@@ -1,0 +1,1 @@
+"""Boards: profiles and detection. Filled by the boards issue."""

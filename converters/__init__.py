@@ -1,0 +1,1 @@
+"""Converters: a trained model becomes proven artifacts. Needs the [convert] extra."""

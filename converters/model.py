@@ -1,0 +1,75 @@
+"""TrainedModel: what every source becomes, and what every compress stage and target takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from boardfit.errors import UnsupportedSize
+from boardfit.specs import ImageSpec, TensorSpec
+
+Reference = Callable[[np.ndarray], Sequence[np.ndarray]]
+"""The source in its own framework: (N, S, S, 3) float32 -> its outputs, in order, float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRequest:
+    """What an ingest module is asked for.
+
+    Attributes:
+        source: Path of a model file, or ``package.module:factory`` for PyTorch.
+        sizes: Input sides in pixels, ascending, that the bundle will serve.
+        image: How a frame becomes the input tensor.
+        labels: Class names in the order of the output; empty where none are known.
+        assume_same_padding: Take padding that equals "same" at the source's own size for "same" at
+            every size.
+    """
+
+    source: str
+    sizes: tuple[int, ...]
+    image: ImageSpec
+    labels: tuple[str, ...] = ()
+    assume_same_padding: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedModel:
+    """A Keras 3 functional model with all that is known of it.
+
+    Attributes:
+        name: Short name, from the source.
+        net: keras.Model of real layers: one float32 input (N, H, W, 3), H and W None unless
+            ``fixed_size`` is set; outputs in the order of ``outputs``.
+        outputs: Name, shape and activation of each output.
+        image: How a frame becomes the input tensor.
+        labels: Class names; as many as the first output has columns, or empty.
+        reference: The source in its own framework.
+        fixed_size: The one input side in pixels that the net can take, or None for any.
+        fixed_by: The node or layer that binds the size, where there is one.
+        task: ``classify``.
+        notes: Sentences for the report: what was assumed, what was left out.
+    """
+
+    name: str
+    net: Any
+    outputs: tuple[TensorSpec, ...]
+    image: ImageSpec
+    reference: Reference
+    labels: tuple[str, ...] = ()
+    fixed_size: int | None = None
+    fixed_by: str = ""
+    task: str = "classify"
+    notes: tuple[str, ...] = ()
+
+    def require_sizes(self, sizes: Sequence[int]) -> None:
+        """Raise UnsupportedSize if the net cannot take one of these sides."""
+        wrong = [size for size in sizes if self.fixed_size is not None and size != self.fixed_size]
+        if wrong:
+            raise UnsupportedSize(
+                f"{self.name} takes {self.fixed_size} pixels only, not "
+                f"{', '.join(map(str, wrong))}: {self.fixed_by} binds the size. "
+                f"Build with --sizes {self.fixed_size}, or bring the source in a form that is free of size."
+            )

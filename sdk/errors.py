@@ -1,0 +1,52 @@
+"""Every exception that boardfit raises on purpose.
+
+Each class has a built-in as its second parent, so that callers who know nothing of boardfit still
+catch the kind of failure that they expect. A message says what happened, what was expected, and
+what to do.
+"""
+
+from __future__ import annotations
+
+
+class BoardfitError(Exception):
+    """Base of the family: catch this to catch all that boardfit reports."""
+
+
+class InputError(BoardfitError, ValueError):
+    """A frame, an image file or an input path cannot be used."""
+
+
+class RecipeError(BoardfitError, ValueError):
+    """An option, a recipe file or a combination of them makes no sense."""
+
+
+class UnsupportedModel(BoardfitError, ValueError):
+    """The source model is damaged, unsafe, or has a part that boardfit cannot carry over."""
+
+
+class UnsupportedSize(UnsupportedModel):
+    """The source model cannot be run at a size that was asked for."""
+
+
+class ExportError(BoardfitError, RuntimeError):
+    """A format's converter failed, or dropped a part of the graph."""
+
+
+class ParityError(BoardfitError, ArithmeticError):
+    """An exported artifact does not answer like its source."""
+
+
+class BundleError(BoardfitError, ValueError):
+    """A bundle is damaged, incomplete or not of a known schema."""
+
+
+class EngineError(BoardfitError, RuntimeError):
+    """An inference engine refused an artifact or failed while it ran."""
+
+
+class EngineMissing(BoardfitError, ImportError):
+    """The engine's library is not installed. The message names the command to type."""
+
+
+class ToolMissing(BoardfitError, ImportError):
+    """A converter's library is not installed. The message names the command to type."""

@@ -1,0 +1,285 @@
+"""The records that every room speaks: tensors, images, artifacts, policies.
+
+Plain, frozen, validated when they are made. What is persisted has ``to_dict`` and ``from_dict``;
+``from_dict`` takes untrusted JSON and raises ``BundleError`` that names the field.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from boardfit.errors import BundleError
+
+ACTIVATIONS = ("logits", "softmax", "sigmoid", "none")
+FORMATS = ("tflite", "onnx", "ncnn")
+LAYOUTS = ("NHWC", "NCHW", "")
+POLICY_KINDS = ("fixed", "entropy", "two-look")
+PRECISIONS = ("fp32", "fp16")
+RESIZES = ("area", "linear", "cubic", "pil-bicubic")
+TASKS = ("classify",)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: Name under which the engine knows the tensor.
+        shape: Extent of each axis; None where it is free (batch, height, width).
+        dtype: numpy's name of the element type.
+        layout: Order of the axes of an image: ``NHWC``, ``NCHW``, or empty for other tensors.
+        activation: What the numbers of an output are: ``logits``, ``softmax``, ``sigmoid``,
+            ``none``.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+    layout: str = ""
+    activation: str = "none"
+
+    def __post_init__(self) -> None:
+        _require_text(self.name, "tensor name")
+        _require(
+            all(axis is None or (type(axis) is int and 0 < axis < 2**31) for axis in self.shape),
+            f"shape of tensor {self.name!r} is {self.shape!r}: every axis must be positive or null",
+        )
+        _require_choice(self.layout, LAYOUTS, f"layout of tensor {self.name!r}")
+        _require_choice(self.activation, ACTIVATIONS, f"activation of tensor {self.name!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {**asdict(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, data: object) -> TensorSpec:
+        """Read the record back from JSON values."""
+        fields = _fields(data, cls, "tensor")
+        return cls(**{**fields, "shape": _tuple(fields["shape"], "tensor.shape")})
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """How a frame becomes the input tensor: crop, resize, then ``(pixel - mean) / std``.
+
+    Attributes:
+        resize: ``area``, ``linear``, ``cubic`` or ``pil-bicubic``; see ``boardfit.runtime.preprocess``
+            for the one definition of each.
+        crop: Side of the centred square that is cut out, as a fraction (0, 1] of the frame's short
+            side.
+        mean: Per channel, in pixel units 0 to 255, in the order of ``channels``.
+        std: Per channel, in pixel units, in the order of ``channels``.
+        channels: Order of the tensor's colour channels: ``rgb`` or ``bgr``.
+    """
+
+    resize: str = "area"
+    crop: float = 0.875
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    channels: str = "rgb"
+
+    def __post_init__(self) -> None:
+        _require_choice(self.resize, RESIZES, "image.resize")
+        _require_choice(self.channels, ("rgb", "bgr"), "image.channels")
+        _require_number(self.crop, "image.crop")
+        _require(0.0 < self.crop <= 1.0, f"image.crop is {self.crop!r}: expected more than 0, at most 1")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            _require(len(values) == 3, f"image.{name} has {len(values)} values: expected 3")
+            for value in values:
+                _require_number(value, f"image.{name}")
+        _require(min(self.std) > 0.0, f"image.std is {self.std!r}: every value must be positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, data: object) -> ImageSpec:
+        """Read the record back from JSON values."""
+        fields = _fields(data, cls, "image")
+        for name in ("mean", "std"):
+            values = _tuple(fields[name], f"image.{name}")
+            for value in values:
+                _require_number(value, f"image.{name}")
+            fields[name] = tuple(float(value) for value in values)
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One exported model: a format, a precision, the sizes that it serves, its files.
+
+    Attributes:
+        format: ``tflite``, ``onnx`` or ``ncnn``.
+        precision: ``fp32`` or ``fp16`` (weights stored in half; arithmetic is the engine's).
+        sizes: Input sides in pixels, ascending, that this artifact serves.
+        files: Paths inside the bundle, in the order in which the engine wants them.
+        inputs: Specs of the inputs; the first one is the image.
+        outputs: Specs of the outputs, in the order in which ``Engine.run`` returns them.
+    """
+
+    format: str
+    precision: str
+    sizes: tuple[int, ...]
+    files: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __post_init__(self) -> None:
+        _require_text(self.format, "artifact.format")
+        _require_text(self.precision, "artifact.precision")
+        check_sizes(self.sizes, "artifact.sizes")
+        _require(len(self.files) > 0, "artifact.files is empty")
+        for path in self.files:
+            _require_text(path, "artifact.files")
+        _require(len(self.inputs) > 0 and len(self.outputs) > 0, "artifact without inputs or outputs")
+
+    @property
+    def name(self) -> str:
+        """Short name for people: ``tflite-fp16`` or ``ncnn-fp32-224``."""
+        base = f"{self.format}-{self.precision}"
+        return f"{base}-{self.sizes[0]}" if len(self.sizes) == 1 else base
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {
+            "format": self.format,
+            "precision": self.precision,
+            "sizes": list(self.sizes),
+            "files": list(self.files),
+            "inputs": [tensor.to_dict() for tensor in self.inputs],
+            "outputs": [tensor.to_dict() for tensor in self.outputs],
+        }
+
+    @classmethod
+    def from_dict(cls, data: object) -> Artifact:
+        """Read the record back from JSON values."""
+        fields = _fields(data, cls, "artifact")
+        for name in ("sizes", "files"):
+            fields[name] = _tuple(fields[name], f"artifact.{name}")
+        for name in ("inputs", "outputs"):
+            tensors = _tuple(fields[name], f"artifact.{name}")
+            fields[name] = tuple(TensorSpec.from_dict(tensor) for tensor in tensors)
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """Which size a frame gets.
+
+    Attributes:
+        kind: ``fixed`` (always the largest of ``sizes``), ``entropy`` (image entropy chooses) or
+            ``two-look`` (image entropy chooses the first look, the answer's entropy asks for a
+            larger second one).
+        sizes: Input sides in pixels, ascending.
+        thresholds_bits: ``len(sizes) - 1`` ascending image entropies in bits; below the first one
+            the first size is taken, and so on. Empty for ``fixed``.
+        hysteresis_bits: In a stream, how far the entropy must pass a threshold before the size
+            changes.
+        second_look_bits: ``two-look``: the softmax entropy of an answer, in bits, above which the
+            next larger size looks again.
+        fitted: Whether the thresholds were fitted on evidence, or are the classic ones.
+    """
+
+    kind: str
+    sizes: tuple[int, ...]
+    thresholds_bits: tuple[float, ...] = ()
+    hysteresis_bits: float = 0.2
+    second_look_bits: float = 1.0
+    fitted: bool = False
+
+    def __post_init__(self) -> None:
+        _require_choice(self.kind, POLICY_KINDS, "policy.kind")
+        check_sizes(self.sizes, "policy.sizes")
+        for value in (*self.thresholds_bits, self.hysteresis_bits, self.second_look_bits):
+            _require_number(value, "policy bits")
+        expected = 0 if self.kind == "fixed" else len(self.sizes) - 1
+        _require(
+            len(self.thresholds_bits) == expected,
+            f"policy {self.kind!r} over {len(self.sizes)} sizes has {len(self.thresholds_bits)} "
+            f"thresholds: expected {expected}",
+        )
+        _require(
+            list(self.thresholds_bits) == sorted(self.thresholds_bits),
+            f"policy.thresholds_bits are {list(self.thresholds_bits)}: they must ascend",
+        )
+        _require(self.hysteresis_bits >= 0.0, "policy.hysteresis_bits must not be negative")
+        _require(type(self.fitted) is bool, "policy.fitted must be true or false")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {**asdict(self), "sizes": list(self.sizes), "thresholds_bits": list(self.thresholds_bits)}
+
+    @classmethod
+    def from_dict(cls, data: object) -> PolicySpec:
+        """Read the record back from JSON values."""
+        fields = _fields(data, cls, "policy")
+        for name in ("sizes", "thresholds_bits"):
+            fields[name] = _tuple(fields[name], f"policy.{name}")
+        return cls(**fields)
+
+
+def classic_policy(kind: str, sizes: tuple[int, ...]) -> PolicySpec:
+    """Return the unfitted rule over some sizes.
+
+    Below 4.0 bits the smallest size, below 7.0 bits the middle one, else the largest; other numbers
+    of sizes get thresholds evenly spaced from 4.0 to 7.0 bits, and two sizes get 7.0 alone.
+
+    Args:
+        kind: ``fixed``, ``entropy`` or ``two-look``.
+        sizes: Input sides in pixels, ascending.
+    """
+    gaps = len(sizes) - 1
+    if kind == "fixed" or gaps == 0:
+        return PolicySpec(kind=kind, sizes=sizes)
+    step = 3.0 / max(gaps - 1, 1)
+    return PolicySpec(
+        kind=kind, sizes=sizes, thresholds_bits=tuple(7.0 - step * i for i in reversed(range(gaps)))
+    )
+
+
+def check_sizes(sizes: tuple[int, ...], what: str) -> None:
+    """Raise BundleError unless sizes are distinct, ascending sides from 1 to 8192 pixels."""
+    ok = len(sizes) > 0 and all(type(size) is int and 0 < size <= 8192 for size in sizes)
+    _require(
+        ok and list(sizes) == sorted(set(sizes)),
+        f"{what} are {list(sizes)!r}: expected distinct, ascending sides from 1 to 8192 pixels",
+    )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise BundleError(message)
+
+
+def _require_choice(value: object, choices: tuple[str, ...], what: str) -> None:
+    _require(value in choices, f"{what} is {value!r}: expected one of {', '.join(filter(None, choices))}")
+
+
+def _require_text(value: object, what: str) -> None:
+    _require(isinstance(value, str) and 0 < len(value) <= 255, f"{what} is {value!r}: expected a short text")
+
+
+def _require_number(value: object, what: str) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    _require(number, f"{what} is {value!r}: expected a finite number")
+
+
+def _fields(data: object, cls: type, what: str) -> dict[str, Any]:
+    names = set(cls.__dataclass_fields__)  # type: ignore[attr-defined]
+    _require(isinstance(data, Mapping), f"{what} is {type(data).__name__}: expected an object")
+    assert isinstance(data, Mapping)
+    _require(
+        set(data) == names,
+        f"{what} has the fields {sorted(map(str, data))}: expected exactly {sorted(names)}",
+    )
+    return dict(data)
+
+
+def _tuple(value: object, what: str) -> tuple[Any, ...]:
+    _require(isinstance(value, (list, tuple)), f"{what} is {value!r}: expected a list")
+    assert isinstance(value, (list, tuple))
+    return tuple(value)
