@@ -1,1 +1,71 @@
-"""x"""
+"""Targets: one file per format, each with one function ``export``.
+
+A target is found through the entry-point group ``boardfit.targets``, whose value is a module with::
+
+    def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Exported
+    def require_tools() -> None
+
+``export`` makes one artifact that serves all the given sizes. Called with one size it may bind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from types import ModuleType
+
+from boardfit.converters.model import TrainedModel
+from boardfit.errors import ExportError, RecipeError
+from boardfit.specs import Artifact
+
+GROUP = "boardfit.targets"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An artifact and the bytes of its files, by path inside the bundle."""
+
+    artifact: Artifact
+    files: Mapping[str, bytes]
+
+    def __post_init__(self) -> None:
+        if set(self.files) != set(self.artifact.files):
+            raise ExportError(f"{self.artifact.name}: files {sorted(self.files)} do not match the artifact's")
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files together."""
+        return sum(len(data) for data in self.files.values())
+
+
+def find_target(format_name: str) -> ModuleType:
+    """Return the module that exports a format.
+
+    Raises:
+        RecipeError: No installed package offers that format.
+    """
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if format_name not in found:
+        raise RecipeError(f"no target is called {format_name!r}: installed are {', '.join(sorted(found))}")
+    module = found[format_name].load()
+    assert isinstance(module, ModuleType)
+    return module
+
+
+def export(model: TrainedModel, *, format_name: str, sizes: tuple[int, ...], precision: str) -> Exported:
+    """Export a model into one artifact that serves all of ``sizes``.
+
+    Raises:
+        ExportError: The format's converter failed or dropped a part of the graph.
+        ToolMissing: The format's converter is not installed.
+    """
+    exported = find_target(format_name).export(model, sizes=sizes, precision=precision)
+    assert isinstance(exported, Exported)
+    return exported
+
+
+def file_stem(format_name: str, precision: str, sizes: tuple[int, ...]) -> str:
+    """Return the path inside the bundle, without a suffix, of an artifact's files."""
+    stem = f"models/{format_name}-{precision}"
+    return f"{stem}-{sizes[0]}" if len(sizes) == 1 else stem

@@ -1,0 +1,275 @@
+"""Recipe: everything that a build is told, in sections, from a TOML file or from flags.
+
+One dataclass per section. A section knows its own rules and says in a sentence what is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from boardfit.errors import BundleError, RecipeError
+from boardfit.specs import FORMATS, POLICY_KINDS, PRECISIONS, ImageSpec, check_sizes
+
+SCHEMA = 1
+
+_IMAGENET_MEAN = (123.675, 116.28, 103.53)
+_IMAGENET_STD = (58.395, 57.12, 57.375)
+
+IMAGE_SPECS: Mapping[str, ImageSpec] = {
+    # The resize is the one that scored best on photos_fit: benchmarks/evidence/resize_choice.py.
+    "efficientnet-lite": ImageSpec(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
+    "imagenet": ImageSpec(mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+    "tf": ImageSpec(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)),
+    "unit": ImageSpec(),
+}
+"""Presets by name. Means and deviations in pixel units, RGB; centred crop of 0.875."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSection:
+    """The trained model and what is known of it.
+
+    Attributes:
+        model: Path of a ``.keras``, ``.h5`` or ``.onnx`` file; empty with ``torch``.
+        torch: ``package.module:factory`` or ``file.py:factory``; runs its author's code.
+        name: Name of the bundle; empty takes the source's.
+        labels: Path of a text file with one class name a line; empty for none.
+        image_spec: A preset's name, or the path of a TOML file with an image spec's fields.
+        assume_same_padding: Take padding that equals "same" at the source's own size for "same"
+            everywhere.
+    """
+
+    model: str = ""
+    torch: str = ""
+    name: str = ""
+    labels: str = ""
+    image_spec: str = "imagenet"
+    assume_same_padding: bool = False
+
+    def __post_init__(self) -> None:
+        _check_types(self, "source")
+        if bool(self.model) == bool(self.torch):
+            raise RecipeError(
+                "a build needs one source: give a model file (.keras, .h5, .onnx), "
+                "or --torch package.module:factory, and not both"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesSection:
+    """The photographs that parity is measured on.
+
+    Attributes:
+        folder: Folder of images, searched with its subfolders.
+        limit: At most so many of them, evenly spaced over the sorted names.
+    """
+
+    folder: str = ""
+    limit: int = 128
+
+    def __post_init__(self) -> None:
+        _check_types(self, "images")
+        if not self.folder:
+            raise RecipeError("a build needs photographs to prove the artifacts on: give --images FOLDER")
+        if self.limit < 1:
+            raise RecipeError(f"images.limit is {self.limit}: expected at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSection:
+    """What is made.
+
+    Attributes:
+        sizes: Input sides in pixels, ascending.
+        formats: Among ``tflite``, ``onnx``, ``ncnn``.
+        precisions: Among ``fp32``, ``fp16``.
+    """
+
+    sizes: tuple[int, ...] = (112, 160, 224)
+    formats: tuple[str, ...] = FORMATS
+    precisions: tuple[str, ...] = PRECISIONS
+
+    def __post_init__(self) -> None:
+        _check_types(self, "export")
+        try:
+            check_sizes(self.sizes, "export.sizes")
+        except BundleError as error:
+            raise RecipeError(str(error)) from error
+        _check_choices(self.formats, FORMATS, "export.formats")
+        _check_choices(self.precisions, PRECISIONS, "export.precisions")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySection:
+    """Which policy the bundle carries.
+
+    Attributes:
+        kind: ``entropy``, ``two-look`` or ``fixed``.
+    """
+
+    kind: str = "entropy"
+
+    def __post_init__(self) -> None:
+        _check_types(self, "policy")
+        if self.kind not in POLICY_KINDS:
+            raise RecipeError(f"policy.kind is {self.kind!r}: expected one of {', '.join(POLICY_KINDS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ParitySection:
+    """The gate: how far an artifact may be from its source.
+
+    Attributes:
+        fp32_max_abs: Largest difference, as a fraction of the source's output range.
+        fp16_min_cosine: Smallest mean cosine between an artifact's and the source's outputs.
+        fp16_max_flips: Largest share of images whose top-1 answer changes; one flip always passes.
+    """
+
+    fp32_max_abs: float = 1e-3
+    fp16_min_cosine: float = 0.999
+    fp16_max_flips: float = 0.005
+
+    def __post_init__(self) -> None:
+        _check_types(self, "parity")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All sections of one build."""
+
+    source: SourceSection
+    images: ImagesSection
+    export: ExportSection = field(default_factory=ExportSection)
+    policy: PolicySection = field(default_factory=PolicySection)
+    parity: ParitySection = field(default_factory=ParitySection)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as TOML values, sections as tables."""
+        tables = asdict(self)
+        return {"schema": SCHEMA, **{name: _plain(table) for name, table in tables.items()}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Make a recipe from tables; an absent section or field takes its default."""
+        if data.get("schema", SCHEMA) != SCHEMA:
+            raise RecipeError(
+                f"the recipe has schema {data['schema']!r}: this boardfit knows {SCHEMA}; "
+                "print a fresh one with: boardfit build --print-recipe"
+            )
+        known = {section.name for section in fields(cls)}
+        unknown = sorted(set(data) - known - {"schema"})
+        if unknown:
+            raise RecipeError(f"the recipe has the unknown section {unknown[0]!r}: known are {sorted(known)}")
+        return cls(**{name: _section(kind, data.get(name, {}), name) for name, kind in _SECTIONS.items()})
+
+
+_SECTIONS: Mapping[str, type] = {
+    "source": SourceSection,
+    "images": ImagesSection,
+    "export": ExportSection,
+    "policy": PolicySection,
+    "parity": ParitySection,
+}
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        RecipeError: The file cannot be read or is not TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}") from error
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return the recipe as the text of a TOML file."""
+    import tomli_w
+
+    return tomli_w.dumps(recipe.to_dict())
+
+
+def merge(tables: Mapping[str, Any], flags: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay flags over a recipe's tables; a flag that is None was not given.
+
+    A flag that names one kind of source takes the other kind away.
+    """
+    merged = {name: dict(value) if isinstance(value, Mapping) else value for name, value in tables.items()}
+    for section, given in flags.items():
+        chosen = {name: value for name, value in given.items() if value is not None}
+        if "model" in chosen or "torch" in chosen:
+            merged[section] = {
+                name: value
+                for name, value in merged.get(section, {}).items()
+                if name not in ("model", "torch")
+            }
+        merged[section] = {**merged.get(section, {}), **chosen}
+    return merged
+
+
+def resolve_image_spec(text: str) -> ImageSpec:
+    """Return the preset of that name, or the spec in that TOML file (absent fields take defaults).
+
+    Raises:
+        RecipeError: No such preset or file, or a field of the file makes no sense.
+    """
+    if text in IMAGE_SPECS:
+        return IMAGE_SPECS[text]
+    if not text.endswith(".toml"):
+        raise RecipeError(
+            f"image spec {text!r} is unknown: expected one of {', '.join(IMAGE_SPECS)}, or a .toml file"
+        )
+    given = load_toml(Path(text))
+    try:
+        return ImageSpec.from_dict({**ImageSpec().to_dict(), **given})
+    except BundleError as error:
+        raise RecipeError(f"{text}: {error}") from error
+
+
+def with_name(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe with the bundle's name set."""
+    return replace(recipe, source=replace(recipe.source, name=name))
+
+
+def _section(kind: type, table: object, name: str) -> Any:
+    if not isinstance(table, Mapping):
+        raise RecipeError(f"recipe section [{name}] is {table!r}: expected a table")
+    known = {item.name for item in fields(kind)}
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise RecipeError(f"recipe section [{name}] has no field {unknown[0]!r}: known are {sorted(known)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
+
+
+def _check_types(section: Any, name: str) -> None:
+    for item in fields(section):
+        value = getattr(section, item.name)
+        default = item.default if not callable(item.default_factory) else item.default_factory()
+        expected = type(default)
+        fits = type(value) is expected or (expected is float and type(value) is int)
+        if not fits:
+            raise RecipeError(
+                f"recipe field {name}.{item.name} is {value!r}: expected a value like {default!r}"
+            )
+
+
+def _check_choices(values: tuple[str, ...], choices: tuple[str, ...], what: str) -> None:
+    wrong = [value for value in values if value not in choices]
+    if wrong or not values or len(set(values)) != len(values):
+        raise RecipeError(f"{what} are {list(values)!r}: expected distinct ones of {', '.join(choices)}")

@@ -1,0 +1,120 @@
+"""ncnn through pnnx, which reads the simplified ONNX.
+
+pnnx drops what it does not know with a line "ignore ..." and exit status 0: its output is read here,
+and every number is compared afterwards by the parity gate.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from boardfit.converters.model import TrainedModel
+from boardfit.converters.targets import Exported, file_stem
+from boardfit.converters.targets.onnx import onnx_graph
+from boardfit.converters.targets.onnx import require_tools as require_onnx_tools
+from boardfit.errors import ExportError, ToolMissing
+from boardfit.specs import Artifact, TensorSpec
+
+TIMEOUT_S = 600.0
+_PARAM_MAGIC = "7767517"
+
+
+def require_tools() -> None:
+    """Raise ToolMissing unless pnnx and what the onnx format needs are installed."""
+    require_onnx_tools()
+    _pnnx()
+
+
+def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Exported:
+    """Export to a .param and a .bin file. ``fp16`` stores the weights in half; see ``targets.export``."""
+    graph = onnx_graph(model, sizes[0] if len(sizes) == 1 else None)
+    param, weights = _convert(graph.SerializeToString(deterministic=True), sizes, half=precision == "fp16")
+    names = {"in0": "image", **{f"out{i}": spec.name for i, spec in enumerate(model.outputs)}}
+    stem = file_stem("ncnn", precision, sizes)
+    side = sizes[0] if len(sizes) == 1 else None
+    artifact = Artifact(
+        format="ncnn",
+        precision=precision,
+        sizes=sizes,
+        files=(f"{stem}.param", f"{stem}.bin"),
+        inputs=(TensorSpec(name="image", shape=(None, 3, side, side), layout="NCHW"),),
+        outputs=model.outputs,
+    )
+    text = rename_blobs(param, names)
+    return Exported(artifact=artifact, files={f"{stem}.param": text.encode(), f"{stem}.bin": weights})
+
+
+def rename_blobs(param: str, names: dict[str, str]) -> str:
+    """Return the text of a .param file with blobs renamed.
+
+    A line is: type, name, number of inputs, number of outputs, inputs, outputs, parameters
+    (https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure).
+
+    Raises:
+        ExportError: The text is not a .param file, or lacks a blob that is to be renamed.
+    """
+    lines = param.splitlines()
+    if not lines or lines[0].strip() != _PARAM_MAGIC:
+        raise ExportError("pnnx wrote no ncnn .param file: its first line is not 7767517")
+    missing = set(names)
+    renamed = lines[:2]
+    for line in lines[2:]:
+        words = line.split()
+        if len(words) < 4:
+            continue
+        end = 4 + int(words[2]) + int(words[3])
+        missing -= set(words[4:end])
+        words[4:end] = [names.get(word, word) for word in words[4:end]]
+        renamed.append(" ".join(words))
+    if missing:
+        raise ExportError(f"pnnx dropped {', '.join(sorted(missing))} of the graph: expected {sorted(names)}")
+    return "\n".join(renamed) + "\n"
+
+
+def _convert(onnx_bytes: bytes, sizes: tuple[int, ...], *, half: bool) -> tuple[str, bytes]:
+    # Two shapes make pnnx leave height and width free.
+    shapes = [f"[1,3,{size},{size}]" for size in (sizes[-1], sizes[0])]
+    with tempfile.TemporaryDirectory(prefix="boardfit-") as folder:
+        source = Path(folder) / "net.onnx"
+        source.write_bytes(onnx_bytes)
+        command = [str(_pnnx()), str(source), f"fp16={int(half)}", f"inputshape={shapes[0]}"]
+        if len(sizes) > 1:
+            command.append(f"inputshape2={shapes[1]}")
+        try:
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ExportError(f"pnnx did not end within {TIMEOUT_S:.0f} s") from error
+        log = done.stdout + done.stderr
+        _raise_if_dropped(log)
+        param, weights = source.with_suffix(".ncnn.param"), source.with_suffix(".ncnn.bin")
+        if done.returncode != 0 or not param.is_file() or not weights.is_file():
+            tail = " / ".join(line for line in log.splitlines()[-3:] if line.strip())
+            raise ExportError(f"pnnx failed with exit status {done.returncode}: {tail}")
+        return param.read_text(), weights.read_bytes()
+
+
+def _raise_if_dropped(log: str) -> None:
+    dropped = [line.strip() for line in log.splitlines() if line.strip().startswith("ignore ")]
+    if dropped:
+        raise ExportError(
+            f"pnnx does not know a part of the graph and dropped it ({dropped[0]}): "
+            "build without ncnn (--formats tflite,onnx), or change that layer"
+        )
+
+
+def _pnnx() -> Path:
+    """Return the converter's binary, which lies in its package: no torch is needed to run it."""
+    found = find_spec("pnnx")
+    places = [Path(place) for place in (found.submodule_search_locations or [])] if found else []
+    for binary in (place / name for place in places for name in ("pnnx", "bin/pnnx")):
+        if binary.is_file():
+            return binary
+    raise ToolMissing(
+        "the ncnn format needs pnnx, which is not installed: pip install --no-deps pnnx "
+        "(it declares torch, but does not need it)"
+    )
