@@ -1,1 +1,56 @@
-"""x"""
+"""The runtime: a bundle, a frame, an answer. Needs numpy, OpenCV and one engine.
+
+Every name below is fetched when it is first used, so that importing this package costs next to
+nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boardfit.runtime.entropy import entropy_bits, exact_entropy_bits
+    from boardfit.runtime.images import list_images, read_image
+    from boardfit.runtime.preprocess import Placement, Preprocessor, as_bgr
+    from boardfit.runtime.results import Prediction, Result, Timings
+    from boardfit.runtime.selftest import self_test
+    from boardfit.runtime.session import Session, load
+
+_LAZY = {
+    "Placement": "boardfit.runtime.preprocess",
+    "Prediction": "boardfit.runtime.results",
+    "Preprocessor": "boardfit.runtime.preprocess",
+    "Result": "boardfit.runtime.results",
+    "Session": "boardfit.runtime.session",
+    "Timings": "boardfit.runtime.results",
+    "as_bgr": "boardfit.runtime.preprocess",
+    "entropy_bits": "boardfit.runtime.entropy",
+    "exact_entropy_bits": "boardfit.runtime.entropy",
+    "list_images": "boardfit.runtime.images",
+    "load": "boardfit.runtime.session",
+    "read_image": "boardfit.runtime.images",
+    "self_test": "boardfit.runtime.selftest",
+}
+
+__all__ = [
+    "Placement",
+    "Prediction",
+    "Preprocessor",
+    "Result",
+    "Session",
+    "Timings",
+    "as_bgr",
+    "entropy_bits",
+    "exact_entropy_bits",
+    "list_images",
+    "load",
+    "read_image",
+    "self_test",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'boardfit.runtime' has no attribute {name!r}")

@@ -1,1 +1,1 @@
-"""x"""
+"""From an engine's arrays to answers. One module per task."""

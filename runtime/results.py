@@ -1,0 +1,117 @@
+"""What a session answers: records of arrays, in the terms of the frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from boardfit.runtime.preprocess import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class of an answer: its label, its index in the output and its score."""
+
+    label: str
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of one frame went, in seconds.
+
+    A second look adds to its stages. In a batch each frame is charged an equal share of the inference
+    that it took part in, and ``total_s`` is the sum of its stages.
+    """
+
+    entropy_s: float
+    preprocess_s: float
+    inference_s: float
+    postprocess_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classes:
+    """The scores of one image.
+
+    Attributes:
+        scores: (C,) float32; probabilities, or the raw output where its activation is ``none``.
+        activation: Of the output that the scores come from: ``logits``, ``softmax``, ``sigmoid`` or
+            ``none``.
+    """
+
+    scores: np.ndarray
+    activation: str
+
+    @property
+    def entropy_bits(self) -> float | None:
+        """Return how uncertain the answer is, in bits: 0.0 for a sure one.
+
+        -sum p_i log2 p_i over the scores, scaled to a sum of one where they come from sigmoids (a
+        single sigmoid counts with its complement); None where the activation is ``none``.
+        """
+        if self.activation == "none":
+            return None
+        p = self.scores.astype(np.float64)
+        if self.activation == "sigmoid":
+            p = np.array([p[0], 1.0 - p[0]]) if p.size == 1 else p / max(float(p.sum()), 1e-300)
+        p = p[p > 0.0]
+        return max(0.0, -float(np.dot(p, np.log2(p))))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """The answer to one frame.
+
+    Attributes:
+        classes: Scores of all classes.
+        outputs: Raw arrays of the engine for this frame, each with a batch axis of one.
+        size: Input side in pixels of the look that answered.
+        looks: Input sides in pixels of every look, in order.
+        entropy_bits: Image entropy of the frame; None where the policy needs none.
+        timings: Seconds per stage.
+        placement: Where the tensor's pixels come from.
+        labels: Class names; empty where none are known.
+    """
+
+    classes: Classes
+    outputs: tuple[np.ndarray, ...]
+    size: int
+    looks: tuple[int, ...]
+    entropy_bits: float | None
+    timings: Timings
+    placement: Placement
+    labels: tuple[str, ...]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Return the (C,) float32 scores."""
+        return self.classes.scores
+
+    @property
+    def answer_entropy_bits(self) -> float | None:
+        """Return how uncertain the answer is, in bits; see ``Classes.entropy_bits``."""
+        return self.classes.entropy_bits
+
+    def top(self, k: int = 5) -> list[Prediction]:
+        """Return the best classes, best first; equal scores in the order of their index.
+
+        Args:
+            k: How many at most.
+        """
+        scores = self.classes.scores
+        k = min(max(k, 0), scores.size)
+        if 4 * k < scores.size:
+            # Every index that ties with the k-th best must take part in the sort.
+            border = np.partition(scores, scores.size - k)[scores.size - k] if k else np.inf
+            chosen = np.flatnonzero(scores >= border)
+        else:
+            chosen = np.arange(scores.size)
+        order = chosen[np.argsort(-scores[chosen], kind="stable")][:k]
+        return [Prediction(self._label(int(i)), int(i), float(scores[i])) for i in order]
+
+    def _label(self, index: int) -> str:
+        return self.labels[index] if index < len(self.labels) else str(index)
