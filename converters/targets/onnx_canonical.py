@@ -52,9 +52,7 @@ def canonical(proto: Any, *, output_names: Sequence[str]) -> Any:
             "boardfit",
             [_free_axes(inputs[0], "image")],
             [_free_axes(value, name) for value, name in zip(graph.output, output_names, strict=True)],
-            initializer=[
-                _renamed_tensor(initializers[name], names[name]) for name in dict.fromkeys(used)
-            ],
+            initializer=[_renamed_tensor(initializers[name], names[name]) for name in dict.fromkeys(used)],
         ),
         producer_name="boardfit",
         opset_imports=[helper.make_opsetid("", _opset(proto))],
@@ -85,9 +83,7 @@ def half_weights(proto: Any) -> Any:
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
         casts.append(
-            helper.make_node(
-                "Cast", [f"{name}_half"], [name], name=f"{name}_cast", to=onnx.TensorProto.FLOAT
-            )
+            helper.make_node("Cast", [f"{name}_half"], [name], name=f"{name}_cast", to=onnx.TensorProto.FLOAT)
         )
     nodes = [*casts, *copy.graph.node]
     del copy.graph.node[:]

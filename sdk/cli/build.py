@@ -1,0 +1,156 @@
+"""boardfit build: a trained model becomes a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boardfit.converters.build import BuildReport
+    from boardfit.converters.recipe import Recipe
+
+EXAMPLE = """\
+examples:
+  boardfit build model.keras --images photos -o model.boardfit --sizes 112,160,224
+  boardfit build --torch my_package.nets:small --images photos -o small.boardfit
+  boardfit build net.onnx --images photos --image-spec unit --print-recipe > recipe.toml
+  boardfit build --recipe recipe.toml -o net.boardfit --dry-run
+
+A --torch factory is Python code and is run: build only from authors whom you trust.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "build",
+        help="make a bundle from a trained model",
+        description="Export a trained model to TFLite, ONNX and ncnn at several input sizes, compare every "
+        "file with the source on your photographs, and pack them into one bundle.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", nargs="?", help="a .keras, .h5 or .onnx file")
+    parser.add_argument(
+        "--torch", metavar="FACTORY", help="package.module:factory or file.py:factory; it may take the size"
+    )
+    parser.add_argument("--images", metavar="DIR", help="folder of photographs to compare on")
+    parser.add_argument("-o", "--out", metavar="OUT", help="OUT.boardfit (one file) or a folder")
+    parser.add_argument("--sizes", type=_sizes, metavar="S,S", help="input sides (default: 112,160,224)")
+    parser.add_argument("--formats", type=_words, metavar="F,F", help="default: tflite,onnx,ncnn")
+    parser.add_argument("--precisions", type=_words, metavar="P,P", help="default: fp32,fp16")
+    parser.add_argument("--labels", metavar="FILE", help="class names, one a line, in the output's order")
+    parser.add_argument(
+        "--image-spec", metavar="SPEC", help="efficientnet-lite, imagenet (default), tf, unit, or FILE.toml"
+    )
+    parser.add_argument("--name", help="name of the bundle (default: the source's)")
+    parser.add_argument("--policy", help="policy that the bundle carries (default: entropy)")
+    parser.add_argument("--limit", type=int, metavar="N", help="compare on at most N images (default: 128)")
+    parser.add_argument(
+        "--assume-same-padding",
+        action="store_true",
+        default=None,
+        help='take padding that equals "same" at the source\'s size for "same" at every size',
+    )
+    parser.add_argument("--recipe", metavar="FILE", help="read all of this from a TOML file; flags win")
+    parser.add_argument("--print-recipe", action="store_true", help="print the recipe as TOML and stop")
+    parser.add_argument("--dry-run", action="store_true", help="check all that can be checked, and stop")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build, or only check, or only print the recipe."""
+    recipe = recipe_from(args)
+    if args.print_recipe:
+        from boardfit.converters.recipe import to_toml
+
+        print(to_toml(recipe), end="")
+        return 0
+    from boardfit.errors import RecipeError
+
+    if not args.out:
+        raise RecipeError("no place for the bundle was given: add -o NAME.boardfit")
+    from boardfit.converters.build import build, plan
+
+    started = time.monotonic()
+    progress = _Progress(started)
+    if args.dry_run:
+        checked = plan(recipe, args.out, progress=progress)
+        print(_plan_text(checked))
+        return 0
+    report = build(recipe, args.out, progress=progress)
+    print(_report_text(report, time.monotonic() - started))
+    return 0
+
+
+def recipe_from(args: argparse.Namespace) -> Recipe:
+    """Return the recipe that a file and the flags make together; flags win."""
+    from pathlib import Path
+
+    from boardfit.converters.recipe import Recipe, load_toml, merge
+
+    flags = {
+        "source": {
+            "model": args.source,
+            "torch": args.torch,
+            "name": args.name,
+            "labels": args.labels,
+            "image_spec": args.image_spec,
+            "assume_same_padding": args.assume_same_padding,
+        },
+        "images": {"folder": args.images, "limit": args.limit},
+        "export": {"sizes": args.sizes, "formats": args.formats, "precisions": args.precisions},
+        "policy": {"kind": args.policy},
+    }
+    tables = load_toml(Path(args.recipe)) if args.recipe else {}
+    return Recipe.from_dict(merge(tables, flags))
+
+
+class _Progress:
+    """Prints each step on stderr with the seconds since the start."""
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+
+    def __call__(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._started:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def _plan_text(checked: Any) -> str:
+    wanted = checked.recipe.export
+    lines = [
+        f"{checked.model.name}: {checked.model.net.count_params():,} parameters, "
+        f"sizes {', '.join(map(str, wanted.sizes))}",
+        f"would make: {', '.join(f'{f} {p}' for f in wanted.formats for p in wanted.precisions)}",
+        f"would compare on {len(checked.paths)} images, and write {checked.out}",
+        *(f"note: {note}" for note in checked.model.notes),
+        "nothing was written (dry run)",
+    ]
+    return "\n".join(lines)
+
+
+def _report_text(report: BuildReport, seconds: float) -> str:
+    from boardfit.converters.build import parity_table
+
+    times = {(row.artifact, row.size): row for row in report.times}
+    table = parity_table(report.parity).splitlines()
+    lines = [f"{table[0]}  {'ms here':>8}"]
+    for row, text in zip(report.parity, table[1:], strict=True):
+        lines.append(f"{text}    {times[row.artifact, row.size].p50_s * 1e3:>8.2f}")
+    lines += [f"note: {note}" for note in report.notes]
+    size_mb = sum(entry.size_bytes for entry in report.manifest.files) / 1e6
+    lines.append(f"wrote {report.out} ({size_mb:.1f} MB) in {seconds:.0f} s")
+    return "\n".join(lines)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected sides like 112,160,224") from None
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
