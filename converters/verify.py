@@ -68,7 +68,7 @@ def engine_name(format_name: str) -> str:
     if not installed:
         could = [name for name, engine in engine_classes().items() if format_name in engine.formats]
         raise EngineMissing(
-            f"no engine that runs {format_name} is installed, and every artifact is proven on its own engine: "
+            f"no engine that runs {format_name} is installed, and every artifact is proven on its engine: "
             f"install one of {', '.join(sorted(could)) or 'none known'} (pip install 'boardfit[convert]'), "
             "or leave the format out with --formats"
         )

@@ -82,55 +82,55 @@ def lite0(weights: dict[str, np.ndarray]) -> Any:
 
     layers = keras.layers
     image = keras.Input((None, None, 3), name="image")
-
-    def norm(x: Any, name: str, *, relu: bool = True) -> Any:
-        layer = layers.BatchNormalization(epsilon=EPSILON, name=name.lstrip("_").replace(".", "_"))
-        x = layer(x)
-        layer.set_weights(
-            [weights[f"{name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
-        )
-        return layers.ReLU(6.0)(x) if relu else x
-
-    def conv(x: Any, name: str, *, stride: int = 1) -> Any:
-        kernel = weights[f"{name}.weight"].transpose(2, 3, 1, 0)
-        layer = layers.Conv2D(
-            kernel.shape[3],
-            kernel.shape[0],
-            stride,
-            "same",
-            use_bias=False,
-            name=name.lstrip("_").replace(".", "_"),
-        )
-        x = layer(x)
-        layer.set_weights([kernel])
-        return x
-
-    def depthwise(x: Any, name: str, *, stride: int) -> Any:
-        kernel = weights[f"{name}.weight"].transpose(2, 3, 0, 1)
-        layer = layers.DepthwiseConv2D(
-            kernel.shape[0], stride, "same", use_bias=False, name=name.lstrip("_").replace(".", "_")
-        )
-        x = layer(x)
-        layer.set_weights([kernel])
-        return x
-
-    x = norm(conv(image, "_conv_stem", stride=2), "_bn0")
+    x = _norm(_conv(image, weights, "_conv_stem", stride=2), weights, "_bn0")
     index = 0
-    for repeats, _, first_stride, expansion, channels in BLOCKS:
+    for repeats, kernel, first_stride, expansion, channels in BLOCKS:
         for repeat in range(repeats):
             block, stride = f"_blocks.{index}", first_stride if repeat == 0 else 1
             y = x
             if expansion > 1:
-                y = norm(conv(y, f"{block}._expand_conv"), f"{block}._bn0")
-            y = norm(depthwise(y, f"{block}._depthwise_conv", stride=stride), f"{block}._bn1")
-            y = norm(conv(y, f"{block}._project_conv"), f"{block}._bn2", relu=False)
+                y = _norm(_conv(y, weights, f"{block}._expand_conv"), weights, f"{block}._bn0")
+            depthwise = layers.DepthwiseConv2D(
+                kernel, stride, "same", use_bias=False, name=_layer_name(f"{block}._depthwise_conv")
+            )
+            taps = weights[f"{block}._depthwise_conv.weight"].transpose(2, 3, 0, 1)
+            y = _norm(_apply(depthwise, y, taps), weights, f"{block}._bn1")
+            y = _norm(_conv(y, weights, f"{block}._project_conv"), weights, f"{block}._bn2", relu=False)
             x = layers.Add()([x, y]) if stride == 1 and x.shape[-1] == channels else y
             index += 1
-    x = layers.GlobalAveragePooling2D()(norm(conv(x, "_conv_head"), "_bn1"))
-    dense = layers.Dense(1000, name="logits")
-    logits = dense(layers.Dropout(0.2)(x))
-    dense.set_weights([weights["_fc.weight"].T, weights["_fc.bias"]])
+    x = _norm(_conv(x, weights, "_conv_head"), weights, "_bn1")
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+    logits = _apply(layers.Dense(1000, name="logits"), x, weights["_fc.weight"].T, weights["_fc.bias"])
     return keras.Model(image, logits, name="efficientnet-lite0")
+
+
+def _conv(x: Any, weights: dict[str, np.ndarray], name: str, *, stride: int = 1) -> Any:
+    import keras
+
+    taps = weights[f"{name}.weight"].transpose(2, 3, 1, 0)
+    layer = keras.layers.Conv2D(
+        taps.shape[3], taps.shape[0], stride, "same", use_bias=False, name=_layer_name(name)
+    )
+    return _apply(layer, x, taps)
+
+
+def _norm(x: Any, weights: dict[str, np.ndarray], name: str, *, relu: bool = True) -> Any:
+    import keras
+
+    layer = keras.layers.BatchNormalization(epsilon=EPSILON, name=_layer_name(name))
+    parts = ("weight", "bias", "running_mean", "running_var")
+    x = _apply(layer, x, *(weights[f"{name}.{part}"] for part in parts))
+    return keras.layers.ReLU(6.0)(x) if relu else x
+
+
+def _apply(layer: Any, x: Any, *weights: np.ndarray) -> Any:
+    y = layer(x)
+    layer.set_weights(list(weights))
+    return y
+
+
+def _layer_name(name: str) -> str:
+    return name.lstrip("_").replace(".", "_")
 
 
 def main(argv: list[str]) -> int:
