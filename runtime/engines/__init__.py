@@ -91,9 +91,7 @@ def is_installed(engine: type[Engine]) -> bool:
 def available_engines(format: str) -> list[str]:
     """Return the sorted names of the engines that run a format and whose library is installed."""
     return sorted(
-        name
-        for name, engine in engine_classes().items()
-        if format in engine.formats and is_installed(engine)
+        name for name, engine in engine_classes().items() if format in engine.formats and is_installed(engine)
     )
 
 

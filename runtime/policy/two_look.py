@@ -7,6 +7,11 @@ from boardfit.runtime.policy.entropy import EntropyPolicy
 from boardfit.runtime.results import Result
 from boardfit.specs import PolicySpec
 
+NO_CERTAINTY = (
+    "the two-look policy judges an answer by the entropy of its probabilities, but this model's output is "
+    "declared with the activation 'none': use the policy 'entropy' or 'fixed'"
+)
+
 
 class TwoLookPolicy:
     """Looks again at the next larger size, once, where the answer's entropy is above the bound."""
@@ -29,10 +34,7 @@ class TwoLookPolicy:
         """
         uncertain_bits = result.answer_entropy_bits
         if uncertain_bits is None:
-            raise RecipeError(
-                "the two-look policy judges an answer by the entropy of its probabilities, but this model's "
-                "output is declared with the activation 'none': use the policy 'entropy' or 'fixed'"
-            )
+            raise RecipeError(NO_CERTAINTY)
         if len(result.looks) > 1 or uncertain_bits <= self._spec.second_look_bits:
             return None
         larger = [side for side in self._spec.sizes if side > size]

@@ -1,0 +1,167 @@
+"""What a session will use: engine, precision, artifacts, policy, threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from boardfit.errors import EngineMissing, RecipeError
+from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_installed
+from boardfit.runtime.policy.two_look import NO_CERTAINTY
+from boardfit.specs import Artifact, PolicySpec, classic_policy
+
+# By the time that one frame takes with a few threads; other engines follow by name, fakes never lead.
+_PREFERRED = ("litert", "onnxruntime", "ncnn")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """An engine and the artifacts that it will run.
+
+    Attributes:
+        name: Of the engine.
+        engine: Its class.
+        precision: Of the artifacts.
+        artifacts: All of one format and precision.
+    """
+
+    name: str
+    engine: type[Engine]
+    precision: str
+    artifacts: tuple[Artifact, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Input sides in pixels that the artifacts serve, ascending."""
+        return tuple(sorted({size for artifact in self.artifacts for size in artifact.sizes}))
+
+    def artifact_for(self, size: int) -> Artifact:
+        """Return the first artifact that serves a size, which must be one of ``sizes``."""
+        return next(artifact for artifact in self.artifacts if size in artifact.sizes)
+
+
+def default_threads() -> int:
+    """Return the number of usable cores, at most 4: more gains little on one small image."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(4, len(os.sched_getaffinity(0)))
+    return min(4, os.cpu_count() or 1)
+
+
+def choose_engine(
+    artifacts: Sequence[Artifact], *, engine: str | None = None, precision: str | None = None
+) -> Choice:
+    """Choose an engine whose library is installed and the artifacts that it runs.
+
+    Args:
+        artifacts: All that the bundle has.
+        engine: A name, or None for the first that serves.
+        precision: ``fp32`` or ``fp16``, or None for fp32 where there is one.
+
+    Raises:
+        EngineMissing: If the named engine, or every possible one, is not installed.
+        RecipeError: If the bundle has no artifact of the engine's formats, or of the precision.
+    """
+    if engine is not None:
+        found = find_engine(engine)
+        mine = _artifacts_for(found, artifacts)
+        if not mine:
+            raise RecipeError(
+                f"engine {engine!r} runs {', '.join(found.formats)}, but the bundle has "
+                f"{_formats(artifacts)} only: choose an engine for these, or build with --formats"
+            )
+        return _choice(engine, found, mine, precision)
+    absent: list[str] = []
+    candidates = _ranked(engine_classes(), artifacts)
+    for name, found in candidates.items():
+        if is_installed(found):
+            choice = _choice(name, found, _artifacts_for(found, artifacts), precision)
+            if absent:
+                logging.getLogger("boardfit").warning(
+                    "falling back to engine %s, since the library of %s is not installed",
+                    name,
+                    " and ".join(absent),
+                )
+            return choice
+        absent.append(f"{name} ({' or '.join(getattr(found, 'libraries', ()))})")
+    if not candidates:
+        raise EngineMissing(f"no registered engine runs the bundle's formats ({_formats(artifacts)})")
+    raise EngineMissing(
+        f"the bundle has {_formats(artifacts)}, but no engine for it is installed: {', '.join(absent)}. "
+        f"One of these serves: pip install 'boardfit[litert]', 'boardfit[onnx]' or 'boardfit[ncnn]'"
+    )
+
+
+def choose_policy(
+    own: PolicySpec, *, policy: str | PolicySpec | None, size: int | None, choice: Choice
+) -> PolicySpec:
+    """Choose how sizes are chosen.
+
+    Args:
+        own: The bundle's policy.
+        policy: A kind, a whole spec, or None for the bundle's own. A kind keeps the bundle's sizes, and
+            its thresholds where it has some; otherwise the classic ones are taken.
+        size: The one side to use, or None.
+        choice: The artifacts to use.
+
+    Raises:
+        RecipeError: If the options contradict each other, a size is not served, or two-look meets an
+            output whose numbers are no probabilities.
+    """
+    served = choice.sizes
+    if size is not None:
+        if policy not in (None, "fixed"):
+            raise RecipeError(f"size={size} means one fixed size: leave out either it or policy={policy!r}")
+        own = PolicySpec(kind="fixed", sizes=(size,)) if size in served else own
+    elif isinstance(policy, PolicySpec):
+        own = policy
+    elif policy == "fixed" and own.kind != "fixed":
+        own = replace(own, kind="fixed", thresholds_bits=())
+    elif policy is not None and policy != own.kind:
+        if policy not in ("entropy", "two-look"):
+            raise RecipeError(f"there is no policy {policy!r}: expected fixed, entropy or two-look")
+        thresholds = own.thresholds_bits or classic_policy(policy, own.sizes).thresholds_bits
+        own = replace(own, kind=policy, thresholds_bits=thresholds)
+    wanted = (size,) if size is not None else own.sizes
+    lacking = [side for side in wanted if side not in served]
+    if lacking:
+        raise RecipeError(
+            f"the bundle's files for this engine and precision serve {', '.join(map(str, served))} pixels, "
+            f"not {', '.join(map(str, lacking))}: choose a size among these, or build with --sizes"
+        )
+    if own.kind == "two-look" and choice.artifacts[0].outputs[0].activation == "none":
+        raise RecipeError(NO_CERTAINTY)
+    return own
+
+
+def _ranked(engines: dict[str, type[Engine]], artifacts: Sequence[Artifact]) -> dict[str, type[Engine]]:
+    """Return the engines that run one of the artifacts, best first."""
+
+    def rank(name: str) -> tuple[int, str]:
+        return (_PREFERRED.index(name) if name in _PREFERRED else len(_PREFERRED), name)
+
+    return {
+        name: engines[name] for name in sorted(engines, key=rank) if _artifacts_for(engines[name], artifacts)
+    }
+
+
+def _artifacts_for(engine: type[Engine], artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
+    return tuple(artifact for artifact in artifacts if artifact.format in engine.formats)
+
+
+def _choice(name: str, engine: type[Engine], mine: tuple[Artifact, ...], precision: str | None) -> Choice:
+    have = sorted({artifact.precision for artifact in mine}, reverse=True)  # fp32 before fp16
+    wanted = precision or have[0]
+    if wanted not in have:
+        raise RecipeError(
+            f"the bundle's {_formats(mine)} files are {' and '.join(have)}, not {wanted}: choose one of "
+            f"these, or build with --precisions {wanted}"
+        )
+    same = [artifact for artifact in mine if artifact.precision == wanted]
+    # An engine may run several formats: one of them is enough, the one that comes first.
+    return Choice(name, engine, wanted, tuple(a for a in same if a.format == same[0].format))
+
+
+def _formats(artifacts: Sequence[Artifact]) -> str:
+    return ", ".join(sorted({artifact.format for artifact in artifacts}))

@@ -1,0 +1,122 @@
+"""Does this machine compute what the machine computed that built the bundle?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from boardfit.errors import BundleError, EngineMissing
+from boardfit.runtime.choose import default_threads
+from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_installed
+from boardfit.runtime.preprocess import Preprocessor
+from boardfit.specs import Artifact
+
+if TYPE_CHECKING:
+    from boardfit.bundle import Bundle
+
+FP32_TOLERANCE = 1e-3
+COSINE_FLOOR = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """One artifact at one size on one engine, against the expected output.
+
+    Attributes:
+        artifact: Its name.
+        engine: Name of the engine.
+        size: Input side in pixels.
+        passed: Whether the worst output is within the bound: for fp32, ``error`` at most 1e-3; otherwise
+            ``cosine`` at least 0.999.
+        error: Largest absolute difference over the expected output's range (max - min).
+        cosine: Smallest cosine between an output and the expected one.
+    """
+
+    artifact: str
+    engine: str
+    size: int
+    passed: bool
+    error: float
+    cosine: float
+
+
+def self_test(bundle: str | os.PathLike[str] | Bundle, *, engine: str | None = None) -> list[SelfTest]:
+    """Run the golden frame through every artifact at every size, on each engine that is installed.
+
+    Args:
+        bundle: Path of a bundle, or an open one, which stays open.
+        engine: Name of the one engine to test; all that are installed if None.
+
+    Returns:
+        One record per artifact, engine and size, in the order of the manifest.
+
+    Raises:
+        BundleError: If the bundle is damaged or has no golden frame.
+        EngineMissing: If no engine for any of its files is installed.
+        EngineError: If an engine refuses a file or fails.
+    """
+    from boardfit.bundle import Bundle, open_bundle
+
+    if not isinstance(bundle, Bundle):
+        with open_bundle(bundle) as opened:
+            return self_test(opened, engine=engine)
+    frame = bundle.golden_frame()
+    if frame is None:
+        raise BundleError(
+            f"bundle {bundle.manifest.name!r} has no golden frame to test with: build it again with images"
+        )
+    engines = {engine: find_engine(engine)} if engine is not None else engine_classes()
+    able = {name: found for name, found in engines.items() if engine is not None or is_installed(found)}
+    records = []
+    for artifact in bundle.manifest.artifacts:
+        for name, found in sorted(able.items()):
+            if artifact.format in found.formats:
+                records += _test(bundle, artifact, name, found, frame)
+    if not records:
+        formats = ", ".join(sorted({artifact.format for artifact in bundle.manifest.artifacts}))
+        raise EngineMissing(
+            f"the bundle has {formats}, and no engine among {', '.join(sorted(engines))} that is installed "
+            f"runs these: pip install 'boardfit[litert]', 'boardfit[onnx]' or 'boardfit[ncnn]'"
+        )
+    return records
+
+
+def _test(
+    bundle: Bundle, artifact: Artifact, name: str, found: type[Engine], frame: np.ndarray
+) -> list[SelfTest]:
+    preprocessor = Preprocessor(bundle.manifest.image, artifact.inputs[0].layout)
+    running = found(artifact, bundle.artifact_files(artifact), default_threads())
+    records = []
+    try:
+        for size in artifact.sizes:
+            tensor, _ = preprocessor.fit(frame, size)
+            outputs = running.run({artifact.inputs[0].name: tensor})
+            error, cosine = _compare(outputs, bundle.golden_outputs(size))
+            passed = error <= FP32_TOLERANCE if artifact.precision == "fp32" else cosine >= COSINE_FLOOR
+            records.append(SelfTest(artifact.name, name, size, passed, error, cosine))
+    finally:
+        running.close()
+    return records
+
+
+def _compare(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the largest relative error and the smallest cosine over all outputs."""
+    if [array.size for array in outputs] != [array.size for array in expected]:
+        raise BundleError(
+            f"the golden outputs have {[array.size for array in expected]} numbers, the model's outputs "
+            f"{[array.size for array in outputs]}: build the bundle again"
+        )
+    errors, cosines = [], []
+    for output, wanted in zip(outputs, expected, strict=True):
+        got, want = output.ravel().astype(np.float64), wanted.ravel().astype(np.float64)
+        if not np.isfinite(got).all():
+            return float("inf"), -1.0
+        span = float(np.ptp(want)) or float(np.abs(want).max()) or 1.0
+        errors.append(float(np.abs(got - want).max()) / span)
+        norms = float(np.linalg.norm(got) * np.linalg.norm(want))
+        cosines.append(float(np.dot(got, want)) / norms if norms > 0.0 else float(np.array_equal(got, want)))
+    return max(errors), min(cosines)

@@ -1,0 +1,300 @@
+"""Load a bundle and run it: the one place that knows the order from frame to answer."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from boardfit.errors import EngineError, RecipeError
+from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
+from boardfit.runtime.decode.classify import decode_classes
+from boardfit.runtime.engines import Engine
+from boardfit.runtime.entropy import entropy_bits
+from boardfit.runtime.policy import make_policy
+from boardfit.runtime.preprocess import Preprocessor, as_bgr
+from boardfit.runtime.results import Result, Timings
+from boardfit.specs import Artifact, PolicySpec
+
+if TYPE_CHECKING:
+    from boardfit.bundle import Bundle, Manifest
+
+# Longer batches gain nothing on a CPU, and 16 float tensors of 224 pixels take 10 MB.
+MAX_BATCH = 16
+
+
+def load(
+    bundle: str | os.PathLike[str] | Bundle,
+    *,
+    engine: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    policy: str | PolicySpec | None = None,
+    size: int | None = None,
+    stream: bool = False,
+) -> Session:
+    """Open a bundle and make it ready to run.
+
+    Thread safety: a Session may be called, and closed, from several threads; its calls run one after
+    the other (to use more cores, give it more ``threads``, or load one Session per thread). ``load``
+    itself may run in several threads at once. Results are immutable records; their arrays belong to the
+    caller and are never written to again. With ``stream=True`` the size of a frame depends on the frame
+    before it, so feed one stream from one thread.
+
+    Args:
+        bundle: Path of a .boardfit file or of an unpacked one, or an open Bundle, which stays open.
+        engine: ``litert``, ``onnxruntime``, ``ncnn`` or another registered one. By default the first of
+            these whose format is in the bundle and whose library is installed; every one that is passed
+            over for want of its library is named in a warning of the logger ``boardfit``.
+        precision: ``fp32`` or ``fp16``; by default fp32 where the bundle has it.
+        threads: Of the engine; by default the usable cores, at most 4.
+        policy: ``fixed``, ``entropy``, ``two-look``, or a PolicySpec; by default the bundle's own.
+        size: The one input side in pixels to use, which means the policy ``fixed``.
+        stream: Whether frames follow each other in time: sizes then change with hysteresis.
+
+    Raises:
+        BundleError: If the bundle is damaged, or not a bundle.
+        EngineMissing: If the engine, or every engine for the bundle's formats, is not installed.
+        EngineError: If the engine refuses the bundle's file.
+        RecipeError: If the bundle lacks what is asked for, or the options contradict each other.
+    """
+    from boardfit.bundle import Bundle, open_bundle
+
+    owned = not isinstance(bundle, Bundle)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    try:
+        manifest = opened.manifest
+        choice = choose_engine(manifest.artifacts, engine=engine, precision=precision)
+        spec = choose_policy(manifest.policy, policy=policy, size=size, choice=choice)
+        count = default_threads() if threads is None else threads
+        return Session(opened, choice, spec, threads=count, stream=stream, owns_bundle=owned)
+    except BaseException:
+        if owned:
+            opened.close()
+        raise
+
+
+class Session:
+    """A bundle on one engine; made by ``load``. A context manager."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        choice: Choice,
+        policy: PolicySpec,
+        *,
+        threads: int,
+        stream: bool,
+        owns_bundle: bool,
+    ) -> None:
+        """Load the artifact of the policy's largest size; other files are read when they are needed.
+
+        Args:
+            bundle: Open bundle.
+            choice: Engine, precision and the artifacts to use.
+            policy: How sizes are chosen.
+            threads: Of the engine, at least 1.
+            stream: Whether frames follow each other in time.
+            owns_bundle: Whether ``close`` closes the bundle.
+        """
+        if threads < 1:
+            raise RecipeError(f"threads is {threads}: expected at least 1")
+        self._bundle = bundle
+        self._choice = choice
+        self._spec = policy
+        self._threads = threads
+        self._owns_bundle = owns_bundle
+        self._closed = False
+        self._lock = threading.Lock()
+        self._policy = make_policy(policy, stream)
+        self._labels: tuple[str, ...] = bundle.manifest.labels
+        self._engines: dict[str, tuple[Engine, Preprocessor]] = {}
+        self._by_size = {size: choice.artifact_for(size) for size in policy.sizes}
+        self._open(self._by_size[policy.sizes[-1]])
+
+    @overload
+    def __call__(self, frame: np.ndarray) -> Result: ...
+    @overload
+    def __call__(self, frame: Sequence[np.ndarray]) -> list[Result]: ...
+    def __call__(self, frame: np.ndarray | Sequence[np.ndarray]) -> Result | list[Result]:
+        """Answer one frame, or a list of frames as a batch.
+
+        Args:
+            frame: HxWx3 uint8 BGR of any size (grey, BGRA and non-contiguous frames work too), or a list
+                of such frames, which run grouped by the size that each one gets.
+
+        Returns:
+            A Result, or a list of them in the order of the frames.
+
+        Raises:
+            InputError: If a frame is anything else.
+            EngineError: If the engine fails, or the session is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise EngineError("the session is closed: load the bundle again")
+            if isinstance(frame, (list, tuple)):
+                return self._answer([_start(one) for one in frame])
+            return self._answer([_start(frame)])[0]  # type: ignore[arg-type]
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engines, after the call that is running. Twice does no harm."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for engine, _ in self._engines.values():
+                engine.close()
+            self._engines.clear()
+            if self._owns_bundle:
+                self._bundle.close()
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine."""
+        return self._choice.name
+
+    @property
+    def precision(self) -> str:
+        """Precision of the artifacts in use."""
+        return self._choice.precision
+
+    @property
+    def threads(self) -> int:
+        """Threads of the engine."""
+        return self._threads
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Input sides in pixels that the policy chooses from."""
+        return self._spec.sizes
+
+    @property
+    def policy(self) -> PolicySpec:
+        """How sizes are chosen."""
+        return self._spec
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names; empty where none are known."""
+        return self._labels
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self._bundle.manifest
+
+    def _answer(self, jobs: list[_Job]) -> list[Result]:
+        for job in jobs:
+            if self._policy.needs_entropy:
+                begin = perf_counter()
+                job.bits = entropy_bits(job.bgr)
+                job.entropy_s = perf_counter() - begin
+            job.size = self._policy.first(job.bits)
+        waiting = jobs
+        while waiting:
+            for size in sorted({job.size for job in waiting}):
+                members = [job for job in waiting if job.size == size]
+                step = self._batch_limit(size)
+                for start in range(0, len(members), step):
+                    self._look(members[start : start + step], size, alone=len(jobs) == 1)
+            waiting = [job for job in waiting if self._wants_another(job)]
+        return [job.finished() for job in jobs]
+
+    def _look(self, jobs: list[_Job], size: int, *, alone: bool) -> None:
+        """Run the jobs as one batch at a size, and leave each its result."""
+        artifact = self._by_size[size]
+        engine, preprocessor = self._open(artifact)
+        tensors, placements = [], []
+        for job in jobs:
+            begin = perf_counter()
+            tensor, placement = preprocessor.fit(job.bgr, size)
+            job.preprocess_s += perf_counter() - begin
+            tensors.append(tensor)
+            placements.append(placement)
+        begin = perf_counter()
+        batch = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
+        outputs = engine.run({artifact.inputs[0].name: batch})
+        share_s = (perf_counter() - begin) / len(jobs)
+        for row, (job, placement) in enumerate(zip(jobs, placements, strict=True)):
+            begin = perf_counter()
+            job.inference_s += share_s
+            job.looks += (size,)
+            mine = tuple(outputs) if len(jobs) == 1 else tuple(array[row : row + 1] for array in outputs)
+            classes = decode_classes(mine[0], artifact.outputs[0].activation)
+            end = perf_counter()
+            job.postprocess_s += end - begin
+            job.result = Result(
+                classes=classes,
+                outputs=mine,
+                size=size,
+                looks=job.looks,
+                entropy_bits=job.bits,
+                timings=job.timings(end if alone else None),
+                placement=placement,
+                labels=self._labels,
+            )
+
+    def _wants_another(self, job: _Job) -> bool:
+        following = self._policy.next(job.size, job.finished())
+        if following is None:
+            return False
+        job.size = following
+        return True
+
+    def _batch_limit(self, size: int) -> int:
+        return 1 if self._by_size[size].inputs[0].shape[0] == 1 else MAX_BATCH
+
+    def _open(self, artifact: Artifact) -> tuple[Engine, Preprocessor]:
+        """Return the artifact's engine and preprocessor; the first time, read, hash and load its files."""
+        key = artifact.files[0]
+        if key not in self._engines:
+            manifest = self._bundle.manifest
+            files = self._bundle.artifact_files(artifact)
+            engine = self._choice.engine(artifact, files, self._threads)
+            self._engines[key] = (engine, Preprocessor(manifest.image, artifact.inputs[0].layout))
+        return self._engines[key]
+
+
+@dataclass(slots=True)
+class _Job:
+    """One frame on its way to an answer."""
+
+    bgr: np.ndarray
+    begin: float
+    bits: float | None = None
+    size: int = 0
+    looks: tuple[int, ...] = ()
+    entropy_s: float = 0.0
+    preprocess_s: float = 0.0
+    inference_s: float = 0.0
+    postprocess_s: float = 0.0
+    result: Result | None = None
+
+    def timings(self, end: float | None) -> Timings:
+        stages = (self.entropy_s, self.preprocess_s, self.inference_s, self.postprocess_s)
+        return Timings(*stages, sum(stages) if end is None else end - self.begin)
+
+    def finished(self) -> Result:
+        assert self.result is not None
+        return self.result
+
+
+def _start(frame: np.ndarray) -> _Job:
+    begin = perf_counter()
+    bgr = as_bgr(frame)
+    return _Job(bgr=bgr, begin=begin, preprocess_s=perf_counter() - begin)
