@@ -78,7 +78,7 @@ def half_weights(proto: Any) -> Any:
         if values.dtype != np.float32 or values.size < HALF_FROM_ELEMENTS:
             continue
         largest = float(np.abs(values).max())
-        if largest > np.finfo(np.float16).max:
+        if largest > float(np.finfo(np.float16).max):
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
