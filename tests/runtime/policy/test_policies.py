@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from boardfit.errors import RecipeError
+from boardfit.runtime.policy import make_policy
+from boardfit.runtime.preprocess import Placement
+from boardfit.runtime.results import Classes, Result, Timings
+from boardfit.specs import POLICY_KINDS, PolicySpec, classic_policy
+
+SIZES = (112, 160, 224)
+
+
+def answer(scores: list[float], looks: tuple[int, ...], activation: str = "softmax") -> Result:
+    return Result(
+        classes=Classes(np.array(scores, np.float32), activation),
+        outputs=(),
+        size=looks[-1],
+        looks=looks,
+        entropy_bits=5.0,
+        timings=Timings(0.0, 0.0, 0.0, 0.0, 0.0),
+        placement=Placement(looks[-1], 0, 0, 1),
+        labels=(),
+    )
+
+
+@pytest.mark.parametrize("kind", POLICY_KINDS)
+def test_every_kind_is_found_through_its_entry_point(kind):
+    policy = make_policy(classic_policy(kind, SIZES))
+    assert policy.first(5.0 if policy.needs_entropy else None) in SIZES
+
+
+def test_unknown_kind_names_the_known_ones():
+    spec = PolicySpec("fixed", SIZES)
+    object.__setattr__(spec, "kind", "lunar")
+    with pytest.raises(RecipeError, match="'lunar': expected one of entropy, fixed, two-look"):
+        make_policy(spec)
+
+
+def test_fixed_takes_the_largest_and_needs_no_entropy():
+    policy = make_policy(PolicySpec("fixed", SIZES))
+    assert not policy.needs_entropy
+    assert policy.first(None) == 224
+    assert policy.next(224, answer([0.5, 0.5], (224,))) is None
+
+
+@pytest.mark.parametrize(
+    ("bits", "size"), [(0.0, 112), (3.999, 112), (4.0, 160), (6.999, 160), (7.0, 224), (8.0, 224)]
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["images", "stream"])
+def test_thresholds_of_the_classic_rule(bits, size, stream):
+    assert make_policy(classic_policy("entropy", SIZES), stream=stream).first(bits) == size
+
+
+def test_unrelated_images_do_not_depend_on_their_order():
+    policy = make_policy(classic_policy("entropy", SIZES), stream=False)
+    bits = np.random.RandomState(0).uniform(3.5, 7.5, 100)
+    forward = [policy.first(b) for b in bits]
+    assert [policy.first(b) for b in bits[::-1]][::-1] == forward
+
+
+def test_a_stream_on_a_threshold_does_not_flap():
+    spec = classic_policy("entropy", SIZES)
+    policy = make_policy(spec, stream=True)
+    policy.first(6.5)
+    wobble = [policy.first(b) for b in (7.1, 6.9, 7.19, 6.81, 7.0)]
+    assert wobble == [160] * 5
+    assert policy.first(7.0 + spec.hysteresis_bits) == 224
+    assert [policy.first(b) for b in (6.9, 7.1, 6.81)] == [224] * 3
+    assert policy.first(7.0 - spec.hysteresis_bits - 0.01) == 160
+
+
+def test_a_stream_follows_a_jump_over_two_thresholds():
+    policy = make_policy(classic_policy("entropy", SIZES), stream=True)
+    assert [policy.first(b) for b in (2.0, 7.9, 2.0)] == [112, 224, 112]
+    # Far past the lower threshold, not far enough past the upper one.
+    assert policy.first(7.1) == 160
+
+
+def test_two_look_asks_for_the_next_larger_size_once():
+    policy = make_policy(classic_policy("two-look", SIZES))
+    unsure, sure = [0.25] * 4, [0.97, 0.01, 0.01, 0.01]
+    assert policy.first(2.0) == 112
+    assert policy.next(112, answer(unsure, (112,))) == 160
+    assert policy.next(160, answer(unsure, (112, 160))) is None
+    assert policy.next(160, answer(unsure, (160,))) == 224
+    assert policy.next(224, answer(unsure, (224,))) is None
+    assert policy.next(112, answer(sure, (112,))) is None
+
+
+def test_two_look_obeys_its_bound():
+    answer_of_two_bits = answer([0.25] * 4, (112,))
+    base = {"kind": "two-look", "sizes": SIZES, "thresholds_bits": (4.0, 7.0)}
+    assert make_policy(PolicySpec(**base, second_look_bits=2.1)).next(112, answer_of_two_bits) is None
+    assert make_policy(PolicySpec(**base, second_look_bits=1.9)).next(112, answer_of_two_bits) == 160
+
+
+def test_two_look_refuses_numbers_that_are_no_probabilities():
+    policy = make_policy(classic_policy("two-look", SIZES))
+    with pytest.raises(RecipeError, match="activation 'none'"):
+        policy.next(112, answer([3.0, -1.0], (112,), activation="none"))
