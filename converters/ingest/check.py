@@ -1,0 +1,81 @@
+"""The proof of an import: the net answers like its source, at every size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from boardfit.converters.model import Reference
+from boardfit.errors import UnsupportedModel
+from boardfit.specs import ImageSpec
+
+TOLERANCE = 1e-4
+"""Largest accepted ``max|a-b| / max|b|`` of an import, both sides float32."""
+
+
+def max_relative_difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Return ``max|actual - expected| / max|expected|``; infinity where shapes differ or one is not finite.
+
+    Args:
+        actual: Any shape, float.
+        expected: The same shape, float.
+    """
+    if actual.shape != expected.shape or not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+        return float("inf")
+    if expected.size == 0:
+        return 0.0
+    difference = float(np.abs(actual.astype(np.float64) - expected).max())
+    scale = float(np.abs(expected).max())
+    return difference / scale if scale > 0 else (0.0 if difference == 0 else float("inf"))
+
+
+def random_images(size: int, image: ImageSpec, *, count: int = 1, seed: int = 0) -> np.ndarray:
+    """Return seeded noise as the net would get it from frames.
+
+    Args:
+        size: Side in pixels.
+        image: Mean and standard deviation, in pixel units.
+        count: Number of images.
+        seed: Same seed, same images.
+
+    Returns:
+        (count, size, size, 3) float32.
+    """
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3)).astype(np.float32)
+    return (pixels - np.float32(image.mean)) / np.float32(image.std)
+
+
+def check_import(
+    net: Any, reference: Reference, *, sizes: Sequence[int], image: ImageSpec, name: str
+) -> float:
+    """Compare a net with its source on seeded noise.
+
+    Args:
+        net: keras.Model, (N, H, W, 3) -> (N, C).
+        reference: The source in its own framework.
+        sizes: Sides in pixels at which both can run.
+        image: How frames are normalised.
+        name: The source's name, for the message.
+
+    Returns:
+        The largest ``max_relative_difference`` of all sizes.
+
+    Raises:
+        UnsupportedModel: It is above ``TOLERANCE``.
+    """
+    worst = 0.0
+    for size in sizes:
+        images = random_images(size, image)
+        expected = reference(images)[0]
+        actual = np.asarray(net(images, training=False))
+        difference = max_relative_difference(actual, expected)
+        if difference > TOLERANCE:
+            raise UnsupportedModel(
+                f"{name} was read, but answers differently at {size} pixels: relative difference "
+                f"{difference:.2g}, expected at most {TOLERANCE:g}. The import is wrong for this net; "
+                "please report it with the model."
+            )
+        worst = max(worst, difference)
+    return worst

@@ -1,0 +1,195 @@
+"""ONNX files, and ONNX models in memory, to Keras layers.
+
+A file that is fixed to one input size says nothing of others. It is taken as free of size only where
+every node agrees at all requested sizes whichever way its padding is read; otherwise its own size is the
+only one, and ``fixed_by`` names the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boardfit.converters.ingest.check import check_import
+from boardfit.converters.ingest.onnx_convert import Converted, convert_graphs
+from boardfit.converters.ingest.onnx_file import OnnxSource, read_onnx, with_size
+from boardfit.converters.ingest.onnx_fold import SizeImpossible, fold_graph
+from boardfit.converters.ingest.onnx_fuse import fuse_graph
+from boardfit.converters.ingest.onnx_records import ASSUMED, BOUND, FIXED, SYMBOLIC, Graph, SizeBound
+from boardfit.converters.model import Reference, SourceRequest, TrainedModel
+from boardfit.errors import ToolMissing, UnsupportedModel
+from boardfit.specs import TensorSpec
+
+SUFFIXES: tuple[str, ...] = (".onnx",)
+
+ASSUMED_NOTE = (
+    "padding that is 'same' at the source's own size was taken for 'same' at every size; at other sizes the "
+    "imported net is its own reference"
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Import:
+    converted: Converted
+    fixed_size: int | None = None
+    fixed_by: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def ingest(request: SourceRequest) -> TrainedModel:
+    """Read an ONNX classifier, opset 11 to 22.
+
+    Args:
+        request: ``source`` is the path of the file.
+
+    Returns:
+        The model; its reference is ONNX Runtime on the file, at other sizes than the file's own on the
+        file with its input's declaration rewritten.
+
+    Raises:
+        UnsupportedModel: Damaged, not a classifier, or with a part that has no Keras layer.
+        ToolMissing: onnx or onnxruntime is not installed.
+    """
+    source = read_onnx(Path(request.source))
+    done = _import(source, request)
+    net, name = done.converted.net, source.name
+    reference = _reference(source, done, net)
+    sizes = [done.fixed_size] if done.fixed_size is not None else list(request.sizes)
+    own = [source.size] if source.size is not None else []
+    check_import(net, reference, sizes=sorted({*sizes, *own}), image=request.image, name=name)
+    return TrainedModel(
+        name=name,
+        net=net,
+        outputs=(
+            TensorSpec(source.output, (None, done.converted.classes), activation=done.converted.activation),
+        ),
+        image=request.image,
+        reference=reference,
+        labels=request.labels,
+        fixed_size=done.fixed_size,
+        fixed_by=done.fixed_by,
+        notes=done.notes,
+    )
+
+
+def fold(source: OnnxSource, size: int) -> Graph:
+    """Return a source's graph at one size, folded and fused.
+
+    Args:
+        source: The model.
+        size: Input side in pixels; for a fixed source also another than its own.
+    """
+    return fuse_graph(fold_graph(source, size))
+
+
+def _import(source: OnnxSource, request: SourceRequest) -> _Import:
+    if source.size is None:
+        return _import_symbolic(source, request.sizes)
+    if request.assume_same_padding:
+        return _import_assumed(source, source.size)
+    return _import_fixed(source, source.size, request.sizes)
+
+
+def _import_fixed(source: OnnxSource, own: int, requested: Sequence[int]) -> _Import:
+    sizes = sorted({own, *requested})
+    try:
+        graphs = [fold(source, size) for size in sizes if size != own]
+        graphs.insert(sizes.index(own), fold(source, own))
+        return _Import(_convert(source, graphs, FIXED, own=sizes.index(own)))
+    except SizeBound as bound:
+        node = bound.node
+    except SizeImpossible as impossible:
+        node = impossible.node
+    return _import_bound(source, own, node)
+
+
+def _import_assumed(source: OnnxSource, own: int) -> _Import:
+    try:
+        converted = _convert(source, [fold(source, own)], ASSUMED)
+    except SizeBound as bound:
+        return _import_bound(source, own, bound.node)
+    return _Import(converted, notes=(ASSUMED_NOTE,))
+
+
+def _import_symbolic(source: OnnxSource, requested: Sequence[int]) -> _Import:
+    try:
+        return _Import(_convert(source, [fold(source, size) for size in requested], SYMBOLIC))
+    except SizeBound as bound:
+        node = bound.node
+    except SizeImpossible as impossible:
+        node = impossible.node
+    failures: list[UnsupportedModel] = []
+    for size in sorted(requested, reverse=True):
+        try:
+            return _import_bound(source, size, node)
+        except UnsupportedModel as error:
+            failures.append(error)
+    raise failures[0]
+
+
+def _import_bound(source: OnnxSource, size: int, node: str) -> _Import:
+    return _Import(_convert(source, [fold(source, size)], BOUND), fixed_size=size, fixed_by=node)
+
+
+def _convert(source: OnnxSource, graphs: Sequence[Graph], reading: str, *, own: int = 0) -> Converted:
+    return convert_graphs(graphs, reading=reading, own=own, layout=source.layout, name=source.name)
+
+
+def _reference(source: OnnxSource, done: _Import, net: Any) -> Reference:
+    original = onnx_reference(source, source.model)
+    if source.size is None or done.fixed_size is not None:
+        return original
+    others: Reference | None = None if done.notes else onnx_reference(source, with_size(source, None))
+
+    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
+        if images.shape[1] == source.size:
+            return original(images)
+        return others(images) if others is not None else [np.asarray(net(images, training=False))]
+
+    return reference
+
+
+def onnx_reference(source: OnnxSource, model: Any) -> Reference:
+    """Return ONNX Runtime on a model as a function of NHWC images.
+
+    Args:
+        source: Names and layout of the model's interface.
+        model: onnx.ModelProto.
+
+    Raises:
+        UnsupportedModel: ONNX Runtime refuses the model.
+        ToolMissing: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ToolMissing(
+            "onnxruntime is not installed. Install it: pip install 'boardfit[convert]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors have no public base class
+        raise UnsupportedModel(
+            f"ONNX Runtime refuses {source.name} ({error}). Export the model again."
+        ) from error
+
+    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
+        batch = source.batch or max(len(images), 1)
+        parts = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
+            feed = filled.transpose(0, 3, 1, 2) if source.layout == "NCHW" else filled
+            output = session.run([source.output], {source.image: np.ascontiguousarray(feed, np.float32)})[0]
+            parts.append(output[: len(part)])
+        return [np.concatenate(parts)]
+
+    return reference

@@ -1,0 +1,164 @@
+"""Handlers of the operators that pool over space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from boardfit.converters.ingest.onnx_layers import decide, windows_of, zero_padded
+from boardfit.converters.ingest.onnx_padding import Padding, Window, same_pads
+from boardfit.converters.ingest.onnx_records import (
+    BOUND,
+    EXPORTS,
+    NHWC_OF_NCHW,
+    Build,
+    Step,
+    Value,
+    align,
+    make_value,
+)
+
+_LOWEST = -65504.0
+"""What stands for minus infinity in front of a MaxPool: the lowest half-precision number."""
+
+
+def max_pool(step: Step, build: Build) -> Value:
+    """MaxPool: MaxPooling2D, padded with what no maximum can see."""
+    windows = _pool_windows(step)
+    padding = _max_padding(step, build, windows)
+    data = step.data()
+    tensor = align(data, NHWC_OF_NCHW, build)
+    tensor = _padded_for_max(tensor, padding, build, nonnegative=data.nonnegative)
+    output = _pool("MaxPooling2D", "maxpool", tensor, windows[0], padding, build)
+    return make_value(step, output, NHWC_OF_NCHW, nonnegative=data.nonnegative)
+
+
+def average_pool(step: Step, build: Build) -> Value:
+    """AveragePool: AveragePooling2D, or GlobalAveragePooling2D where the kernel covers the image at every size."""
+    windows = _pool_windows(step)
+    data = step.data()
+    if any(_output_extent(w) != shape[2:] for w, shape in zip(windows, step.shapes, strict=True)):
+        raise step.refuse("its ceil_mode adds a border whose average Keras cannot compute")
+    if build.reading in (EXPORTS, BOUND) and all(w.kernel == w.extent and not any(w.pads) for w in windows):
+        return _global("GlobalAveragePooling2D", step, build)
+    padding = decide(step, build, windows)
+    if any(w.rule or any(w.pads) for w in windows):
+        counts_zeros = bool(step.attr("count_include_pad", 0))
+        if counts_zeros and padding.mode == "same":
+            padding = _as_explicit(step, windows)
+        if not counts_zeros and padding.mode != "same":
+            raise step.refuse("its average leaves out a padding that is not 'same', which Keras cannot do")
+    tensor = zero_padded(align(data, NHWC_OF_NCHW, build), padding.explicit, build)
+    output = _pool("AveragePooling2D", "avgpool", tensor, windows[0], padding, build)
+    return make_value(step, output, NHWC_OF_NCHW, nonnegative=data.nonnegative)
+
+
+def global_average_pool(step: Step, build: Build) -> Value:
+    """GlobalAveragePool."""
+    return _global("GlobalAveragePooling2D", step, build)
+
+
+def global_max_pool(step: Step, build: Build) -> Value:
+    """GlobalMaxPool."""
+    return _global("GlobalMaxPooling2D", step, build)
+
+
+def reduce_mean(step: Step, build: Build) -> Value:
+    """ReduceMean over height and width."""
+    return _reduce("GlobalAveragePooling2D", step, build)
+
+
+def reduce_max(step: Step, build: Build) -> Value:
+    """ReduceMax over height and width."""
+    return _reduce("GlobalMaxPooling2D", step, build)
+
+
+def _reduce(kind: str, step: Step, build: Build) -> Value:
+    data = step.data()
+    axes = sorted(axis % data.rank for axis in step.ints("axes", 1) or [])
+    # The axes that are left over must be batch and channels, wherever the transposes have put them.
+    if data.rank != 4 or sorted(data.axes[1:3]) != axes:
+        raise step.refuse(f"it reduces the axes {axes}: expected height and width of an image")
+    if step.attr("keepdims", 1):
+        return _global(kind, step, build)
+    output = build.layer(kind, "pool", data.tensor, keepdims=False)
+    return make_value(step, output, (0, 1), nonnegative=data.nonnegative)
+
+
+def _global(kind: str, step: Step, build: Build) -> Value:
+    data = step.data()
+    if data.rank != 4:
+        raise step.refuse(f"its input has {data.rank} axes: expected 4")
+    # A ReduceMean in NHWC keeps its order of axes; the Global operators of ONNX are NCHW.
+    axes = data.axes if step.op.startswith("Reduce") else NHWC_OF_NCHW
+    image = align(data, axes, build)
+    output = build.layer(kind, "pool", image, keepdims=True)
+    flat: Callable[[], Any] = lambda: build.layer(kind, "pool", image, keepdims=False)  # noqa: E731
+    return Value(shapes=step.shapes, tensor=output, axes=axes, nonnegative=data.nonnegative, flat=flat)
+
+
+def _pool_windows(step: Step) -> list[Window]:
+    data = step.data()
+    if data.rank != 4:
+        raise step.refuse(f"its input has {data.rank} axes: expected an image of 4")
+    if max(step.attr("dilations", [1, 1])) > 1 or step.attr("storage_order", 0):
+        raise step.refuse("Keras cannot dilate a pooling")
+    kernels = [tuple(attrs["kernel_shape"]) for attrs in step.attrs]
+    per_size = [windows_of(_at(step, index), kernel=kernel)[0] for index, kernel in enumerate(kernels)]
+    covering = all(w.kernel == w.extent for w in per_size)
+    if len(set(kernels)) > 1 and not covering:
+        raise step.refuse(f"its kernel differs from size to size ({kernels})")
+    return per_size
+
+
+def _at(step: Step, index: int) -> Step:
+    """Return the step at one of its sizes."""
+    data = step.data()
+    only = Value(shapes=(data.shapes[index],), tensor=data.tensor, axes=data.axes)
+    return Step(step.op, step.name, step.opset, (step.attrs[index],), (only,), (step.shapes[index],))
+
+
+def _max_padding(step: Step, build: Build, windows: list[Window]) -> Padding:
+    if all(_output_extent(w) == shape[2:] for w, shape in zip(windows, step.shapes, strict=True)):
+        return decide(step, build, windows)
+    # ceil_mode: a border of stride - 1 more makes floor out of ceil at every size, and no maximum sees it.
+    down, right = (stride - 1 for stride in windows[0].strides)
+    grown = [
+        Window(w.extent, w.kernel, w.strides, w.dilations, (*w.pads[:2], w.pads[2] + down, w.pads[3] + right))
+        for w in windows
+    ]
+    if any(_output_extent(w) != shape[2:] for w, shape in zip(grown, step.shapes, strict=True)):
+        raise step.refuse("its ceil_mode does not follow one rule at all sizes")
+    if any(w.pads != grown[0].pads for w in grown):
+        raise step.refuse("its padding differs from size to size")
+    return Padding("valid", grown[0].pads)
+
+
+def _output_extent(window: Window) -> tuple[int, ...]:
+    pads = same_pads(window) if window.rule else window.pads
+    return tuple(
+        (window.extent[axis] + pads[axis] + pads[axis + 2] - window.kernel[axis]) // window.strides[axis] + 1
+        for axis in (0, 1)
+    )
+
+
+def _as_explicit(step: Step, windows: list[Window]) -> Padding:
+    if len({w.pads for w in windows}) > 1 or any(w.rule for w in windows):
+        raise step.refuse("its average counts a padding that follows the size, which Keras cannot do")
+    return Padding("valid", windows[0].pads)
+
+
+def _padded_for_max(tensor: Any, padding: Padding, build: Build, *, nonnegative: bool) -> Any:
+    if nonnegative or not any(padding.explicit):
+        return zero_padded(tensor, padding.explicit, build)
+    from keras import ops
+
+    top, left, bottom, right = padding.explicit
+    widths = ((0, 0), (top, bottom), (left, right), (0, 0))
+    return ops.pad(tensor, widths, mode="constant", constant_values=_LOWEST)
+
+
+def _pool(kind: str, stem: str, tensor: Any, window: Window, padding: Padding, build: Build) -> Any:
+    return build.layer(
+        kind, stem, tensor, pool_size=window.kernel, strides=window.strides, padding=padding.mode
+    )
