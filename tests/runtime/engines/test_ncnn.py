@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from boardfit.errors import EngineError
+
+pytest.importorskip("ncnn", reason="the ncnn library is not installed")
+
+from boardfit.runtime.engines.ncnn import NcnnEngine, _as_file
+
+
+@pytest.fixture
+def tiny(tiny_of):
+    return tiny_of("ncnn")
+
+
+@pytest.mark.parametrize("lost", [1, 4, 100])
+def test_a_short_bin_is_refused_and_not_read_past_its_end(tiny, lost):
+    files = {**tiny.files, "net.bin": tiny.files["net.bin"][:-lost]}
+    with pytest.raises(EngineError, match=r"refused the \.bin of ncnn-fp32"):
+        NcnnEngine(tiny.artifact, files, 1)
+
+
+def test_a_param_that_is_no_text_is_refused(tiny):
+    files = {**tiny.files, "net.param": b"\xff\xfe\x00"}
+    with pytest.raises(EngineError, match=r"\.param of ncnn-fp32 is no text"):
+        NcnnEngine(tiny.artifact, files, 1)
+
+
+@pytest.mark.parametrize("memory", [True, False], ids=["memfd", "temporary-file"])
+def test_weights_are_lent_as_a_file_that_leaves_nothing_behind(memory, monkeypatch):
+    if not memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    elif not hasattr(os, "memfd_create"):
+        pytest.skip("this platform has no memfd_create")
+    with _as_file(b"weights") as path, open(path, "rb") as file:  # noqa: PTH123 - what a C library does
+        assert file.read() == b"weights"
+    assert memory or not os.path.exists(path)  # noqa: PTH110
+
+
+def test_planes_that_are_not_aligned_to_16_bytes_are_read_right(tiny):
+    batch = np.random.RandomState(0).standard_normal((1, 17, 17, 3)).astype(np.float32)
+    engine = NcnnEngine(tiny.artifact, tiny.files, 1)
+    assert np.abs(engine.run(tiny.feed(batch))[0] - tiny.reference(batch)).max() <= 1e-4
