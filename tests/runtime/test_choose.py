@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from boardfit.errors import EngineMissing, RecipeError
+from boardfit.runtime import choose
+from boardfit.runtime.choose import choose_engine
+from boardfit.specs import Artifact, TensorSpec
+
+SIZES = (112, 160, 224)
+
+
+def artifact(format: str, precision: str = "fp32", sizes: tuple[int, ...] = SIZES) -> Artifact:
+    return Artifact(
+        format=format,
+        precision=precision,
+        sizes=sizes,
+        files=(f"{format}-{precision}-{sizes[0]}",),
+        inputs=(TensorSpec("image", (None, None, None, 3), layout="NHWC"),),
+        outputs=(TensorSpec("scores", (None, 10), activation="logits"),),
+    )
+
+
+ALL = [artifact(format, precision) for format in ("ncnn", "onnx", "tflite") for precision in ("fp16", "fp32")]
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Say which engines' libraries are installed."""
+
+    def say(*names: str) -> None:
+        monkeypatch.setattr(
+            choose, "is_installed", lambda made: any(choose.find_engine(name) is made for name in names)
+        )
+
+    return say
+
+
+@pytest.mark.parametrize(
+    ("have", "name"),
+    [
+        (("litert", "onnxruntime", "ncnn", "fake"), "litert"),
+        (("ncnn", "onnxruntime"), "onnxruntime"),
+        (("ncnn",), "ncnn"),
+    ],
+)
+def test_the_first_installed_engine_serves(installed, have, name):
+    installed(*have)
+    choice = choose_engine(ALL)
+    assert (choice.name, choice.precision, choice.sizes) == (name, "fp32", SIZES)
+    assert {a.format for a in choice.artifacts} == set(choice.engine.formats)
+
+
+def test_a_fallback_is_said_aloud_with_what_is_missing(installed, caplog):
+    installed("ncnn")
+    with caplog.at_level(logging.WARNING, "boardfit"):
+        choose_engine(ALL)
+    assert [record.getMessage() for record in caplog.records] == [
+        "falling back to engine ncnn, since the library of litert (ai_edge_litert or tflite_runtime) and "
+        "onnxruntime (onnxruntime) is not installed"
+    ]
+
+
+def test_an_engine_without_a_file_in_the_bundle_is_passed_over_silently(installed, caplog):
+    installed("onnxruntime", "ncnn")
+    with caplog.at_level(logging.WARNING, "boardfit"):
+        assert choose_engine([artifact("onnx")]).name == "onnxruntime"
+    assert caplog.records == []
+
+
+def test_no_engine_at_all_names_the_commands(installed):
+    installed()
+    with pytest.raises(EngineMissing, match=r"no engine for it is installed: litert .* pip install"):
+        choose_engine(ALL)
+
+
+def test_formats_that_nobody_runs(installed):
+    installed("litert")
+    with pytest.raises(EngineMissing, match=r"no registered engine runs the bundle's formats \(lunar\)"):
+        choose_engine([artifact("lunar")])
+
+
+def test_a_named_engine_is_not_replaced(installed):
+    installed("ncnn", "litert")
+    assert choose_engine(ALL, engine="ncnn").name == "ncnn"
+    with pytest.raises(RecipeError, match="'ncnn' runs ncnn, but the bundle has onnx, tflite only"):
+        choose_engine([artifact("onnx"), artifact("tflite")], engine="ncnn")
+
+
+@pytest.mark.parametrize(
+    ("have", "asked", "got"),
+    [(("fp32", "fp16"), None, "fp32"), (("fp32", "fp16"), "fp16", "fp16"), (("fp16",), None, "fp16")],
+)
+def test_precision(installed, have, asked, got):
+    installed("onnxruntime")
+    choice = choose_engine([artifact("onnx", precision) for precision in have], precision=asked)
+    assert choice.precision == got
+    assert {a.precision for a in choice.artifacts} == {got}
+
+
+def test_one_file_per_size_serves_each_by_its_own(installed):
+    installed("ncnn")
+    choice = choose_engine([artifact("ncnn", sizes=(size,)) for size in SIZES])
+    assert choice.sizes == SIZES
+    assert [choice.artifact_for(size).sizes for size in SIZES] == [(size,) for size in SIZES]

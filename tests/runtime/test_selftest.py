@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from boardfit.bundle import write_bundle
+from boardfit.errors import BundleError, EngineMissing
+from boardfit.runtime.engines.fake import fake_artifact, fake_files, write_fake_bundle
+from boardfit.runtime.selftest import _compare, self_test
+from boardfit.specs import ImageSpec, PolicySpec
+
+
+def test_a_sound_bundle_passes_at_every_size(tmp_path):
+    write_fake_bundle(tmp_path / "b", sizes=(16, 32))
+    records = self_test(tmp_path / "b")
+    assert [(r.artifact, r.engine, r.size, r.passed) for r in records] == [
+        ("fake-fp32", "fake", 16, True),
+        ("fake-fp32", "fake", 32, True),
+    ]
+    assert all(r.error <= 1e-6 and r.cosine > 0.999999 for r in records)
+
+
+def bundle_that_expects(path, outputs):
+    write_bundle(
+        path,
+        name="odd",
+        labels=(),
+        image=ImageSpec(),
+        policy=PolicySpec("fixed", (16,)),
+        artifacts=(fake_artifact((16,), classes=3),),
+        files=fake_files(3),
+        golden_frame=None if outputs is None else np.zeros((8, 8, 3), np.uint8),
+        golden_outputs=None if outputs is None else {16: outputs},
+    )
+
+
+def test_another_answer_fails(tmp_path):
+    bundle_that_expects(tmp_path / "b", [np.array([[1.0, 2.0, 3.0]], np.float32)])
+    (record,) = self_test(tmp_path / "b")
+    assert not record.passed
+    assert record.error > 0.1
+
+
+def test_another_number_of_outputs_is_a_damaged_bundle(tmp_path):
+    bundle_that_expects(tmp_path / "b", [np.zeros((1, 4), np.float32)])
+    with pytest.raises(BundleError, match=r"golden outputs have \[4\] numbers, the model's outputs \[3\]"):
+        self_test(tmp_path / "b")
+
+
+def test_without_a_golden_frame_there_is_nothing_to_test(tmp_path):
+    bundle_that_expects(tmp_path / "b", None)
+    with pytest.raises(BundleError, match="no golden frame"):
+        self_test(tmp_path / "b")
+
+
+def test_a_named_engine_that_runs_none_of_it_is_an_error(tmp_path):
+    write_fake_bundle(tmp_path / "b", sizes=(16,))
+    with pytest.raises(EngineMissing, match="the bundle has fake, and no engine among onnxruntime"):
+        self_test(tmp_path / "b", engine="onnxruntime")
+
+
+def test_the_comparison_is_relative_to_the_range():
+    expected = np.array([[0.0, 50.0, 100.0]], np.float32)
+    error, cosine = _compare([expected + np.float32(0.05)], [expected])
+    assert error == pytest.approx(5e-4, rel=1e-3)
+    assert cosine == pytest.approx(1.0, abs=1e-5)
+    assert _compare([np.array([[np.nan, 1.0, 2.0]])], [expected]) == (float("inf"), -1.0)
