@@ -48,8 +48,8 @@ def ingest(request: SourceRequest, kind: str | None = None) -> TrainedModel:
     columns = model.outputs[0].shape[-1]
     if request.labels and len(request.labels) != columns:
         raise RecipeError(
-            f"there are {len(request.labels)} labels for the {columns} outputs of {model.name}: expected as many. "
-            "Give one line per class, in the order of the output."
+            f"there are {len(request.labels)} labels for the {columns} outputs of {model.name}: expected "
+            "as many. Give one line per class, in the order of the output."
         )
     return model
 
@@ -67,7 +67,7 @@ def _kind_of_file(source: str, modules: dict[str, Any]) -> str:
         return known[suffix]
     hint = ""
     if suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
-        hint = " Weights alone are no model: give the factory that builds the net, --torch package.module:factory."
+        hint = " Weights alone are no model: name the factory that builds the net, package.module:factory."
     raise InputError(
         f"{source} has the suffix {suffix or '(none)'!r}: expected {', '.join(sorted(known))}, "
         f"or package.module:factory for PyTorch.{hint}"
@@ -78,7 +78,8 @@ def _require_file(source: str) -> None:
     path = Path(source)
     if path.is_dir():
         raise InputError(
-            f"{source} is a folder: expected one model file. Save a Keras model as model.keras, or export ONNX."
+            f"{source} is a folder: expected one model file. Save a Keras model as "
+            "model.keras, or export ONNX."
         )
     if not path.exists():
         raise InputError(

@@ -111,7 +111,7 @@ def convert_graphs(
         for table, graph in zip(names, graphs, strict=True):
             table.update(zip(graph.nodes[index].outputs[:1], node.outputs[:1], strict=True))
     output = values[graphs[0].outputs[0]]
-    if output.rank != 2 or len({shape for shape in output.shapes}) > 1 or output.shapes[0][0] != batch:
+    if output.rank != 2 or len(set(output.shapes)) > 1 or output.shapes[0][0] != batch:
         raise UnsupportedModel(
             f"the output of {name} has the shape {list(output.shapes[0])}: expected [N, classes]. "
             "Add pooling and flattening to the net, or bring one that classifies."
@@ -166,8 +166,8 @@ def _run(step: Step, build: Build) -> Value:
     handler = HANDLERS.get(step.op)
     if handler is None:
         raise UnsupportedModel(
-            f"ONNX node {step.name!r} has the operator {step.op} (opset {step.opset}), which boardfit does not know. "
-            f"Known: {', '.join(sorted(HANDLERS))}. Replace it in the net, or bring the model from Keras."
+            f"ONNX node {step.name!r} has the operator {step.op} (opset {step.opset}), which boardfit does not "
+            f"know. Known: {', '.join(sorted(HANDLERS))}. Replace it in the net, or bring the model from Keras."
         )
     try:
         return handler(step, build)
@@ -182,8 +182,8 @@ def _require_same_length(graphs: Sequence[Graph], name: str) -> None:
     lengths = [len(graph.nodes) for graph in graphs]
     if len(set(lengths)) > 1:
         raise UnsupportedModel(
-            f"{name} has {lengths} nodes at the sizes {[graph.size for graph in graphs]}: expected the same net at "
-            "every size. Make a factory whose net does not change with the size."
+            f"{name} has {lengths} nodes at the sizes {[graph.size for graph in graphs]}: expected the same "
+            "net at every size. Make a factory whose net does not change with the size."
         )
 
 

@@ -87,11 +87,13 @@ def describe_onnx(model: Any, *, name: str) -> OnnxSource:
     outputs = [item.name for item in model.graph.output]
     if len(inputs) != 1:
         raise UnsupportedModel(
-            f"{name} has {len(inputs)} inputs ({', '.join(item.name for item in inputs)}): expected one image."
+            f"{name} has {len(inputs)} inputs ({', '.join(item.name for item in inputs)}): expected one "
+            "image. Export the part that classifies an image."
         )
     if len(outputs) != 1:
         raise UnsupportedModel(
-            f"{name} has {len(outputs)} outputs ({', '.join(outputs)}): expected one, the scores of the classes."
+            f"{name} has {len(outputs)} outputs ({', '.join(outputs)}): expected one, the scores. "
+            "Export the part that classifies."
         )
     layout, size, batch = _image_shape(onnx, inputs[0], name)
     return OnnxSource(name, model, inputs[0].name, layout, size, batch, outputs[0], opset)

@@ -12,12 +12,17 @@ from boardfit.converters.ingest.onnx_file import OnnxSource, initializers, requi
 from boardfit.converters.ingest.onnx_records import Graph, Node, Shape
 from boardfit.errors import UnsupportedModel
 
-ARITHMETIC = frozenset(
-    "Abs Add And ArgMax Cast CastLike Ceil Clip Concat ConstantOfShape Div Equal Erf Exp Expand Flatten Floor "
-    "Gather GatherElements GatherND Gemm Greater GreaterOrEqual Identity Less LessOrEqual Log MatMul Max Mean Min "
-    "Mod Mul Neg Not Or Pad Pow Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Reshape Round "
-    "ScatterND Shape Sigmoid Sign Size Slice Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Trilu Unsqueeze Where".split()
-)
+# fmt: off
+ARITHMETIC = frozenset((
+    "Abs", "Add", "And", "ArgMax", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div",
+    "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gemm",
+    "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "MatMul", "Max", "Mean", "Min",
+    "Mod", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean",
+    "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "ScatterND", "Shape", "Sigmoid", "Sign",
+    "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Trilu",
+    "Unsqueeze", "Where",
+))
+# fmt: on
 """Operators that may be evaluated. Each is harmless on arrays whose size is known to be small enough."""
 
 MAX_ELEMENTS = 1 << 26
@@ -165,9 +170,9 @@ class _Folder:
 
     def _message(self, proto: Any, why: str) -> str:
         return (
-            f"ONNX node {proto.name or proto.output[0]!r} ({proto.domain or 'ai.onnx'} {proto.op_type}, opset "
-            f"{self.source.opset}) of {self.source.name} cannot be read: {why}. Change that part of the net, or "
-            "export the model again with standard operators."
+            f"ONNX node {proto.name or proto.output[0]!r} ({proto.domain or 'ai.onnx'} {proto.op_type}, "
+            f"opset {self.source.opset}) of {self.source.name} cannot be read: {why}. Change that part of "
+            "the net, or export the model again with standard operators."
         )
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.ingest.onnx_padding import (
-    Pads,
     Padding,
     PaddingAmbiguous,
     PaddingUnclear,
+    Pads,
     Window,
     decide_padding,
     same_pads,
@@ -127,8 +127,8 @@ def decide(step: Step, build: Build, windows: list[Window]) -> Padding:
         return decide_padding(windows, reading=build.reading, own=build.own)
     except PaddingAmbiguous:
         raise SizeBound(
-            f"the padding {list(windows[build.own].pads)} of {step.name} ({step.op}), which is 'same' at this "
-            "size and may be a number at others (--assume-same-padding decides for 'same'),"
+            f"the padding {list(windows[build.own].pads)} of {step.name} ({step.op}), which is 'same' at "
+            "this size and may be a number at others (--assume-same-padding decides for 'same'),"
         ) from None
     except PaddingUnclear as error:
         raise step.refuse(f"{error}: neither 'same' nor one number of pixels fits all") from error

@@ -34,7 +34,7 @@ def max_pool(step: Step, build: Build) -> Value:
 
 
 def average_pool(step: Step, build: Build) -> Value:
-    """AveragePool: AveragePooling2D, or GlobalAveragePooling2D where the kernel covers the image at every size."""
+    """AveragePool: AveragePooling2D, or GlobalAveragePooling2D where it covers the image at every size."""
     windows = _pool_windows(step)
     data = step.data()
     if any(_output_extent(w) != shape[2:] for w, shape in zip(windows, step.shapes, strict=True)):

@@ -18,7 +18,7 @@ from boardfit.converters.ingest.onnx_records import (
 )
 
 
-def transpose(step: Step, build: Build) -> Value:
+def transpose(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handler has this form
     """Transpose: no layer; the value only remembers where its axes have gone."""
     data = step.data()
     perm = step.attr("perm", list(range(data.rank))[::-1])

@@ -97,8 +97,8 @@ def load_factory(source: str) -> tuple[Callable[..., Any], str]:
             module = _import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     except Exception as error:  # the author's module may raise anything
         raise InputError(
-            f"{where} cannot be imported ({type(error).__name__}: {error}). Expected a Python module or file: "
-            "install its package, or start from the folder that it is in."
+            f"{where} cannot be imported ({type(error).__name__}: {error}). Expected a Python module or "
+            "file: install its package, or start from the folder that it is in."
         ) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -217,8 +217,9 @@ def _export(torch: Any, net: Any, size: int, name: str) -> OnnxSource:
                 output_names=["output"],
             )
     except Exception as error:  # the author's forward and torch's exporter may raise anything
+        reason = str(error).strip().split("\n")[0]
         raise UnsupportedModel(
-            f"{name} cannot be exported to ONNX at {size} pixels ({str(error).strip().splitlines()[:1]}). Expected "
+            f"{name} cannot be exported to ONNX at {size} pixels ({type(error).__name__}: {reason}). Expected "
             "a net that takes (1, 3, size, size) float32 and uses operators that torch.onnx knows."
         ) from error
     return describe_onnx(onnx.load_from_string(buffer.getvalue()), name=name)

@@ -1,0 +1,136 @@
+"""Keras models: ``.keras`` and ``.h5`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boardfit.converters.ingest.check import check_import
+from boardfit.converters.ingest.keras_file import load_keras_file
+from boardfit.converters.ingest.keras_rebuild import rebuild
+from boardfit.converters.model import Reference, SourceRequest, TrainedModel
+from boardfit.errors import UnsupportedModel
+from boardfit.specs import TensorSpec
+
+SUFFIXES: tuple[str, ...] = (".keras", ".h5", ".hdf5")
+
+_BATCH = 32
+
+
+def ingest(request: SourceRequest) -> TrainedModel:
+    """Read a Keras classifier. Nothing of its author's is run: Lambda layers are refused.
+
+    Args:
+        request: ``source`` is the path of the file.
+
+    Returns:
+        The model as one flat graph; its reference is the model as it was loaded, at sizes that only the
+        rebuilt graph can take the rebuilt graph.
+
+    Raises:
+        UnsupportedModel: Damaged, unsafe, or not a classifier of one image.
+        UnsupportedSize: It says that it takes any size, and refuses one that was asked for.
+        ToolMissing: keras is not installed.
+    """
+    path = Path(request.source)
+    name = path.stem
+    model = load_keras_file(path)
+    own = _own_size(model, name)
+    rebuilt = rebuild(model, own=own, sizes=request.sizes, assume_same_padding=request.assume_same_padding)
+    sizes = list(request.sizes) if own is None else [own]
+    check_import(rebuilt.net, _run(model), sizes=sizes, image=request.image, name=name)
+    return TrainedModel(
+        name=name,
+        net=rebuilt.net,
+        outputs=(_output(rebuilt.net, name),),
+        image=request.image,
+        reference=_reference(model, rebuilt.net, own),
+        labels=request.labels,
+        fixed_size=rebuilt.fixed_size,
+        fixed_by=rebuilt.fixed_by,
+        notes=rebuilt.notes,
+    )
+
+
+def _own_size(model: Any, name: str) -> int | None:
+    """Return the side that the one image input is fixed to, or None; refuse any other interface."""
+    inputs, outputs = list(getattr(model, "inputs", None) or []), list(getattr(model, "outputs", None) or [])
+    if len(inputs) != 1:
+        names = ", ".join(item.name for item in inputs)
+        raise UnsupportedModel(
+            f"{name} has {len(inputs)} inputs ({names}): expected one image. "
+            "Save the part that classifies an image."
+        )
+    if len(outputs) != 1:
+        names = ", ".join(model.output_names) if outputs else ""
+        raise UnsupportedModel(
+            f"{name} has {len(outputs)} outputs ({names}): expected one, the scores. "
+            "Save the part that classifies."
+        )
+    shape = tuple(inputs[0].shape)
+    if len(shape) != 4 or shape[3] != 3:
+        raise UnsupportedModel(
+            f"the input {inputs[0].name!r} of {name} has the shape {shape}: expected one colour image, "
+            "(None, height, width, 3)."
+        )
+    sides = {side for side in shape[1:3] if side is not None}
+    if len(sides) > 1:
+        raise UnsupportedModel(
+            f"the input of {name} is {shape[1]} x {shape[2]}: expected a square image, or free height and width."
+        )
+    return next(iter(sides), None)
+
+
+def _run(model: Any) -> Reference:
+    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
+        parts = [
+            np.asarray(model(images[start : start + _BATCH], training=False), np.float32)
+            for start in range(0, len(images), _BATCH)
+        ]
+        return [np.concatenate(parts)]
+
+    return reference
+
+
+def _reference(model: Any, net: Any, own: int | None) -> Reference:
+    original, rebuilt = _run(model), _run(net)
+
+    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
+        return original(images) if own in (None, images.shape[1]) else rebuilt(images)
+
+    return reference
+
+
+def _output(net: Any, name: str) -> TensorSpec:
+    shape = tuple(net.outputs[0].shape)
+    if len(shape) != 2 or shape[1] is None:
+        raise UnsupportedModel(
+            f"the output of {name} has the shape {shape}: expected (None, classes). "
+            "Add pooling and a Dense layer, or bring a net that classifies."
+        )
+    return TensorSpec(net.output_names[0], (None, shape[1]), activation=final_activation(net))
+
+
+def final_activation(net: Any) -> str:
+    """Return what the last layer makes of the scores.
+
+    Args:
+        net: keras.Model with one output.
+
+    Returns:
+        ``softmax``, ``sigmoid``, ``logits`` where there is no activation, ``none`` where there is
+        another one.
+    """
+    import keras
+
+    operation = net.outputs[0]._keras_history.operation
+    while isinstance(operation, (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Dropout)):
+        operation = operation.input._keras_history.operation
+    if type(operation).__name__ in ("Softmax", "Sigmoid"):
+        return type(operation).__name__.lower()
+    function = getattr(operation, "activation", None)
+    label = getattr(function, "__name__", "linear")
+    return {"softmax": "softmax", "sigmoid": "sigmoid", "linear": "logits"}.get(label, "none")
