@@ -1,1 +1,75 @@
-"""x"""
+"""The door: ``boardfit SUBCOMMAND``. One module per subcommand; nobody imports this package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from boardfit._version import __version__
+from boardfit.errors import BoardfitError
+
+SUBCOMMANDS = ("build", "run", "inspect", "verify", "pack", "unpack")
+
+EXAMPLE = """\
+examples:
+  boardfit build model.keras --images photos -o model.boardfit
+  boardfit run model.boardfit photos/*.jpg
+  boardfit inspect model.boardfit
+
+boardfit SUBCOMMAND --help shows more. BOARDFIT_DEBUG=1 shows the traceback of an error.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        argv: Words after the program's name; those of this process if None.
+
+    Returns:
+        Exit status: 0 if all went well, 1 after an error, 130 if interrupted. Wrong usage leaves
+        through argparse with 2.
+    """
+    try:
+        args = make_parser().parse_args(argv)
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        _raise_if_debugging()
+        print("boardfit: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader went away ("| head"); what is still in the buffer must not raise at exit again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (BoardfitError, OSError) as error:
+        _raise_if_debugging()
+        print(f"boardfit: error: {error}", file=sys.stderr)
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="boardfit",
+        description="Take a trained vision model to an edge board: one file that holds it in every "
+        "format, proven against the original, and that chooses the input size frame by frame.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"boardfit {__version__}")
+    subparsers = parser.add_subparsers(metavar="SUBCOMMAND", required=True)
+    for name in SUBCOMMANDS:
+        import_module(f"boardfit.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def _raise_if_debugging() -> None:
+    """Raise the exception that is being handled if the user wants to see where it comes from."""
+    if os.environ.get("BOARDFIT_DEBUG", "") not in ("", "0"):
+        raise

@@ -1,0 +1,203 @@
+"""A run as one page of HTML that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One frame on the page.
+
+    Attributes:
+        source: File name, for people.
+        top: (label, score), best first.
+        size: Input side in pixels that answered.
+        entropy_bits: Image entropy; None where it was not computed.
+        total_s: Seconds for the frame.
+        jpeg: Annotated picture as a JPEG file.
+    """
+
+    source: str
+    top: tuple[tuple[str, float], ...]
+    size: int
+    entropy_bits: float | None
+    total_s: float
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that stands on the page.
+
+    Attributes:
+        title: Name of the model.
+        headline: One line: how many frames, on what.
+        facts: (name, text) pairs.
+        answers: Frames with pictures; may be fewer than ``frames``.
+        frames: Frames that ran.
+        by_size: (input side in pixels, frames), ascending.
+        stages_s: (stage, (p50, p90, p99) in seconds).
+        artifacts: Cells of each row under ARTIFACT_HEADER.
+        measured_on: The machine of the artifacts' times; empty where unknown.
+        skipped: One sentence for each input that could not be used.
+    """
+
+    title: str
+    headline: str
+    facts: tuple[tuple[str, str], ...]
+    answers: tuple[Answer, ...]
+    frames: int
+    by_size: tuple[tuple[int, int], ...]
+    stages_s: tuple[tuple[str, tuple[float, ...]], ...]
+    artifacts: tuple[tuple[str, ...], ...]
+    measured_on: str = ""
+    skipped: tuple[str, ...] = ()
+
+
+ARTIFACT_HEADER = (
+    "artifact",
+    "file",
+    "size",
+    "images",
+    "max difference / range",
+    "cosine",
+    "flips",
+    "ms",
+    "engine",
+)
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; --bar: #3b82c4; }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; }
+h1 { margin: 0; font-size: 1.6rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+p { margin: .4rem 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
+dt { opacity: .7; } dd { margin: 0; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child, .left { text-align: left; }
+.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
+figure { margin: 0; border: 1px solid var(--line); border-radius: .5rem; overflow: hidden;
+  background: var(--soft); }
+img { display: block; width: 100%; height: auto; }
+figcaption { padding: .5rem .7rem; font-size: .9rem; overflow-wrap: anywhere; }
+figcaption b { display: block; }
+.mix { display: flex; height: 2rem; border-radius: .4rem; overflow: hidden; max-width: 40rem; }
+.mix span { color: #fff; text-align: center; line-height: 2rem; min-width: 2.2rem; }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
+"""
+
+_COLOURS = ("#2a6f97", "#468c5b", "#a65628", "#7b4f9d", "#5f6b76")
+
+
+def report_html(page: Page) -> str:
+    """Return the page as HTML text. It requests nothing from anywhere.
+
+    Args:
+        page: All that stands on it; texts are escaped here.
+    """
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(page.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+            f"<h1>{escape(page.title)}</h1>\n<p>{escape(page.headline)}</p>",
+            _facts(page.facts),
+            _size_mix(page),
+            _stages(page),
+            _answers(page),
+            _artifacts(page),
+            _skipped(page),
+            "</body>\n</html>\n",
+        ]
+    )
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> str:
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
+    return f"<dl>{rows}</dl>"
+
+
+def _size_mix(page: Page) -> str:
+    if not page.by_size:
+        return ""
+    bars = "".join(
+        f'<span style="flex:{count};background:{_COLOURS[i % len(_COLOURS)]}">{size}</span>'
+        for i, (size, count) in enumerate(page.by_size)
+    )
+    words = ", ".join(
+        f"{count} at {size} ({100 * count / page.frames:.0f} %)" for size, count in page.by_size
+    )
+    return f'<h2>Sizes that the policy chose</h2>\n<div class="mix">{bars}</div>\n<p>{escape(words)}</p>'
+
+
+def _stages(page: Page) -> str:
+    rows = [[stage, *(f"{value * 1e3:.2f}" for value in values)] for stage, values in page.stages_s]
+    return f"<h2>Milliseconds per stage</h2>\n{_table(('stage', 'p50', 'p90', 'p99'), rows)}" if rows else ""
+
+
+def _answers(page: Page) -> str:
+    if not page.answers:
+        return ""
+    title = f"Answers ({len(page.answers)} of {page.frames} frames)"
+    cards = "\n".join(_card(answer) for answer in page.answers)
+    return f'<h2>{title}</h2>\n<div class="cards">\n{cards}\n</div>\n{_answer_table(page.answers)}'
+
+
+def _card(answer: Answer) -> str:
+    picture = base64.b64encode(answer.jpeg).decode("ascii")
+    label, score = answer.top[0] if answer.top else ("no answer", 0.0)
+    return (
+        f'<figure><img loading="lazy" alt="{escape(answer.source)}" src="data:image/jpeg;base64,{picture}">'
+        f"<figcaption><b>{escape(label)} {score:.2f}</b>{escape(answer.source)}</figcaption></figure>"
+    )
+
+
+def _answer_table(answers: Sequence[Answer]) -> str:
+    rows = [
+        [
+            answer.source,
+            "; ".join(f"{label} {score:.2f}" for label, score in answer.top),
+            str(answer.size),
+            "-" if answer.entropy_bits is None else f"{answer.entropy_bits:.2f}",
+            f"{answer.total_s * 1e3:.1f}",
+        ]
+        for answer in answers
+    ]
+    return _table(("file", "answers", "size", "bits", "ms"), rows, left=(0, 1))
+
+
+def _artifacts(page: Page) -> str:
+    where = f" Measured on {escape(page.measured_on)}." if page.measured_on else ""
+    return (
+        "<h2>What the bundle holds</h2>\n"
+        f"{_table(ARTIFACT_HEADER, page.artifacts, left=(0, 8))}\n"
+        "<p>Each file was compared with the source model when the bundle was built. "
+        f"ms: median of the engine alone, one frame.{where}</p>"
+    )
+
+
+def _skipped(page: Page) -> str:
+    if not page.skipped:
+        return ""
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in page.skipped)
+    return f"<h2>Skipped</h2>\n<ul>{items}</ul>"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        marked = (
+            f"<{tag}{' class=left' if i in left else ''}>{escape(cell)}</{tag}>"
+            for i, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(marked)}</tr>"
+
+    body = "\n".join(line(row, "td") for row in rows)
+    return f'<div class="scroll"><table>\n{line(header, "th")}\n{body}\n</table></div>'

@@ -1,0 +1,106 @@
+"""boardfit verify: is every byte of a bundle right, and does this machine compute what it should?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boardfit.bundle import Bundle
+    from boardfit.runtime.selftest import SelfTest
+
+EXAMPLE = """\
+examples:
+  boardfit verify lite0.boardfit
+  boardfit verify lite0.boardfit --engine onnxruntime
+  boardfit verify lite0.boardfit --bytes-only
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="check every byte of a bundle, and its answers on this machine",
+        description="Check every hash, every size and every byte between the files; then run the bundle's "
+        "golden frame on each installed engine and compare with what the source model answered.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="a .boardfit file or folder")
+    parser.add_argument("--engine", metavar="NAME", help="test this engine only (default: all installed)")
+    parser.add_argument("--bytes-only", action="store_true", help="run no engine")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify; 1 if an engine's answer is wrong. Damage raises BundleError."""
+    from boardfit.bundle import open_bundle, verify_bundle
+
+    verify_bundle(args.bundle)
+    with open_bundle(args.bundle) as bundle:
+        print(f"bytes: all {len(bundle.manifest.files)} files as listed, content id {bundle.content_id}")
+        if args.bytes_only:
+            return 0
+        if bundle.manifest.golden is None:
+            print("answers: not tested, the bundle carries no golden frame")
+            return 0
+        return _test_answers(bundle, args.engine)
+
+
+def _test_answers(bundle: Bundle, wanted: str | None) -> int:
+    """Run the self-test engine by engine, so that one that fails hides no other."""
+    from boardfit.errors import EngineError
+    from boardfit.runtime.selftest import self_test
+
+    installed, absent = _engines(bundle)
+    records: list[SelfTest] = []
+    failures: list[str] = []
+    for name in [wanted] if wanted else installed:
+        try:
+            records += self_test(bundle, engine=name)
+        except EngineError as error:
+            failures.append(f"FAILED {name}: {error}")
+    if records:
+        print(_table(records))
+    failures += [f"FAILED {r.artifact} at {r.size} on {r.engine}" for r in records if not r.passed]
+    if absent and not wanted:
+        print(f"not tried, since not installed: {', '.join(absent)}")
+    tested = len(records) - sum(not record.passed for record in records)
+    if failures:
+        print("\n".join(failures))
+        print("answers: WRONG on this machine; use another engine or artifact, or rebuild the bundle")
+        return 1
+    print(
+        f"answers: {tested} right"
+        if tested
+        else "answers: not tested, no engine for these formats is installed"
+    )
+    return 0
+
+
+def _engines(bundle: Bundle) -> tuple[list[str], list[str]]:
+    """Return the engines that run one of the bundle's formats: the installed, and the others."""
+    from boardfit.runtime.engines import engine_classes, is_installed
+
+    formats = {artifact.format for artifact in bundle.manifest.artifacts}
+    able = {name: found for name, found in engine_classes().items() if formats & set(found.formats)}
+    installed = sorted(name for name, found in able.items() if is_installed(found))
+    return installed, sorted(set(able) - set(installed))
+
+
+def _table(records: list[SelfTest]) -> str:
+    from boardfit.cli.text import table
+
+    rows = [
+        [
+            record.artifact,
+            record.engine,
+            str(record.size),
+            f"{record.error:.1e}",
+            f"{record.cosine:.6f}",
+            "ok" if record.passed else "WRONG",
+        ]
+        for record in records
+    ]
+    return table(["artifact", "engine", "size", "error/range", "cosine", "answer"], rows, left=(0, 1, 5))
