@@ -20,7 +20,7 @@ _IMAGENET_MEAN = (123.675, 116.28, 103.53)
 _IMAGENET_STD = (58.395, 57.12, 57.375)
 
 IMAGE_SPECS: Mapping[str, ImageSpec] = {
-    # The resize is the one that scored best on photos_fit: benchmarks/evidence/resize_choice.py.
+    # Why "area": docs/decisions/0005-area-is-the-default-resize.md.
     "efficientnet-lite": ImageSpec(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
     "imagenet": ImageSpec(mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
     "tf": ImageSpec(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)),

@@ -25,28 +25,30 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("bundle")
     parser.add_argument("--score", action="store_true")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--sizes", help="sides to run instead of the bundle's")
     args = parser.parse_args(argv)
     name = "photos_score" if args.score else "photos_fit"
     with open_bundle(args.bundle) as bundle:
         artifact = next(a for a in bundle.manifest.artifacts if (a.format, a.precision) == ("onnx", "fp32"))
         engine = find_engine("onnxruntime")(artifact, bundle.artifact_files(artifact), 2)
         specs = {resize: replace(bundle.manifest.image, resize=resize) for resize in RESIZES}
+    sizes = tuple(map(int, args.sizes.split(","))) if args.sizes else artifact.sizes
     layout, image_name = artifact.inputs[0].layout, artifact.inputs[0].name
-    hits = {(resize, size): 0 for resize in RESIZES for size in artifact.sizes}
+    hits = {(resize, size): 0 for resize in RESIZES for size in sizes}
     count = 0
     for path, label in labelled(name, args.limit):
         frame = read_image(path)
         count += 1
         for resize, spec in specs.items():
             preprocessor = Preprocessor(spec, layout)
-            for size in artifact.sizes:
+            for size in sizes:
                 tensor, _ = preprocessor.fit(frame, size)
                 hits[resize, size] += int(np.argmax(engine.run({image_name: tensor})[0]) == label)
     print(f"top-1 on {name} ({count} images), {machine_name()}\n")
-    print("| resize | " + " | ".join(map(str, artifact.sizes)) + " | mean |")
-    print("|---" * (len(artifact.sizes) + 2) + "|")
+    print("| resize | " + " | ".join(map(str, sizes)) + " | mean |")
+    print("|---" * (len(sizes) + 2) + "|")
     for resize in RESIZES:
-        shares = [100.0 * hits[resize, size] / count for size in artifact.sizes]
+        shares = [100.0 * hits[resize, size] / count for size in sizes]
         print(f"| {resize} | " + " | ".join(f"{share:.1f}" for share in [*shares, np.mean(shares)]) + " |")
     return 0
 
