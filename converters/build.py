@@ -20,7 +20,7 @@ from boardfit.converters.recipe import Recipe, resolve_image_spec
 from boardfit.converters.samples import Samples, choose_images, load_samples, synthetic_frame
 from boardfit.converters.targets import Exported, export, find_target
 from boardfit.converters.verify import Parity, engine_name, run_reference, verify
-from boardfit.errors import ExportError, InputError, ParityError, RecipeError, UnsupportedModel
+from boardfit.errors import ExportError, ParityError, RecipeError, UnsupportedModel
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.specs import PolicySpec, classic_policy
 from boardfit.timing import machine_name
@@ -123,7 +123,6 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         kind="torch" if recipe.source.torch else None,
     )
     model.require_sizes(recipe.export.sizes)
-    _check_labels(model, recipe.source.labels)
     return Plan(recipe=recipe, out=target, model=model, paths=tuple(paths))
 
 
@@ -327,15 +326,6 @@ def _check_out(out: Path) -> None:
         raise RecipeError(f"the folder {folder} for the bundle does not exist: make it, or choose another -o")
     if not os.access(folder, os.W_OK):
         raise RecipeError(f"the folder {folder} cannot be written to: choose another -o")
-
-
-def _check_labels(model: TrainedModel, path: str) -> None:
-    classes = model.outputs[0].shape[-1]
-    if model.labels and len(model.labels) != classes:
-        raise InputError(
-            f"{path} has {len(model.labels)} labels, but the model answers {classes} classes: "
-            "give one name a line, in the order of the output"
-        )
 
 
 def _threads() -> int:

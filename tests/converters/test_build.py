@@ -204,7 +204,7 @@ def test_labels_that_do_not_match_the_outputs(tiny_file, photos, tmp_path):
     labels = tmp_path / "labels.txt"
     labels.write_text("one\ntwo\n")
     asked = recipe(tiny_file, photos, source={"labels": str(labels)})
-    with pytest.raises(InputError, match="2 labels, but the model answers 7"):
+    with pytest.raises(RecipeError, match="2 labels for the 7 outputs"):
         plan(asked, tmp_path / "x.boardfit")
 
 
