@@ -79,7 +79,8 @@ def _own_size(model: Any, name: str) -> int | None:
     sides = {side for side in shape[1:3] if side is not None}
     if len(sides) > 1:
         raise UnsupportedModel(
-            f"the input of {name} is {shape[1]} x {shape[2]}: expected a square image, or free height and width."
+            f"the input of {name} is {shape[1]} x {shape[2]}: expected a square image, "
+            "or free height and width."
         )
     return next(iter(sides), None)
 

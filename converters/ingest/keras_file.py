@@ -1,4 +1,4 @@
-"""Opening a Keras file from a stranger: what it may cost and what it may run are checked before it is loaded."""
+"""Opening a Keras file from a stranger: what it costs and what it runs are checked before it is loaded."""
 
 from __future__ import annotations
 
@@ -179,8 +179,9 @@ def _check_total(total: int, limit: int, path: Path) -> None:
 
 def _too_large(path: Path, total: int, limit: int) -> UnsupportedModel:
     return UnsupportedModel(
-        f"{path} ({path.stat().st_size / _MIB:.1f} MiB) would unpack to {total / _MIB:.0f} MiB or more: expected at "
-        f"most {limit / _MIB:.0f}. A file of trained weights does not do that: get it from its author again."
+        f"{path} ({path.stat().st_size / _MIB:.1f} MiB) would unpack to {total / _MIB:.0f} MiB or more: "
+        f"expected at most {limit / _MIB:.0f}. Trained weights do not do that: "
+        "get the file from its author again."
     )
 
 

@@ -149,8 +149,8 @@ def _require_unambiguous(model: Any, own: int, sizes: Sequence[int]) -> None:
         except PaddingAmbiguous:
             first = padded[0]
             raise SizeBound(
-                f"the padding of {_label(first.pad)} before {_label(first.conv)}, which is 'same' at this size and "
-                "may be a number at others (--assume-same-padding decides for 'same'),"
+                f"the padding of {_label(first.pad)} before {_label(first.conv)}, which is 'same' "
+                "at this size and may be a number at others (--assume-same-padding decides for 'same'),"
             ) from None
 
 

@@ -166,8 +166,9 @@ def _run(step: Step, build: Build) -> Value:
     handler = HANDLERS.get(step.op)
     if handler is None:
         raise UnsupportedModel(
-            f"ONNX node {step.name!r} has the operator {step.op} (opset {step.opset}), which boardfit does not "
-            f"know. Known: {', '.join(sorted(HANDLERS))}. Replace it in the net, or bring the model from Keras."
+            f"ONNX node {step.name!r} has the operator {step.op} (opset {step.opset}), which boardfit "
+            f"does not know. Known: {', '.join(sorted(HANDLERS))}. Replace it in the net, or "
+            "bring the model from Keras."
         )
     try:
         return handler(step, build)

@@ -202,10 +202,13 @@ def _dense(step: Step, build: Build, kernel: np.ndarray, bias: np.ndarray | None
         raise step.refuse(
             f"its input has {sorted(extents)} columns: expected {kernel.shape[0]}, as its weight has rows"
         )
+    tensor = align(data, axes, build)
+    if tensor.shape[-1] is None:
+        build.bind(step)
     output = build.layer(
         "Dense",
         "dense",
-        align(data, axes, build),
+        tensor,
         weights=[kernel] if bias is None else [kernel, bias],
         units=kernel.shape[1],
         use_bias=bias is not None,

@@ -219,8 +219,8 @@ def _export(torch: Any, net: Any, size: int, name: str) -> OnnxSource:
     except Exception as error:  # the author's forward and torch's exporter may raise anything
         reason = str(error).strip().split("\n")[0]
         raise UnsupportedModel(
-            f"{name} cannot be exported to ONNX at {size} pixels ({type(error).__name__}: {reason}). Expected "
-            "a net that takes (1, 3, size, size) float32 and uses operators that torch.onnx knows."
+            f"{name} cannot be exported to ONNX at {size} pixels ({type(error).__name__}: {reason}). "
+            "Expected a net that takes (1, 3, size, size) float32 and uses operators that torch.onnx knows."
         ) from error
     return describe_onnx(onnx.load_from_string(buffer.getvalue()), name=name)
 
