@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from boardfit.bundle import Manifest, write_bundle
+from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.ingest import ingest
 from boardfit.converters.measure import Timed, time_artifacts
 from boardfit.converters.model import SourceRequest, TrainedModel
@@ -110,6 +111,7 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     for format_name in recipe.export.formats:
         find_target(format_name).require_tools()
         engine_name(format_name)
+    load_frameworks()
     source = recipe.source.torch or recipe.source.model
     progress(f"importing {source}")
     model = ingest(
@@ -222,7 +224,7 @@ def _attempt(
     for sizes in groups:
         item = export(checked.model, format_name=format_name, sizes=sizes, precision=precision)
         done.append(item)
-        rows.extend(verify(item, samples=samples, expected=expected, gate=gate, threads=_threads()))
+        rows.extend(verify(item, samples=samples, expected=expected, gate=gate))
     return done, rows
 
 
@@ -326,7 +328,3 @@ def _check_out(out: Path) -> None:
         raise RecipeError(f"the folder {folder} for the bundle does not exist: make it, or choose another -o")
     if not os.access(folder, os.W_OK):
         raise RecipeError(f"the folder {folder} cannot be written to: choose another -o")
-
-
-def _threads() -> int:
-    return min(4, len(os.sched_getaffinity(0)))

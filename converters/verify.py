@@ -108,7 +108,6 @@ def verify(
     samples: Samples,
     expected: Mapping[int, Sequence[np.ndarray]],
     gate: ParitySection,
-    threads: int = 1,
 ) -> list[Parity]:
     """Compare one artifact with its source at each of its sizes.
 
@@ -117,14 +116,14 @@ def verify(
         samples: The images.
         expected: The source's outputs by size, for the same images.
         gate: The limits.
-        threads: Threads of the engine.
 
     Returns:
         One Parity per size; an engine that refuses the artifact becomes a fault.
     """
     artifact = exported.artifact
     try:
-        engine = open_engine(exported, threads=threads)
+        # One thread: on a busy machine ncnn's OpenMP threads, spinning for each other, took 40 times as long.
+        engine = open_engine(exported, threads=1)
     except EngineError as error:
         return [_refused(artifact, size, samples, error) for size in artifact.sizes]
     try:
