@@ -63,6 +63,8 @@ def choose_engine(
         EngineMissing: If the named engine, or every possible one, is not installed.
         RecipeError: If the bundle has no artifact of the engine's formats, or of the precision.
     """
+    if engine is None and any(artifact.precision == precision for artifact in artifacts):
+        artifacts = [artifact for artifact in artifacts if artifact.precision == precision]
     if engine is not None:
         found = find_engine(engine)
         mine = _artifacts_for(found, artifacts)

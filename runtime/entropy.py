@@ -84,7 +84,8 @@ def _grey(bgr: np.ndarray) -> np.ndarray:
     total += np.multiply(bgr[..., 2], 77, dtype=np.uint16)
     total += np.uint16(128)
     total >>= np.uint16(8)
-    return total.astype(np.uint8)
+    grey: np.ndarray = total.astype(np.uint8)
+    return grey
 
 
 def _shannon_bits(counts: np.ndarray) -> float:

@@ -76,9 +76,11 @@ def as_bgr(frame: np.ndarray) -> np.ndarray:
     row, *inner = frame.strides
     if inner != ([channels, 1] if frame.ndim == 3 else [1]) or row < frame.shape[1] * channels:
         frame = np.ascontiguousarray(frame)  # OpenCV wants whole pixels in a row, rows downwards
-    if channels == 1:
-        return cv2.cvtColor(frame.reshape(frame.shape[:2]), cv2.COLOR_GRAY2BGR)
-    return frame if channels == 3 else cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)
+    if channels == 3:
+        return frame
+    code = cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR
+    bgr: np.ndarray = cv2.cvtColor(frame, code)
+    return bgr
 
 
 def place(height: int, width: int, *, crop: float, size: int) -> Placement:

@@ -42,16 +42,20 @@ def resize_square(square: np.ndarray, size: int, resize: str) -> np.ndarray:
 
 def _area(square: np.ndarray, size: int) -> np.ndarray:
     reduces = square.shape[0] > size
-    flag = cv2.INTER_AREA if reduces else cv2.INTER_LINEAR
-    return cv2.resize(square, (size, size), interpolation=flag)
+    return _by_opencv(square, size, cv2.INTER_AREA if reduces else cv2.INTER_LINEAR)
 
 
 def _linear(square: np.ndarray, size: int) -> np.ndarray:
-    return cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR)
+    return _by_opencv(square, size, cv2.INTER_LINEAR)
 
 
 def _cubic(square: np.ndarray, size: int) -> np.ndarray:
-    return cv2.resize(square, (size, size), interpolation=cv2.INTER_CUBIC)
+    return _by_opencv(square, size, cv2.INTER_CUBIC)
+
+
+def _by_opencv(square: np.ndarray, size: int, flag: int) -> np.ndarray:
+    resized: np.ndarray = cv2.resize(square, (size, size), interpolation=flag)
+    return resized
 
 
 def _pil_bicubic(square: np.ndarray, size: int) -> np.ndarray:

@@ -28,6 +28,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     Returns:
         (C,) float32 that sum to one.
     """
-    powers = np.exp(logits - logits.max())
+    powers: np.ndarray = np.exp(logits - logits.max())
     powers /= powers.sum()
     return powers

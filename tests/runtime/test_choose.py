@@ -105,3 +105,11 @@ def test_one_file_per_size_serves_each_by_its_own(installed):
     choice = choose_engine([artifact("ncnn", sizes=(size,)) for size in SIZES])
     assert choice.sizes == SIZES
     assert [choice.artifact_for(size).sizes for size in SIZES] == [(size,) for size in SIZES]
+
+
+def test_a_precision_that_one_format_has_leads_to_its_engine(installed):
+    installed("litert", "ncnn")
+    bundle = [artifact("tflite"), artifact("ncnn"), artifact("ncnn", "fp16")]
+    assert choose_engine(bundle, precision="fp16").name == "ncnn"
+    with pytest.raises(RecipeError, match="tflite files are fp32, not int8"):
+        choose_engine(bundle, precision="int8")
