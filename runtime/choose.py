@@ -63,36 +63,17 @@ def choose_engine(
         EngineMissing: If the named engine, or every possible one, is not installed.
         RecipeError: If the bundle has no artifact of the engine's formats, or of the precision.
     """
-    if engine is None and any(artifact.precision == precision for artifact in artifacts):
-        artifacts = [artifact for artifact in artifacts if artifact.precision == precision]
-    if engine is not None:
-        found = find_engine(engine)
-        mine = _artifacts_for(found, artifacts)
-        if not mine:
-            raise RecipeError(
-                f"engine {engine!r} runs {', '.join(found.formats)}, but the bundle has "
-                f"{_formats(artifacts)} only: choose an engine for these, or build with --formats"
-            )
-        return _choice(engine, found, mine, precision)
-    absent: list[str] = []
-    candidates = _ranked(engine_classes(), artifacts)
-    for name, found in candidates.items():
-        if is_installed(found):
-            choice = _choice(name, found, _artifacts_for(found, artifacts), precision)
-            if absent:
-                logging.getLogger("boardfit").warning(
-                    "falling back to engine %s, since the library of %s is not installed",
-                    name,
-                    " and ".join(absent),
-                )
-            return choice
-        absent.append(f"{name} ({' or '.join(getattr(found, 'libraries', ()))})")
-    if not candidates:
-        raise EngineMissing(f"no registered engine runs the bundle's formats ({_formats(artifacts)})")
-    raise EngineMissing(
-        f"the bundle has {_formats(artifacts)}, but no engine for it is installed: {', '.join(absent)}. "
-        f"One of these serves: pip install 'boardfit[litert]', 'boardfit[onnx]' or 'boardfit[ncnn]'"
-    )
+    if engine is None:
+        precise = tuple(artifact for artifact in artifacts if artifact.precision == precision)
+        return _first_installed(precise or artifacts, precision)
+    found = find_engine(engine)
+    mine = _artifacts_for(found, artifacts)
+    if not mine:
+        raise RecipeError(
+            f"engine {engine!r} runs {', '.join(found.formats)}, but the bundle has "
+            f"{_formats(artifacts)} only: choose an engine for these, or build with --formats"
+        )
+    return _choice(engine, found, mine, precision)
 
 
 def choose_policy(
@@ -135,6 +116,29 @@ def choose_policy(
     if own.kind == "two-look" and choice.artifacts[0].outputs[0].activation == "none":
         raise RecipeError(NO_CERTAINTY)
     return own
+
+
+def _first_installed(artifacts: Sequence[Artifact], precision: str | None) -> Choice:
+    """Choose the best engine that is installed, and say aloud which ones were passed over."""
+    absent: list[str] = []
+    for name, found in _ranked(engine_classes(), artifacts).items():
+        if not is_installed(found):
+            absent.append(f"{name} ({' or '.join(getattr(found, 'libraries', ()))})")
+            continue
+        choice = _choice(name, found, _artifacts_for(found, artifacts), precision)
+        if absent:
+            logging.getLogger("boardfit").warning(
+                "falling back to engine %s, since the library of %s is not installed",
+                name,
+                " and ".join(absent),
+            )
+        return choice
+    if not absent:
+        raise EngineMissing(f"no registered engine runs the bundle's formats ({_formats(artifacts)})")
+    raise EngineMissing(
+        f"the bundle has {_formats(artifacts)}, but no engine for it is installed: {', '.join(absent)}. "
+        f"One of these serves: pip install 'boardfit[litert]', 'boardfit[onnx]' or 'boardfit[ncnn]'"
+    )
 
 
 def _ranked(engines: dict[str, type[Engine]], artifacts: Sequence[Artifact]) -> dict[str, type[Engine]]:
