@@ -16,7 +16,7 @@ from boardfit.errors import InputError, RecipeError, UnsupportedModel
 
 TORCH = "torch"
 
-_FACTORY = re.compile(r"[^\s:]+:[A-Za-z_]\w*\Z")
+_FACTORY = re.compile(r"[^:\n]+:[A-Za-z_]\w*\Z")
 
 
 def ingest(request: SourceRequest, kind: str | None = None) -> TrainedModel:

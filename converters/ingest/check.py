@@ -44,7 +44,8 @@ def random_images(size: int, image: ImageSpec, *, count: int = 1, seed: int = 0)
         (count, size, size, 3) float32.
     """
     pixels = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3)).astype(np.float32)
-    return (pixels - np.float32(image.mean)) / np.float32(image.std)
+    mean, std = np.asarray(image.mean, np.float32), np.asarray(image.std, np.float32)
+    return np.asarray((pixels - mean) / std)
 
 
 def check_import(

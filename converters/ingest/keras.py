@@ -10,14 +10,15 @@ import numpy as np
 
 from boardfit.converters.ingest.check import check_import
 from boardfit.converters.ingest.keras_file import load_keras_file
-from boardfit.converters.ingest.keras_rebuild import rebuild
+from boardfit.converters.ingest.keras_rebuild import Rebuilt, in_float32, rebuild
+from boardfit.converters.ingest.reference import frozen_copy, keras_reference
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel
 from boardfit.errors import UnsupportedModel
 from boardfit.specs import TensorSpec
 
 SUFFIXES: tuple[str, ...] = (".keras", ".h5", ".hdf5")
 
-_BATCH = 32
+FLOAT32_NOTE = "the source computes in mixed precision; boardfit's net and its reference compute in float32"
 
 
 def ingest(request: SourceRequest) -> TrainedModel:
@@ -39,19 +40,22 @@ def ingest(request: SourceRequest) -> TrainedModel:
     name = path.stem
     model = load_keras_file(path)
     own = _own_size(model, name)
+    notes: tuple[str, ...] = ()
+    if any(layer.compute_dtype != "float32" for layer in model._flatten_layers(include_self=False)):
+        model, notes = in_float32(model, own), (FLOAT32_NOTE,)
     rebuilt = rebuild(model, own=own, sizes=request.sizes, assume_same_padding=request.assume_same_padding)
     sizes = list(request.sizes) if own is None else [own]
-    check_import(rebuilt.net, _run(model), sizes=sizes, image=request.image, name=name)
+    check_import(rebuilt.net, keras_reference(model), sizes=sizes, image=request.image, name=name)
     return TrainedModel(
         name=name,
         net=rebuilt.net,
         outputs=(_output(rebuilt.net, name),),
         image=request.image,
-        reference=_reference(model, rebuilt.net, own),
+        reference=_reference(model, rebuilt, own),
         labels=request.labels,
         fixed_size=rebuilt.fixed_size,
         fixed_by=rebuilt.fixed_by,
-        notes=rebuilt.notes,
+        notes=notes + rebuilt.notes,
     )
 
 
@@ -85,22 +89,14 @@ def _own_size(model: Any, name: str) -> int | None:
     return next(iter(sides), None)
 
 
-def _run(model: Any) -> Reference:
-    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
-        parts = [
-            np.asarray(model(images[start : start + _BATCH], training=False), np.float32)
-            for start in range(0, len(images), _BATCH)
-        ]
-        return [np.concatenate(parts)]
-
-    return reference
-
-
-def _reference(model: Any, net: Any, own: int | None) -> Reference:
-    original, rebuilt = _run(model), _run(net)
+def _reference(model: Any, rebuilt: Rebuilt, own: int | None) -> Reference:
+    original = keras_reference(model)
+    if own is None or rebuilt.fixed_size is not None:
+        return original
+    others = keras_reference(frozen_copy(rebuilt.net))
 
     def reference(images: np.ndarray) -> Sequence[np.ndarray]:
-        return original(images) if own in (None, images.shape[1]) else rebuilt(images)
+        return original(images) if images.shape[1] == own else others(images)
 
     return reference
 

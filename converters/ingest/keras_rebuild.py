@@ -74,6 +74,16 @@ def rebuild(model: Any, *, own: int | None, sizes: Sequence[int], assume_same_pa
     return Rebuilt(net, None, "", notes)
 
 
+def in_float32(model: Any, side: int | None) -> Any:
+    """Return a copy of a mixed-precision model that computes in float32.
+
+    Args:
+        model: keras.Model, functional or sequential, one image input.
+        side: Side in pixels that its input is fixed to, or None.
+    """
+    return _clone(model, side, frozenset())
+
+
 def walk(model: Any, tensor: Any, call: Callable[..., Any]) -> Any:
     """Run a symbolic tensor through a model, nested models opened, and return its output.
 
@@ -114,9 +124,9 @@ def _trace(model: Any, size: int) -> tuple[Any, list[_Padded]]:
         if isinstance(operation, keras.layers.ZeroPadding2D):
             # The tensor is kept, so that its id stays its own.
             origin[id(output)] = (operation, args[0], output)
-        pad, before, _ = origin.get(id(args[0]), (None, None, None)) if args else (None, None, None)
-        if pad is not None and _is_strided_valid(operation):
-            padded.append(_Padded(pad, operation, _window(pad, operation, before.shape)))
+        found = origin.get(id(args[0])) if args else None
+        if found is not None and _is_strided_valid(operation):
+            padded.append(_Padded(found[0], operation, _window(found[0], operation, found[1].shape)))
         return output
 
     output = walk(model, keras.KerasTensor((1, size, size, 3)), call)

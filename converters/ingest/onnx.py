@@ -20,6 +20,7 @@ from boardfit.converters.ingest.onnx_file import OnnxSource, read_onnx, with_siz
 from boardfit.converters.ingest.onnx_fold import SizeImpossible, fold_graph
 from boardfit.converters.ingest.onnx_fuse import fuse_graph
 from boardfit.converters.ingest.onnx_records import ASSUMED, BOUND, FIXED, SYMBOLIC, Graph, SizeBound
+from boardfit.converters.ingest.reference import frozen_copy, keras_reference
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel
 from boardfit.errors import ToolMissing, UnsupportedModel
 from boardfit.specs import TensorSpec
@@ -37,7 +38,7 @@ class _Import:
     converted: Converted
     fixed_size: int | None = None
     fixed_by: str = ""
-    notes: tuple[str, ...] = ()
+    assumed: bool = False
 
 
 def ingest(request: SourceRequest) -> TrainedModel:
@@ -72,7 +73,7 @@ def ingest(request: SourceRequest) -> TrainedModel:
         labels=request.labels,
         fixed_size=done.fixed_size,
         fixed_by=done.fixed_by,
-        notes=done.notes,
+        notes=(ASSUMED_NOTE,) if done.assumed else (),
     )
 
 
@@ -112,7 +113,7 @@ def _import_assumed(source: OnnxSource, own: int) -> _Import:
         converted = _convert(source, [fold(source, own)], ASSUMED)
     except SizeBound as bound:
         return _import_bound(source, own, bound.node)
-    return _Import(converted, notes=(ASSUMED_NOTE,))
+    return _Import(converted, assumed=True)
 
 
 def _import_symbolic(source: OnnxSource, requested: Sequence[int]) -> _Import:
@@ -143,12 +144,13 @@ def _reference(source: OnnxSource, done: _Import, net: Any) -> Reference:
     original = onnx_reference(source, source.model)
     if source.size is None or done.fixed_size is not None:
         return original
-    others: Reference | None = None if done.notes else onnx_reference(source, with_size(source, None))
+    if done.assumed:
+        others = keras_reference(frozen_copy(net))
+    else:
+        others = onnx_reference(source, with_size(source, None))
 
     def reference(images: np.ndarray) -> Sequence[np.ndarray]:
-        if images.shape[1] == source.size:
-            return original(images)
-        return others(images) if others is not None else [np.asarray(net(images, training=False))]
+        return original(images) if images.shape[1] == source.size else others(images)
 
     return reference
 

@@ -217,7 +217,7 @@ def _channel_axis(constant: np.ndarray, rank: int) -> int | None:
 def _place(step: Step, constant: np.ndarray, rank: int, axes: tuple[int, ...]) -> np.ndarray:
     if constant.ndim > rank:
         raise step.refuse(f"its constant has {constant.ndim} axes: expected at most {rank}")
-    return constant.reshape((1,) * (rank - constant.ndim) + constant.shape).transpose(axes)
+    return np.asarray(constant.reshape((1,) * (rank - constant.ndim) + constant.shape).transpose(axes))
 
 
 def _plain(constant: np.ndarray) -> float | list[float]:

@@ -23,8 +23,10 @@ _LOWEST = -65504.0
 
 
 def max_pool(step: Step, build: Build) -> Value:
-    """MaxPool: MaxPooling2D, padded with what no maximum can see."""
+    """MaxPool: MaxPooling2D, padded with what no maximum can see, or GlobalMaxPooling2D like averages."""
     windows = _pool_windows(step)
+    if _covers(build, windows):
+        return _global("GlobalMaxPooling2D", step, build)
     padding = _max_padding(step, build, windows)
     data = step.data()
     tensor = align(data, NHWC_OF_NCHW, build)
@@ -39,7 +41,7 @@ def average_pool(step: Step, build: Build) -> Value:
     data = step.data()
     if any(_output_extent(w) != shape[2:] for w, shape in zip(windows, step.shapes, strict=True)):
         raise step.refuse("its ceil_mode adds a border whose average Keras cannot compute")
-    if build.reading in (EXPORTS, BOUND) and all(w.kernel == w.extent and not any(w.pads) for w in windows):
+    if _covers(build, windows):
         return _global("GlobalAveragePooling2D", step, build)
     padding = decide(step, build, windows)
     if any(w.rule or any(w.pads) for w in windows):
@@ -109,6 +111,12 @@ def _pool_windows(step: Step) -> list[Window]:
     if len(set(kernels)) > 1 and not covering:
         raise step.refuse(f"its kernel differs from size to size ({kernels})")
     return per_size
+
+
+def _covers(build: Build, windows: list[Window]) -> bool:
+    """Return whether the kernel is the whole image at every size that will ever come: adaptive pooling."""
+    whole = all(w.kernel == w.extent and not any(w.pads) for w in windows)
+    return whole and build.reading in (EXPORTS, BOUND)
 
 
 def _at(step: Step, index: int) -> Step:

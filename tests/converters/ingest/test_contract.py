@@ -123,10 +123,12 @@ def test_net_trains_without_touching_the_reference(source, request_for):
     path, _ = source
     model = ingest(request_for(path, *SIZES))
     images = np.random.default_rng(1).normal(size=(4, 64, 64, 3)).astype("float32")
-    before = model.reference(images)[0]
+    small = images[:, :48, :48]
+    before, before_small = model.reference(images)[0], model.reference(small)[0]
     model.net.compile(optimizer="sgd", loss="mse")
     model.net.fit(images, np.ones((4, model.outputs[0].shape[1])), verbose=0)
     np.testing.assert_array_equal(model.reference(images)[0], before)
+    np.testing.assert_array_equal(model.reference(small)[0], before_small)
     assert np.abs(np.asarray(model.net(images)) - before).max() > 1e-6
 
 

@@ -63,7 +63,7 @@ def test_truncated_keras(suffix, share, small, request_for):
     path = small / f"small.{suffix}"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(UnsupportedModel, match="not a Keras model|cannot be loaded"):
+    with pytest.raises(UnsupportedModel, match=r"not a Keras model|cannot be loaded"):
         ingest(request_for(path, 16))
 
 
@@ -72,7 +72,7 @@ def test_truncated_onnx(share, export_torch, request_for):
     path = export_torch("residual")
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(UnsupportedModel, match="damaged|not an ONNX model"):
+    with pytest.raises(UnsupportedModel, match=r"damaged|not an ONNX model"):
         ingest(request_for(path))
 
 
@@ -142,7 +142,7 @@ def test_weights_alone_are_no_model(tmp_path, request_for):
 
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file["kernel"] = np.zeros(3)
-    with pytest.raises(UnsupportedModel, match="no model: save with model.save"):
+    with pytest.raises(UnsupportedModel, match=r"no model: save with model\.save"):
         ingest(request_for(tmp_path / "weights.h5"))
 
 

@@ -76,7 +76,6 @@ def test_assumed_same_padding(saved, request_for, difference):
     assert len(model.notes) == 3
     assert not [layer for layer in model.net.layers if type(layer).__name__ == "ZeroPadding2D"]
     assert difference(model, 32) <= TOLERANCE
-    assert model.net.layers[-3].output.shape[-1] == 4
 
 
 @pytest.mark.parametrize(("build", "layer"), [(flattened, "all_pixels"), (tokens, "rows")])
@@ -126,7 +125,7 @@ def test_preprocessing_and_nested_models_are_carried_over(tmp_path, request_for,
     assert difference(model, 32) <= TOLERANCE
 
 
-def test_mixed_precision_becomes_float32(tmp_path, request_for):
+def test_mixed_precision_becomes_float32(tmp_path, request_for, difference):
     import keras
     from keras import layers
 
@@ -134,13 +133,10 @@ def test_mixed_precision_becomes_float32(tmp_path, request_for):
     x = layers.Conv2D(4, 3, dtype="mixed_float16")(image)
     model = keras.Model(image, layers.Dense(3, dtype="float32")(layers.GlobalAveragePooling2D()(x)))
     model.save(tmp_path / "net.keras")
-    # Half precision is not what the import may be compared with so strictly.
-    try:
-        net = ingest(request_for(tmp_path / "net.keras", 32)).net
-    except UnsupportedModel as error:
-        assert "answers differently" in str(error)
-        return
-    assert {layer.compute_dtype for layer in net.layers} == {"float32"}
+    model = ingest(request_for(tmp_path / "net.keras", 32))
+    assert {layer.compute_dtype for layer in model.net.layers} == {"float32"}
+    assert "float32" in model.notes[0]
+    assert difference(model, 32) <= TOLERANCE
 
 
 def two_inputs():

@@ -87,7 +87,8 @@ def test_module_in_a_package(request_for, tmp_path, monkeypatch, difference):
         "import torch\n"
         "def make(img_size=8):\n"
         "    torch.manual_seed(0)\n"
-        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten())\n"
+        "    parts = torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten()\n"
+        "    return torch.nn.Sequential(*parts)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     model = ingest(request_for("mynets:make", 16, 24))

@@ -1,0 +1,42 @@
+"""Keras nets as references: what the compress stages and the targets are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from boardfit.converters.model import Reference
+
+_BATCH = 32
+
+
+def keras_reference(model: Any) -> Reference:
+    """Return a Keras model as a function of images, in batches that fit into memory.
+
+    Args:
+        model: keras.Model with one input and one output; it must not be trained any more.
+    """
+
+    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
+        parts = [
+            np.asarray(model(images[start : start + _BATCH], training=False), np.float32)
+            for start in range(0, len(images), _BATCH)
+        ]
+        return [np.concatenate(parts)]
+
+    return reference
+
+
+def frozen_copy(net: Any) -> Any:
+    """Return a copy of a net with weights of its own, which training the net does not touch.
+
+    Args:
+        net: keras.Model, functional.
+    """
+    import keras
+
+    copy = keras.models.clone_model(net)
+    copy.set_weights(net.get_weights())
+    return copy
