@@ -9,6 +9,8 @@ import numpy as np
 
 # Below this the text would be wider than the picture: small pictures are enlarged.
 MIN_SIDE = 320
+# A picture of one pixel by thousands is not enlarged to gigabytes, but gets an empty margin.
+MAX_ENLARGED = 2048
 _BACKGROUND = (32, 26, 22)
 _BAR = (150, 110, 40)
 _WHITE, _GREY = (255, 255, 255), (190, 190, 190)
@@ -30,9 +32,9 @@ def annotate(frame: np.ndarray, answers: Sequence[tuple[str, float]], *, footer:
     import cv2
 
     picture = _enlarged(frame)
-    width = picture.shape[1]
-    # Of a tall picture the width is what the text must fit into.
-    unit = max(16, round(width / 22))
+    height, width = picture.shape[:2]
+    # By the width, which the text must fit into; of a very wide picture not much taller than itself.
+    unit = max(20, min(round(width / 20), height // 6))
     strip = np.full(((len(answers) + 1) * unit + unit // 2, width, 3), _BACKGROUND, np.uint8)
     for row, (label, score) in enumerate(answers):
         top = row * unit + unit // 4
@@ -44,7 +46,7 @@ def annotate(frame: np.ndarray, answers: Sequence[tuple[str, float]], *, footer:
         text = f"{score:.2f}  {label}"
         _put(strip, text, (round(unit * 0.7), top + round(unit * 0.64)), height=unit * 0.5, colour=_WHITE)
     bottom = strip.shape[0] - round(unit * 0.4)
-    _put(strip, footer, (unit // 2, bottom), height=unit * 0.36, colour=_GREY)
+    _put(strip, footer, (unit // 2, bottom), height=unit * 0.42, colour=_GREY)
     return np.concatenate([picture, strip])
 
 
@@ -88,11 +90,16 @@ def _enlarged(frame: np.ndarray) -> np.ndarray:
     import cv2
 
     height, width = frame.shape[:2]
-    factor = -(-MIN_SIDE // width)
-    if factor <= 1:
+    factor = min(-(-MIN_SIDE // width), max(1, MAX_ENLARGED // height))
+    if factor > 1:
+        size_wh = (width * factor, height * factor)
+        frame = np.asarray(cv2.resize(frame, size_wh, interpolation=cv2.INTER_NEAREST))
+    missing = MIN_SIDE - frame.shape[1]
+    if missing <= 0:
         return frame
-    size_wh = (width * factor, height * factor)
-    return np.asarray(cv2.resize(frame, size_wh, interpolation=cv2.INTER_NEAREST))
+    return np.asarray(
+        cv2.copyMakeBorder(frame, 0, 0, 0, missing, cv2.BORDER_CONSTANT, value=(*_BACKGROUND, 0))
+    )
 
 
 def _put(
