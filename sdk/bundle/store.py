@@ -14,15 +14,17 @@ from boardfit.errors import BundleError
 
 
 class Store(Protocol):
-    """Named bytes.
+    """Named bytes."""
 
-    Attributes:
-        path: Of the zip file or the folder.
-        sizes: Bytes of every file, by its path in the bundle.
-    """
+    @property
+    def path(self) -> Path:
+        """Path of the zip file or the folder."""
+        ...
 
-    path: Path
-    sizes: Mapping[str, int]
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of every file, by its path in the bundle."""
+        ...
 
     def read(self, name: str) -> bytes:
         """Return the contents of one file. May be called from several threads."""

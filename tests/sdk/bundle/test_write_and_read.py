@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -114,6 +115,29 @@ def test_files_get_the_usual_permissions(tmp_path, parts):
     write_bundle(tmp_path / "a.boardfit", **parts)
     (tmp_path / "plain").write_bytes(b"")
     assert (tmp_path / "a.boardfit").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from boardfit.errors import BundleError
+from boardfit.runtime.engines.fake import write_fake_bundle
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    write_fake_bundle(sys.argv[1])
+except BundleError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_write_that_the_system_refuses_half_way_leaves_nothing(tmp_path, form):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / form)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stdout and "nothing was written" in done.stdout
+    assert names_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("form", FORMS)
