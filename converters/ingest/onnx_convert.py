@@ -11,6 +11,7 @@ from boardfit.converters.ingest import onnx_layers as layers
 from boardfit.converters.ingest import onnx_pools as pools
 from boardfit.converters.ingest import onnx_shapes as shapes
 from boardfit.converters.ingest.onnx_records import (
+    BOUND,
     NHWC_OF_NCHW,
     Build,
     Graph,
@@ -95,12 +96,10 @@ def convert_graphs(
     """
     import keras
 
-    from boardfit.converters.ingest.onnx_records import BOUND
-
     build = Build(sizes=tuple(graph.size for graph in graphs), reading=reading, own=own)
     side = graphs[0].size if reading == BOUND else None
     image = keras.Input((side, side, 3), name="image")
-    batch = next(iter(graphs[0].shapes[graphs[0].image][:1]))
+    batch = graphs[0].shapes[graphs[0].image][0]
     axes = NHWC_OF_NCHW if layout == "NCHW" else (0, 1, 2, 3)
     values = {graphs[0].image: Value(tuple(g.shapes[g.image] for g in graphs), tensor=image, axes=axes)}
     names = [{graph.image: graphs[0].image} for graph in graphs]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -47,18 +48,20 @@ def export_torch(tmp_path, torch_source):
         net = build(**({parameter: size} if parameter else {}))
         path = tmp_path / f"{factory}-{size}.onnx"
         axes = {"image": {0: "n", 2: "h", 3: "w"}} if free else None
-        torch.onnx.export(
-            net,
-            (torch.zeros(1, 3, size, size),),
-            str(path),
-            dynamo=False,
-            opset_version=opset,
-            training=torch.onnx.TrainingMode.PRESERVE,
-            do_constant_folding=False,
-            input_names=["image"],
-            output_names=["scores"],
-            dynamic_axes=axes,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                net,
+                (torch.zeros(1, 3, size, size),),
+                str(path),
+                dynamo=False,
+                opset_version=opset,
+                training=torch.onnx.TrainingMode.PRESERVE,
+                do_constant_folding=False,
+                input_names=["image"],
+                output_names=["scores"],
+                dynamic_axes=axes,
+            )
         return path
 
     return export
