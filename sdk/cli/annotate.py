@@ -93,7 +93,9 @@ def _enlarged(frame: np.ndarray) -> np.ndarray:
     factor = min(-(-MIN_SIDE // width), max(1, MAX_ENLARGED // height))
     if factor > 1:
         size_wh = (width * factor, height * factor)
-        frame = np.asarray(cv2.resize(frame, size_wh, interpolation=cv2.INTER_NEAREST))
+        # Pixels of an icon stay visible as such; a photograph is drawn smoothly.
+        how = cv2.INTER_NEAREST if width < 96 else cv2.INTER_CUBIC
+        frame = np.asarray(cv2.resize(frame, size_wh, interpolation=how))
     missing = MIN_SIDE - frame.shape[1]
     if missing <= 0:
         return frame
