@@ -62,7 +62,7 @@ no-cuda: $(VENV)/torch
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check sdk converters runtime boards benchmarks tests
 
 dist: $(VENV)/ready setup.cfg $(shell git ls-files 'sdk/*.py' 'converters/*.py' 'runtime/*.py' 'boards/*.py' 'benchmarks/*.py')
 	rm -rf dist build/lib

@@ -46,7 +46,7 @@ def time_artifacts(exported: Sequence[Exported], samples: Samples, *, threads: i
     """
     engines = [open_engine(item, threads=threads) for item in exported]
     try:
-        rows = []
+        rows: list[Timed] = []
         for size in samples.tensors:
             calls = {
                 index: _call(engine, item, samples.tensors[size][:1])

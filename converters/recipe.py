@@ -198,7 +198,7 @@ def to_toml(recipe: Recipe) -> str:
     """Return the recipe as the text of a TOML file."""
     import tomli_w
 
-    return tomli_w.dumps(recipe.to_dict())
+    return str(tomli_w.dumps(recipe.to_dict()))
 
 
 def merge(tables: Mapping[str, Any], flags: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

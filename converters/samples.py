@@ -122,7 +122,7 @@ def synthetic_frame(seed: int, *, height: int = 360, width: int = 480) -> np.nda
             frame[top : top + tall, left : left + wide] // 3 + 2 * colour // 3
         )
     grain = rng.integers(-8, 9, size=frame.shape)
-    return np.clip(frame + grain, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(frame + grain, 0, 255), np.uint8)
 
 
 def _append(rows: dict[int, list[np.ndarray]], preprocessor: Preprocessor, frame: np.ndarray) -> None:

@@ -64,12 +64,17 @@ def check_import(
         The largest ``max_relative_difference`` of all sizes.
 
     Raises:
-        UnsupportedModel: It is above ``TOLERANCE``.
+        UnsupportedModel: It is above ``TOLERANCE``, or the source answers NaN.
     """
     worst = 0.0
     for size in sizes:
         images = random_images(size, image)
         expected = reference(images)[0]
+        if not np.isfinite(expected).all():
+            raise UnsupportedModel(
+                f"{name} answers NaN or infinity at {size} pixels: its weights are damaged, or its training "
+                "diverged. Check the source in its own framework."
+            )
         actual = np.asarray(net(images, training=False))
         difference = max_relative_difference(actual, expected)
         if difference > TOLERANCE:

@@ -110,7 +110,7 @@ def add(step: Step, build: Build) -> Value:
     if _both_computed(step):
         return _merge(step, build, "Add", "add")
     data, constant = _with_constant(step)
-    return _affine(step, build, data, scale=np.float32(1), offset=constant)
+    return _affine(step, build, data, scale=_number(1), offset=constant)
 
 
 def sub(step: Step, build: Build) -> Value:
@@ -119,8 +119,8 @@ def sub(step: Step, build: Build) -> Value:
         return _merge(step, build, "Subtract", "sub")
     data, constant = _with_constant(step)
     if step.inputs[0] is data:
-        return _affine(step, build, data, scale=np.float32(1), offset=-constant)
-    return _affine(step, build, data, scale=np.float32(-1), offset=constant)
+        return _affine(step, build, data, scale=_number(1), offset=-constant)
+    return _affine(step, build, data, scale=_number(-1), offset=constant)
 
 
 def mul(step: Step, build: Build) -> Value:
@@ -128,7 +128,7 @@ def mul(step: Step, build: Build) -> Value:
     if _both_computed(step):
         return _merge(step, build, "Multiply", "mul")
     data, constant = _with_constant(step)
-    return _affine(step, build, data, scale=constant, offset=np.float32(0))
+    return _affine(step, build, data, scale=constant, offset=_number(0))
 
 
 def div(step: Step, build: Build) -> Value:
@@ -140,9 +140,9 @@ def div(step: Step, build: Build) -> Value:
         return make_value(step, ops.divide(left, right), axes)
     data, constant = _with_constant(step)
     if step.inputs[0] is data:
-        return _affine(step, build, data, scale=np.float32(1) / constant, offset=np.float32(0))
+        return _affine(step, build, data, scale=_number(1) / constant, offset=_number(0))
     inverse = Value(shapes=data.shapes, tensor=ops.reciprocal(data.tensor), axes=data.axes)
-    return _affine(step, build, inverse, scale=constant, offset=np.float32(0))
+    return _affine(step, build, inverse, scale=constant, offset=_number(0))
 
 
 def _unary(
@@ -187,6 +187,10 @@ def _aligned(step: Step, build: Build) -> tuple[Any, Any, tuple[int, ...]]:
     # The larger tensor keeps its order of axes, so that the cheaper one is permuted.
     larger = left if math.prod(left.shapes[0]) >= math.prod(right.shapes[0]) else right
     return align(left, larger.axes, build), align(right, larger.axes, build), larger.axes
+
+
+def _number(value: float) -> np.ndarray:
+    return np.asarray(value, np.float32)
 
 
 def _affine(step: Step, build: Build, data: Value, *, scale: np.ndarray, offset: np.ndarray) -> Value:

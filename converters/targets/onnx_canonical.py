@@ -144,4 +144,4 @@ def _free_axes(value: Any, name: str) -> Any:
 
 
 def _opset(proto: Any) -> int:
-    return max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    return max(int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))

@@ -49,7 +49,8 @@ def _convert(net: Any, *, size: int, half_weights: bool) -> bytes:
     import tensorflow as tf
 
     image = keras.Input(batch_shape=(1, size, size, 3), name="image")
-    sized = keras.Model(image, net(image, training=False))
+    # The name stands in every tensor's name: Keras' own would count the models of this process.
+    sized = keras.Model(image, net(image, training=False), name="sized")
     with captured_output() as log:
         try:
             converter = tf.lite.TFLiteConverter.from_keras_model(sized)

@@ -93,6 +93,7 @@ def test_two_builds_in_two_processes_write_the_same_files_and_manifest(
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with open_bundle(report.out) as first, open_bundle(again) as second:
+        assert first.manifest.files == second.manifest.files
         assert first.content_id == second.content_id
 
 
