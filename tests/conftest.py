@@ -16,6 +16,39 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "sdk" / "examples"
 
 
+PASSED = "boardfit/passed"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--resume", action="store_true", help="skip what passed at this commit before")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what an earlier, perhaps interrupted, run at this commit has passed."""
+    if not config.getoption("--resume"):
+        return
+    passed = set(config.cache.get(f"{PASSED}/{commit()}", []))
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
+    items[:] = [item for item in items if item.nodeid not in passed]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Note each test of a resumable run as soon as it has passed."""
+    report = yield
+    if item.config.getoption("--resume") and report.when == "call" and report.passed:
+        key = f"{PASSED}/{commit()}"
+        item.config.cache.set(key, sorted({*item.config.cache.get(key, []), item.nodeid}))
+    return report
+
+
+def commit() -> str:
+    """The commit of the checkout, with a mark where files differ from it."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=-changed"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The labelled photographs and videos; see their README."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from boardfit.cli import main
 from boardfit.runtime.images import read_image
 from boardfit.runtime.preprocess import Preprocessor
 
+FACTORY = str(Path(__file__).resolve().parents[1] / "sdk/examples/efficientnet_lite.py") + ":lite0"
 ENGINES = ("litert", "onnxruntime", "ncnn")
 
 
@@ -48,7 +50,8 @@ def test_every_format_answers_like_pytorch_on_photos_score(size, full_bundle, da
     with boardfit.load(full_bundle, engine="onnxruntime", size=size) as model:
         preprocessor = Preprocessor(model.manifest.image, "NCHW")
     tensors = np.concatenate([preprocessor.fit(frame, size)[0] for frame in frames])
-    net = load_factory("sdk/examples/efficientnet_lite.py:lite0")(size).eval()
+    factory, _ = load_factory(FACTORY)
+    net = factory(size).eval()
     with torch.no_grad():
         expected = np.concatenate([net(torch.from_numpy(part)).numpy() for part in np.split(tensors, 50)])
     for engine in ENGINES:
@@ -63,7 +66,7 @@ def full_bundle(data_folder, tmp_path_factory):
     for package in ("torch", "efficientnet_lite_pytorch"):
         pytest.importorskip(package)
     out = tmp_path_factory.mktemp("full") / "lite0.boardfit"
-    command = ["build", "--torch", "sdk/examples/efficientnet_lite.py:lite0"]
+    command = ["build", "--torch", FACTORY]
     command += ["--images", str(data_folder / "photos_fit"), "--image-spec", "efficientnet-lite"]
     command += ["--labels", str(data_folder / "imagenet_labels.txt"), "-o", str(out)]
     assert main(command) == 0
