@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+
+from boardfit.benchmarks.page import document, facts_list, picture, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +71,6 @@ ARTIFACT_HEADER = (
     "engine",
 )
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --bar: #3b82c4; }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; }
-h1 { margin: 0; font-size: 1.6rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-p { margin: .4rem 0; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
-dt { opacity: .7; } dd { margin: 0; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, .left { text-align: left; }
-.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
-figure { margin: 0; border: 1px solid var(--line); border-radius: .5rem; overflow: hidden;
-  background: var(--soft); }
-img { display: block; width: 100%; height: auto; }
-figcaption { padding: .5rem .7rem; font-size: .9rem; overflow-wrap: anywhere; }
-figcaption b { display: block; }
-.mix { display: flex; height: 2rem; border-radius: .4rem; overflow: hidden; max-width: 40rem; }
-.mix span { color: #fff; text-align: center; line-height: 2rem; min-width: 2.2rem; }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
-"""
-
 _COLOURS = ("#2a6f97", "#468c5b", "#a65628", "#7b4f9d", "#5f6b76")
 
 
@@ -103,26 +80,15 @@ def report_html(page: Page) -> str:
     Args:
         page: All that stands on it; texts are escaped here.
     """
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(page.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
-            f"<h1>{escape(page.title)}</h1>\n<p>{escape(page.headline)}</p>",
-            _facts(page.facts),
-            _size_mix(page),
-            _stages(page),
-            _answers(page),
-            _artifacts(page),
-            _skipped(page),
-            "</body>\n</html>\n",
-        ]
+    sections = (
+        facts_list(page.facts),
+        _size_mix(page),
+        _stages(page),
+        _answers(page),
+        _artifacts(page),
+        _skipped(page),
     )
-
-
-def _facts(facts: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
-    return f"<dl>{rows}</dl>"
+    return document(sections, title=page.title, headline=page.headline)
 
 
 def _size_mix(page: Page) -> str:
@@ -140,7 +106,7 @@ def _size_mix(page: Page) -> str:
 
 def _stages(page: Page) -> str:
     rows = [[stage, *(f"{value * 1e3:.2f}" for value in values)] for stage, values in page.stages_s]
-    return f"<h2>Milliseconds per stage</h2>\n{_table(('stage', 'p50', 'p90', 'p99'), rows)}" if rows else ""
+    return f"<h2>Milliseconds per stage</h2>\n{table(('stage', 'p50', 'p90', 'p99'), rows)}" if rows else ""
 
 
 def _answers(page: Page) -> str:
@@ -152,12 +118,8 @@ def _answers(page: Page) -> str:
 
 
 def _card(answer: Answer) -> str:
-    picture = base64.b64encode(answer.jpeg).decode("ascii")
     label, score = answer.top[0] if answer.top else ("no answer", 0.0)
-    return (
-        f'<figure><img loading="lazy" alt="{escape(answer.source)}" src="data:image/jpeg;base64,{picture}">'
-        f"<figcaption><b>{escape(label)} {score:.2f}</b>{escape(answer.source)}</figcaption></figure>"
-    )
+    return picture(answer.jpeg, source=answer.source, headline=f"{label} {score:.2f}")
 
 
 def _answer_table(answers: Sequence[Answer]) -> str:
@@ -171,14 +133,14 @@ def _answer_table(answers: Sequence[Answer]) -> str:
         ]
         for answer in answers
     ]
-    return _table(("file", "answers", "size", "bits", "ms"), rows, left=(0, 1))
+    return table(("file", "answers", "size", "bits", "ms"), rows, left=(0, 1))
 
 
 def _artifacts(page: Page) -> str:
     where = f" Measured on {escape(page.measured_on)}." if page.measured_on else ""
     return (
         "<h2>What the bundle holds</h2>\n"
-        f"{_table(ARTIFACT_HEADER, page.artifacts, left=(0, 8))}\n"
+        f"{table(ARTIFACT_HEADER, page.artifacts, left=(0, 8))}\n"
         "<p>Each file was compared with the source model when the bundle was built. "
         f"ms: median of the engine alone, one frame.{where}</p>"
     )
@@ -189,15 +151,3 @@ def _skipped(page: Page) -> str:
         return ""
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in page.skipped)
     return f"<h2>Skipped</h2>\n<ul>{items}</ul>"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        marked = (
-            f"<{tag}{' class=left' if i in left else ''}>{escape(cell)}</{tag}>"
-            for i, cell in enumerate(cells)
-        )
-        return f"<tr>{''.join(marked)}</tr>"
-
-    body = "\n".join(line(row, "td") for row in rows)
-    return f'<div class="scroll"><table>\n{line(header, "th")}\n{body}\n</table></div>'
