@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from boardfit.errors import EngineMissing, RecipeError
 from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_installed
 from boardfit.runtime.policy.two_look import NO_CERTAINTY
-from boardfit.specs import Artifact, PolicySpec, classic_policy
+from boardfit.specs import POLICY_KINDS, Artifact, PolicySpec, classic_policy
 
 # By the time that one frame takes with a few threads; other engines follow by name, fakes never lead.
 _PREFERRED = ("litert", "onnxruntime", "ncnn")
@@ -83,8 +83,8 @@ def choose_policy(
 
     Args:
         own: The bundle's policy.
-        policy: A kind, a whole spec, or None for the bundle's own. A kind keeps the bundle's sizes, and
-            its thresholds where it has some; otherwise the classic ones are taken.
+        policy: A kind, a whole spec, or None for the bundle's own. A kind that is not the bundle's own
+            takes all sizes that are served and the classic thresholds.
         size: The one side to use, or None.
         choice: The artifacts to use.
 
@@ -99,13 +99,10 @@ def choose_policy(
         own = PolicySpec(kind="fixed", sizes=(size,)) if size in served else own
     elif isinstance(policy, PolicySpec):
         own = policy
-    elif policy == "fixed" and own.kind != "fixed":
-        own = replace(own, kind="fixed", thresholds_bits=())
     elif policy is not None and policy != own.kind:
-        if policy not in ("entropy", "two-look"):
-            raise RecipeError(f"there is no policy {policy!r}: expected fixed, entropy or two-look")
-        thresholds = own.thresholds_bits or classic_policy(policy, own.sizes).thresholds_bits
-        own = replace(own, kind=policy, thresholds_bits=thresholds)
+        if policy not in POLICY_KINDS:
+            raise RecipeError(f"there is no policy {policy!r}: expected one of {', '.join(POLICY_KINDS)}")
+        own = replace(classic_policy(policy, served), hysteresis_bits=own.hysteresis_bits)
     wanted = (size,) if size is not None else own.sizes
     lacking = [side for side in wanted if side not in served]
     if lacking:

@@ -14,7 +14,7 @@ import numpy as np
 
 from boardfit.errors import EngineError, RecipeError
 from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
-from boardfit.runtime.decode.classify import decode_classes
+from boardfit.runtime.decode.classify import average, decode_classes
 from boardfit.runtime.engines import Engine
 from boardfit.runtime.entropy import entropy_bits
 from boardfit.runtime.policy import make_policy
@@ -143,6 +143,26 @@ class Session:
                 return self._answer([_start(one) for one in frame])
             return self._answer([_start(frame)])[0]  # type: ignore[arg-type]
 
+    def look(self, frame: np.ndarray, size: int) -> Result:
+        """Answer one frame at a size of one's own choice; the policy is not asked and remembers nothing.
+
+        Args:
+            frame: As for a call.
+            size: Input side in pixels, one of ``sizes``.
+
+        Raises:
+            RecipeError: If the size is not one of ``sizes``.
+            InputError, EngineError: As for a call.
+        """
+        if size not in self._by_size:
+            raise RecipeError(f"size {size} is not among the session's sizes {list(self._by_size)}")
+        with self._lock:
+            if self._closed:
+                raise EngineError("the session is closed: load the bundle again")
+            job = _start(frame)
+            self._look([job], size, alone=True)
+            return job.finished()
+
     def __enter__(self) -> Session:
         return self
 
@@ -236,6 +256,8 @@ class Session:
             job.looks += (size,)
             mine = tuple(outputs) if len(jobs) == 1 else tuple(array[row : row + 1] for array in outputs)
             classes = decode_classes(mine[0], artifact.outputs[0].activation)
+            if self._spec.average and job.result is not None:
+                classes = average(job.result.classes, classes)
             end = perf_counter()
             job.postprocess_s += end - begin
             job.result = Result(

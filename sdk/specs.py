@@ -21,6 +21,9 @@ PRECISIONS = ("fp32", "fp16")
 RESIZES = ("area", "linear", "cubic", "pil-bicubic")
 TASKS = ("classify",)
 
+MAX_ENTROPY_BITS = 8.0
+"""Of an image of 256 greys."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -167,6 +170,46 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class FitSummary:
+    """On what evidence a policy was chosen, and by how much it won.
+
+    All figures are of images that the choice did not see.
+
+    Attributes:
+        images: How many images were scored.
+        labelled: Whether right means the label; else it means the answer of the largest size.
+        drop_points: Right answers of the largest size minus the policy's, in per cent of the images.
+        time_ratio: The policy's time over the largest size's.
+        gain_points: The policy's right answers minus those of the best fixed size, or mix of two at
+            random, that takes as long.
+        gain_low: Lower end of the 95 % interval of ``gain_points``.
+        gain_high: Upper end.
+        machine: Where the times were taken.
+    """
+
+    images: int
+    labelled: bool
+    drop_points: float
+    time_ratio: float
+    gain_points: float
+    gain_low: float
+    gain_high: float
+    machine: str
+
+    def __post_init__(self) -> None:
+        _require(type(self.images) is int and self.images > 0, "policy.fit.images must be positive")
+        _require(type(self.labelled) is bool, "policy.fit.labelled must be true or false")
+        _require_text(self.machine, "policy.fit.machine")
+        for name in ("drop_points", "time_ratio", "gain_points", "gain_low", "gain_high"):
+            _require_number(getattr(self, name), f"policy.fit.{name}")
+
+    @classmethod
+    def from_dict(cls, data: object) -> FitSummary:
+        """Read the record back from JSON values."""
+        return cls(**_fields(data, cls, "policy.fit"))
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySpec:
     """Which size a frame gets.
 
@@ -176,12 +219,16 @@ class PolicySpec:
             larger second one).
         sizes: Input sides in pixels, ascending.
         thresholds_bits: ``len(sizes) - 1`` ascending image entropies in bits; below the first one
-            the first size is taken, and so on. Empty for ``fixed``.
-        hysteresis_bits: In a stream, how far the entropy must pass a threshold before the size
+            the first size is taken, and so on. Empty for ``fixed``. No image has more than 8 bits:
+            a threshold of 9 means always.
+        hysteresis_bits: In a stream, how far an entropy must pass a threshold before the size
             changes.
-        second_look_bits: ``two-look``: the softmax entropy of an answer, in bits, above which the
-            next larger size looks again.
-        fitted: Whether the thresholds were fitted on evidence, or are the classic ones.
+        second_look_bits: ``two-look``: the softmax entropy of an answer, in bits, above which a
+            larger size looks again.
+        second_size: ``two-look``: the side of the second look; None for the next larger of ``sizes``.
+        average: ``two-look``: whether the answer is the mean of both looks' probabilities, or the
+            second one's alone.
+        fit: The evidence behind the thresholds; None for the classic ones.
     """
 
     kind: str
@@ -189,7 +236,9 @@ class PolicySpec:
     thresholds_bits: tuple[float, ...] = ()
     hysteresis_bits: float = 0.2
     second_look_bits: float = 1.0
-    fitted: bool = False
+    second_size: int | None = None
+    average: bool = False
+    fit: FitSummary | None = None
 
     def __post_init__(self) -> None:
         _require_choice(self.kind, POLICY_KINDS, "policy.kind")
@@ -207,7 +256,21 @@ class PolicySpec:
             f"policy.thresholds_bits are {list(self.thresholds_bits)}: they must ascend",
         )
         _require(self.hysteresis_bits >= 0.0, "policy.hysteresis_bits must not be negative")
-        _require(type(self.fitted) is bool, "policy.fitted must be true or false")
+        _require(
+            self.second_size is None or (self.kind == "two-look" and self.second_size in self.sizes),
+            f"policy.second_size is {self.second_size!r}: expected null, or for two-look one of the sizes",
+        )
+        _require(type(self.average) is bool, "policy.average must be true or false")
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether an image's entropy can make a difference to the first look."""
+        return any(bits <= MAX_ENTROPY_BITS for bits in self.thresholds_bits)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the policy was chosen on evidence."""
+        return self.fit is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -219,6 +282,8 @@ class PolicySpec:
         fields = _fields(data, cls, "policy")
         for name in ("sizes", "thresholds_bits"):
             fields[name] = _tuple(fields[name], f"policy.{name}")
+        if fields["fit"] is not None:
+            fields["fit"] = FitSummary.from_dict(fields["fit"])
         return cls(**fields)
 
 

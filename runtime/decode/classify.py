@@ -19,6 +19,16 @@ def decode_classes(output: np.ndarray, activation: str) -> Classes:
     return Classes(scores=softmax(numbers) if activation == "logits" else numbers, activation=activation)
 
 
+def average(first: Classes, second: Classes) -> Classes:
+    """Return the mean of two looks' scores.
+
+    Args:
+        first: (C,) scores of one look.
+        second: (C,) scores of another look, of the same activation.
+    """
+    return Classes(scores=(first.scores + second.scores) / 2.0, activation=second.activation)
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return exp(x - max) / sum, which no large logit overflows.
 

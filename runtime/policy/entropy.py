@@ -15,16 +15,15 @@ class EntropyPolicy:
     that a scene on a threshold does not flap.
     """
 
-    needs_entropy = True
-
     def __init__(self, spec: PolicySpec, stream: bool) -> None:
+        self.needs_entropy = spec.needs_entropy
         self._spec = spec
         self._stream = stream
         self._index: int | None = None
 
     def first(self, bits: float | None) -> int:
-        """Return the size for an image entropy."""
-        assert bits is not None
+        """Return the size for an image entropy; without one, the size of an image of one grey."""
+        bits = 0.0 if bits is None else bits
         index = bisect_right(self._spec.thresholds_bits, bits)
         if self._stream:
             index = self._index = self._damped(index, bits)

@@ -58,7 +58,7 @@ def restrict_policy(policy: PolicySpec, sizes: tuple[int, ...]) -> PolicySpec:
     """Return the policy over the sizes that remain.
 
     A frame whose size is gone gets the next larger one, or the largest where there is none: it may cost
-    time, but loses no accuracy that the remaining sizes could give.
+    time, but loses no accuracy that the remaining sizes could give. What is left was not fitted.
 
     Args:
         policy: Over more sizes, or others.
@@ -68,9 +68,11 @@ def restrict_policy(policy: PolicySpec, sizes: tuple[int, ...]) -> PolicySpec:
     if kept == policy.sizes:
         return policy
     if len(kept) < 2 or policy.kind == "fixed":
-        return replace(policy, kind="fixed", sizes=kept or sizes[-1:], thresholds_bits=())
+        only = kept or sizes[-1:]
+        return replace(policy, kind="fixed", sizes=only, thresholds_bits=(), second_size=None, fit=None)
     thresholds = tuple(policy.thresholds_bits[bisect_left(policy.sizes, size)] for size in kept[:-1])
-    return replace(policy, sizes=kept, thresholds_bits=thresholds)
+    second = policy.second_size if policy.second_size in kept else None
+    return replace(policy, sizes=kept, thresholds_bits=thresholds, second_size=second, fit=None)
 
 
 def restrict_measurements(

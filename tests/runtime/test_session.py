@@ -135,13 +135,39 @@ def test_two_look_looks_again_where_it_is_unsure(path):
         assert session(LOW).looks == (32,)
 
 
-def test_two_look_takes_over_the_bundles_thresholds(tmp_path):
-    own = PolicySpec("entropy", SIZES, (2.5, 3.5))
+def test_a_kind_that_is_not_the_bundles_own_takes_all_sizes_and_the_classic_thresholds(tmp_path):
+    own = PolicySpec("two-look", (48, 64), (9.0,), second_look_bits=1.5)
     write_fake_bundle(tmp_path / "b", sizes=SIZES, policy=own)
-    with load(tmp_path / "b", policy="two-look") as session:
-        assert session.policy.thresholds_bits == own.thresholds_bits
+    with load(tmp_path / "b", policy="entropy") as session:
+        assert (session.sizes, session.policy.thresholds_bits) == (SIZES, (4.0, 7.0))
     with load(tmp_path / "b", policy="fixed") as session:
-        assert session.policy.thresholds_bits == ()
+        assert session(LOW).size == 64
+    with load(tmp_path / "b", policy="two-look") as session:
+        assert session.policy == own
+
+
+def test_a_threshold_above_every_image_needs_no_entropy(path):
+    spec = PolicySpec("two-look", (32, 64), (9.0,), second_look_bits=0.0)
+    with load(path, policy=spec) as session:
+        result = session(MIDDLE)
+    assert (result.entropy_bits, result.looks) == (None, (32, 64))
+
+
+def test_averaged_looks_give_the_mean_of_both_scores(path):
+    spec = PolicySpec("two-look", (32, 64), (9.0,), second_look_bits=0.0, average=True)
+    with load(path, policy=spec) as session:
+        both = session(MIDDLE)
+        alone = [session.look(MIDDLE, size).scores for size in (32, 64)]
+    np.testing.assert_allclose(both.scores, (alone[0] + alone[1]) / 2, atol=1e-7)
+
+
+def test_a_look_at_a_size_of_ones_own_choice(path):
+    with load(path) as session:
+        assert session.look(LOW, 64).size == 64
+        with pytest.raises(RecipeError, match="size 65 is not among"):
+            session.look(LOW, 65)
+    with pytest.raises(EngineError, match="closed"):
+        session.look(LOW, 64)
 
 
 def test_a_fixed_bundle_can_run_by_entropy_with_the_classic_thresholds(tmp_path):
@@ -163,7 +189,7 @@ def test_two_look_is_refused_at_once_for_numbers_that_are_no_probabilities(tmp_p
         ({"size": 40}, r"serve 32, 48, 64 pixels, not 40"),
         ({"policy": PolicySpec("fixed", (32, 96))}, r"serve 32, 48, 64 pixels, not 96"),
         ({"size": 32, "policy": "entropy"}, r"size=32 means one fixed size"),
-        ({"policy": "lunar"}, r"no policy 'lunar': expected fixed, entropy or two-look"),
+        ({"policy": "lunar"}, r"no policy 'lunar': expected one of fixed, entropy, two-look"),
         ({"precision": "fp16"}, r"fake files are fp32, not fp16"),
         ({"engine": "ncnn"}, r"engine 'ncnn' runs ncnn, but the bundle has fake only"),
     ],

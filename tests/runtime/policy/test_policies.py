@@ -100,3 +100,50 @@ def test_two_look_refuses_numbers_that_are_no_probabilities():
     policy = make_policy(classic_policy("two-look", SIZES))
     with pytest.raises(RecipeError, match="activation 'none'"):
         policy.next(112, answer([3.0, -1.0], (112,), activation="none"))
+
+
+UNSURE, SURE, OTHER = [0.25] * 4, [0.97, 0.01, 0.01, 0.01], [0.1, 0.8, 0.05, 0.05]
+PAIR = PolicySpec("two-look", (112, 224), (9.0,), second_look_bits=1.5, hysteresis_bits=0.2)
+
+
+def test_two_look_goes_to_the_size_that_the_spec_names():
+    spec = PolicySpec("two-look", SIZES, (4.0, 9.0), second_look_bits=1.5, second_size=224)
+    policy = make_policy(spec)
+    assert policy.next(112, answer(UNSURE, (112,))) == 224
+    assert policy.next(224, answer(UNSURE, (224,))) is None
+
+
+def sizes_over(policy, frames):
+    """The answering size of each frame, given the scores at the small and at the large size."""
+    found = []
+    for small, large in frames:
+        looks = (policy.first(None),)
+        while True:
+            result = answer(small if looks[-1] == 112 else large, looks)
+            following = policy.next(looks[-1], result)
+            if following is None:
+                break
+            looks = (*looks, following)
+        found.append(looks)
+    return found
+
+
+def test_in_a_stream_a_scene_that_needed_the_large_size_gets_it_at_once():
+    looks = sizes_over(make_policy(PAIR, stream=True), [(UNSURE, SURE)] * 103)
+    assert looks[0] == (112, 224)
+    assert set(looks[1:101]) == {(224,)}
+    assert looks[101] == (112, 224)  # tried again, and still not enough
+    assert {size[-1] for size in looks} == {224}
+
+
+def test_in_a_stream_another_answer_tries_the_small_size_again():
+    frames = [(UNSURE, SURE)] * 5 + [(SURE, OTHER)] * 3
+    looks = sizes_over(make_policy(PAIR, stream=True), frames)
+    assert looks[5] == (224,)  # the change is seen here
+    assert looks[6] == (112,)
+    assert looks[7] == (112,)
+
+
+def test_two_look_on_unrelated_images_does_not_depend_on_their_order():
+    looks = sizes_over(make_policy(PAIR), [(UNSURE, SURE), (SURE, SURE), (UNSURE, SURE)])
+    assert looks == [(112, 224), (112,), (112, 224)]

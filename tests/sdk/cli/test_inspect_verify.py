@@ -10,7 +10,18 @@ from boardfit.cli import main
 from boardfit.cli.measured import read_measured
 from boardfit.cli.text import counted, megabytes, policy_text, table
 from boardfit.runtime.engines.fake import FakeEngine, fake_artifact, fake_files
-from boardfit.specs import Artifact, ImageSpec, PolicySpec, TensorSpec, classic_policy
+from boardfit.specs import Artifact, FitSummary, ImageSpec, PolicySpec, TensorSpec, classic_policy
+
+FIT = FitSummary(
+    images=100,
+    labelled=False,
+    drop_points=0.4,
+    time_ratio=0.6,
+    gain_points=2.0,
+    gain_low=0.5,
+    gain_high=3.5,
+    machine="a test",
+)
 
 
 def test_people_see_what_matters(bundle, capsys):
@@ -85,8 +96,8 @@ def test_a_share_of_no_range_is_unknown():
     ("policy", "text"),
     [
         (PolicySpec("fixed", (112, 224)), "fixed: always 224"),
-        (PolicySpec("entropy", (112,), fitted=True), "entropy: always 112"),
-        (PolicySpec("entropy", (1, 2), (5.5,), fitted=True), "entropy: below 5.5 bits 1, else 2"),
+        (PolicySpec("entropy", (112,), fit=FIT), "entropy: always 112"),
+        (PolicySpec("entropy", (1, 2), (5.5,), fit=FIT), "entropy: below 5.5 bits 1, else 2"),
         (
             PolicySpec("two-look", (1, 2), (5.5,), second_look_bits=2.0),
             "two-look: below 5.5 bits 1, else 2; looks again above 2 bits of doubt (not fitted)",

@@ -6,7 +6,18 @@ from boardfit.bundle import open_bundle, verify_bundle, write_bundle
 from boardfit.cli import main
 from boardfit.cli.subset import restrict_policy
 from boardfit.cli.unpack import plain_names
-from boardfit.specs import Artifact, ImageSpec, PolicySpec, TensorSpec, classic_policy
+from boardfit.specs import Artifact, FitSummary, ImageSpec, PolicySpec, TensorSpec, classic_policy
+
+FIT = FitSummary(
+    images=100,
+    labelled=False,
+    drop_points=0.4,
+    time_ratio=0.6,
+    gain_points=2.0,
+    gain_low=0.5,
+    gain_high=3.5,
+    machine="a test",
+)
 
 SIZES = (112, 160, 224)
 
@@ -108,7 +119,7 @@ def test_a_selection_that_is_not_there_lists_what_there_is(full, capsys, words, 
     assert not out.exists()
 
 
-THREE = PolicySpec("two-look", SIZES, (4.0, 7.0), second_look_bits=1.5, fitted=True)
+THREE = PolicySpec("two-look", SIZES, (4.0, 7.0), second_look_bits=1.5, fit=FIT)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +137,7 @@ THREE = PolicySpec("two-look", SIZES, (4.0, 7.0), second_look_bits=1.5, fitted=T
 def test_a_frame_whose_size_is_gone_gets_the_next_larger_one(kept, sizes, thresholds, kind):
     found = restrict_policy(THREE, kept)
     assert (found.sizes, found.thresholds_bits, found.kind) == (sizes, thresholds, kind)
-    assert (found.second_look_bits, found.fitted) == (1.5, True)
+    assert (found.second_look_bits, found.fitted) == (1.5, kept == SIZES)
 
 
 def test_a_fixed_policy_stays_fixed():
