@@ -328,3 +328,15 @@ def test_something_else_is_no_bundle(tmp_path):
 def test_nothing_is_said_where_the_first_engine_serves(path, caplog):
     with caplog.at_level(logging.DEBUG, "boardfit"), load(path):
         assert caplog.records == []
+
+
+def test_resident_sizes_each_have_an_engine_and_the_oldest_goes(path):
+    with load(path, policy="entropy", max_resident_sizes=2) as session:
+        for frame in (LOW, MIDDLE, LOW):
+            session(frame)
+        engines = {size: engine for (_, size), (engine, _) in session._engines.items()}
+        assert sorted(engines) == [32, 48]  # 64 was loaded first, and used last
+        calls = {size: len(engine.calls) for size, engine in engines.items()}
+        assert calls == {32: 2, 48: 1}
+    with pytest.raises(RecipeError, match="max_resident_sizes is 0"):
+        load(path, max_resident_sizes=0)
