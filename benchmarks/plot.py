@@ -24,7 +24,7 @@ svg .bar { fill: var(--bar); } svg .threshold { stroke: currentColor; stroke-wid
 svg .shade { fill: #c2620e; opacity: .14; }
 """
 
-LETTER_PX = 7.0
+LETTER_PX = 7.5
 LINE_PX = 16.0
 
 
@@ -73,7 +73,7 @@ def axis_over(values: Iterable[float], *, start: float, end: float, ticks: int, 
     numbers = list(values)
     low, high = min(numbers), max(numbers)
     if high - low < 1e-9 * max(1.0, abs(high)):
-        room = 0.02 * max(1.0, abs(high))
+        room = 0.05 * max(1.0, abs(high))
         low, high = low - room, max(high, min(high + room, top))
     step = _round_step((high - low) / ticks)
     first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
@@ -195,7 +195,7 @@ def place_labels(
             out = max(0.0, canvas.left - box[0], box[2] - canvas.width)
             out += max(0.0, canvas.top - box[1], box[3] - canvas.bottom)
             hidden = sum(box[0] < px < box[2] and box[1] < py < box[3] for px, py in taken)
-            return 100.0 * out + 1000.0 * sum(_overlap(box, other) for other in boxes) + 6.0 * hidden + rank
+            return 1e4 * out + 1000.0 * sum(_overlap(box, other) for other in boxes) + 6.0 * hidden + rank
 
         left, base = spots[min(range(len(spots)), key=cost)]
         boxes.append((left, base - LINE_PX + 4, left + width, base + 4))
@@ -282,7 +282,7 @@ def _bar(x: Axis, y: Axis, low: float, high: float, share: float) -> str:
 
 def _spots(x: float, y: float, width: float) -> Iterable[tuple[float, float]]:
     """Yield places around a point, the best first; then farther out."""
-    for away in range(3):
+    for away in range(7):
         below, above = y + LINE_PX * (away + 1), y - LINE_PX * (away + 0.5)
         yield from ((x + 9, below), (x - 9 - width, above), (x + 9, above + 12), (x - 9 - width, below - 12))
         yield from ((x - width / 2, above - 4), (x - width / 2, below + 6), (x + 14 - width, below + 6))

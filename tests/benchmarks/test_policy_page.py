@@ -233,8 +233,13 @@ def test_curves_run_by_time_inside_their_band():
         assert band == [pytest.approx((x(t), y(s)), abs=0.2) for t, s in corners]
 
 
-def test_names_in_the_plot_do_not_cover_each_other():
-    for plot in plots_with(PAGE, "over time"):
+@pytest.mark.parametrize(
+    "table",
+    [TABLE, tuple(replace(p, time_ratio=1.0, score=90.0, low=90.0, high=90.0) for p in TABLE)],
+    ids=["apart", "all at one place"],
+)
+def test_names_in_the_plot_do_not_cover_each_other(table):
+    for plot, width in zip(plots_with(replace(PAGE, table=table), "over time"), (860, 350), strict=True):
         names = [
             (float(attrs["x"]), float(attrs["y"]), "".join(data))
             for tag, attrs, data in plot
@@ -242,8 +247,9 @@ def test_names_in_the_plot_do_not_cover_each_other():
         ]
         assert {name for _, _, name in names} == {"chosen", "oracle", "fixed 112", "fixed 160", "fixed 224"}
         for i, (x0, y0, one) in enumerate(names):
+            assert x0 > 0 and x0 + 6.5 * len(one) < width
             for x1, y1, other in names[:i]:
-                apart = abs(y0 - y1) > 12 or x0 + 6 * len(one) < x1 or x1 + 6 * len(other) < x0
+                apart = abs(y0 - y1) > 11 or x0 + 6.5 * len(one) < x1 or x1 + 6.5 * len(other) < x0
                 assert apart, (one, other)
 
 
