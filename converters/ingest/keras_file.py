@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def _check_archive(path: Path) -> Any:
             if "model.weights.h5" not in sizes:
                 raise _not_a_model(path, "it has no model.weights.h5")
             weights = io.BytesIO(archive.read("model.weights.h5"))
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise _not_a_model(path, str(error)) from error
     _check_hdf5(weights, path, limit=limit, model=False)
     return config

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.model import Reference
+from boardfit.errors import UnsupportedModel
 
 _BATCH = 32
 
@@ -17,13 +18,23 @@ def keras_reference(model: Any) -> Reference:
 
     Args:
         model: keras.Model with one input and one output; it must not be trained any more.
+
+    Returns:
+        (N, S, S, 3) float32 -> one float32 array of N rows. It raises UnsupportedModel where Keras fails.
     """
 
     def reference(images: np.ndarray) -> Sequence[np.ndarray]:
-        parts = [
-            np.asarray(model(images[start : start + _BATCH], training=False), np.float32)
-            for start in range(0, len(images), _BATCH)
-        ]
+        try:
+            parts = [
+                np.asarray(model(images[start : start + _BATCH], training=False), np.float32)
+                for start in range(0, len(images), _BATCH)
+            ]
+        except Exception as error:  # Keras raises whatever the layer and its backend raise
+            reason = " ".join(str(error).split())[:200]
+            raise UnsupportedModel(
+                f"Keras cannot run {model.name} at {images.shape[1]} pixels ({reason}). "
+                "Run it in Keras itself, mend it, and save it again."
+            ) from error
         return [np.concatenate(parts)]
 
     return reference

@@ -11,6 +11,7 @@ import pytest
 
 from boardfit.converters.ingest import ingest
 from boardfit.converters.ingest.keras_file import FREE_BYTES, MAX_BYTES, unpack_limit
+from boardfit.converters.ingest.reference import keras_reference
 from boardfit.errors import InputError, RecipeError, UnsupportedModel
 
 
@@ -65,6 +66,30 @@ def test_truncated_keras(suffix, share, small, request_for):
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(UnsupportedModel, match=r"not a Keras model|cannot be loaded"):
         ingest(request_for(path, 16))
+
+
+def test_damage_in_a_compressed_keras(small, request_for):
+    path = small / "small.keras"
+    repack(path)
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("model.weights.h5")
+    data = bytearray(path.read_bytes())
+    start = entry.header_offset + 30 + len(entry.filename) + 20
+    data[start : start + 6] = b"\xff" * 6
+    path.write_bytes(data)
+    with pytest.raises(UnsupportedModel, match="not a Keras model, or is damaged"):
+        ingest(request_for(path, 16))
+
+
+def test_a_failure_inside_keras_is_named():
+    class Model:
+        name = "net"
+
+        def __call__(self, images, training):
+            raise AttributeError("no shape")
+
+    with pytest.raises(UnsupportedModel, match=r"cannot run net at 8 pixels \(no shape\)"):
+        keras_reference(Model())(np.zeros((1, 8, 8, 3), np.float32))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
