@@ -99,9 +99,25 @@ def readme_text(manifest: Manifest, content_id: str) -> str:
     for artifact in manifest.artifacts:
         names = ", ".join(plain_names(manifest.name, artifact).values())
         lines += ["", names, f"  sizes: {', '.join(map(str, artifact.sizes))} pixels, square"]
+        lines += [f"  {note}" for note in _engine_notes(artifact)]
         lines += [f"  input:  {_tensor_text(tensor)}" for tensor in artifact.inputs]
         lines += [f"  output: {_tensor_text(tensor)}" for tensor in artifact.outputs]
     return "\n".join(lines) + "\n"
+
+
+def _engine_notes(artifact: Artifact) -> list[str]:
+    """Return what the bare engine must be told to answer as it does within boardfit."""
+    if artifact.format == "tflite" and len(artifact.sizes) > 1:
+        return [
+            f"the file is bound to {artifact.sizes[-1]} pixels and a batch of one until "
+            "resize_tensor_input(index, shape) and allocate_tensors() are called"
+        ]
+    if artifact.format == "ncnn" and artifact.precision == "fp32":
+        return [
+            "for full precision set opt.use_fp16_packed, opt.use_fp16_storage, opt.use_fp16_arithmetic and "
+            "opt.use_bf16_storage to false before loading"
+        ]
+    return []
 
 
 def _tensor_text(tensor: TensorSpec) -> str:

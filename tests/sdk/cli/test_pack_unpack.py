@@ -5,7 +5,7 @@ import pytest
 from boardfit.bundle import open_bundle, verify_bundle, write_bundle
 from boardfit.cli import main
 from boardfit.cli.subset import restrict_policy
-from boardfit.cli.unpack import plain_names
+from boardfit.cli.unpack import _engine_notes, plain_names
 from boardfit.specs import Artifact, FitSummary, ImageSpec, PolicySpec, TensorSpec, classic_policy
 
 FIT = FitSummary(
@@ -172,8 +172,15 @@ def test_the_readme_says_what_goes_in_and_out(full, tmp_path):
         "in: float32 ?x3x?x?, NCHW",
         "out: float32 ?x2, probabilities (softmax applied)",
         "112, 160, 224 pixels",
+        "bound to 224 pixels and a batch of one until resize_tensor_input",
     ):
         assert part in text
+    assert "use_fp16" not in text, "fp16 ncnn files run as ncnn does by default"
+
+
+def test_the_readme_of_a_full_precision_ncnn_file_names_the_options(tmp_path):
+    plain = artifact("ncnn", "fp32", SIZES, "models/ncnn-fp32.param", "models/ncnn-fp32.bin")
+    assert "opt.use_fp16_arithmetic" in "\n".join(_engine_notes(plain))
 
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "", "   ", "...", "模型"], ids=repr)
