@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from boardfit.errors import BundleError, EngineMissing
-from boardfit.runtime.choose import default_threads
-from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_installed
+from boardfit.runtime.choose import choose_engine, default_threads
+from boardfit.runtime.engines import Engine, engine_classes, is_installed
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.specs import Artifact
 
@@ -56,7 +56,8 @@ def self_test(bundle: str | os.PathLike[str] | Bundle, *, engine: str | None = N
 
     Raises:
         BundleError: If the bundle is damaged or has no golden frame.
-        EngineMissing: If no engine for any of its files is installed.
+        EngineMissing: If the named engine, or every engine for its files, is not installed.
+        RecipeError: If the named engine runs none of its files.
         EngineError: If an engine refuses a file or fails.
     """
     from boardfit.bundle import Bundle, open_bundle
@@ -69,8 +70,10 @@ def self_test(bundle: str | os.PathLike[str] | Bundle, *, engine: str | None = N
         raise BundleError(
             f"bundle {bundle.manifest.name!r} has no golden frame to test with: build it again with images"
         )
-    engines = {engine: find_engine(engine)} if engine is not None else engine_classes()
-    able = {name: found for name, found in engines.items() if engine is not None or is_installed(found)}
+    if engine is not None:
+        able = {engine: choose_engine(bundle.manifest.artifacts, engine=engine).engine}
+    else:
+        able = {name: found for name, found in engine_classes().items() if is_installed(found)}
     records = []
     for artifact in bundle.manifest.artifacts:
         for name, found in sorted(able.items()):
@@ -79,8 +82,8 @@ def self_test(bundle: str | os.PathLike[str] | Bundle, *, engine: str | None = N
     if not records:
         formats = ", ".join(sorted({artifact.format for artifact in bundle.manifest.artifacts}))
         raise EngineMissing(
-            f"the bundle has {formats}, and no engine among {', '.join(sorted(engines))} that is installed "
-            f"runs these: pip install 'boardfit[litert]', 'boardfit[onnx]' or 'boardfit[ncnn]'"
+            f"the bundle has {formats}, and no engine that is installed runs these: "
+            "pip install 'boardfit[litert]', 'boardfit[onnx]' or 'boardfit[ncnn]'"
         )
     return records
 

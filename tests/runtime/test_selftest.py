@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from boardfit.bundle import write_bundle
-from boardfit.errors import BundleError, EngineMissing
+from boardfit.errors import BundleError, RecipeError
 from boardfit.runtime.engines.fake import fake_artifact, fake_files, write_fake_bundle
 from boardfit.runtime.selftest import _compare, self_test
 from boardfit.specs import ImageSpec, PolicySpec
@@ -55,7 +55,7 @@ def test_without_a_golden_frame_there_is_nothing_to_test(tmp_path):
 
 def test_a_named_engine_that_runs_none_of_it_is_an_error(tmp_path):
     write_fake_bundle(tmp_path / "b", sizes=(16,))
-    with pytest.raises(EngineMissing, match="the bundle has fake, and no engine among onnxruntime"):
+    with pytest.raises(RecipeError, match="engine 'onnxruntime' runs onnx, but the bundle has fake only"):
         self_test(tmp_path / "b", engine="onnxruntime")
 
 
