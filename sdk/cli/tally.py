@@ -59,7 +59,7 @@ class Tally:
 
     def text(self) -> str:
         """Return the totals as two tables for people."""
-        from boardfit.cli.text import table
+        from boardfit.cli.text import counted, table
 
         sizes = [
             [str(size), str(count), f"{100 * count / self.frames:.0f} %"]
@@ -74,5 +74,5 @@ class Tally:
             table(["stage", *(f"p{percent} ms" for percent in PERCENTS)], stages),
         ]
         if self.second_looks:
-            parts.insert(1, f"{self.second_looks} frames were looked at twice")
+            parts.insert(1, f"looked at twice: {counted(self.second_looks, 'frame')}")
         return "\n\n".join(parts)
