@@ -62,6 +62,11 @@ HANDLERS: Mapping[str, Handler] = {
 }
 """Operator -> handler. Identity, Dropout, Cast, constants and shape arithmetic are gone before this table."""
 
+_BENDING = frozenset(
+    ("Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Silu", "Tanh")
+)
+"""What comes out of these is no logit any more: a softmax over it would be made up."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Converted:
@@ -69,7 +74,7 @@ class Converted:
 
     Attributes:
         net: keras.Model, NHWC.
-        activation: Of the output: ``logits``, ``softmax`` or ``sigmoid``.
+        activation: Of the output: ``logits``, ``softmax``, ``sigmoid``, or ``none`` behind another one.
         classes: Columns of the output.
     """
 
@@ -194,7 +199,7 @@ def _activation(graph: Graph) -> str:
     while name in maker and maker[name].op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"):
         name = maker[name].inputs[0]
     op = maker[name].op if name in maker else ""
-    return {"Softmax": "softmax", "Sigmoid": "sigmoid"}.get(op, "logits")
+    return "none" if op in _BENDING else {"Softmax": "softmax", "Sigmoid": "sigmoid"}.get(op, "logits")
 
 
 def _identifier(name: str) -> str:

@@ -321,6 +321,18 @@ def test_gemm_scales(save_onnx, request_for, difference):
     assert max(difference(model, size) for size in (32, 48)) <= TOLERANCE
 
 
+@pytest.mark.parametrize(
+    ("op", "activation"),
+    [("Relu", "none"), ("Tanh", "none"), ("Sigmoid", "sigmoid"), ("Softmax", "softmax"), (None, "logits")],
+    ids=str,
+)
+def test_what_the_last_operator_makes_of_the_scores(op, activation, save_onnx, request_for):
+    nodes = [node("GlobalAveragePool", "x", "p"), node("Flatten", "p", "f" if op else "y")]
+    if op:
+        nodes.append(node(op, "f", "y"))
+    assert ingest(request_for(save_onnx(nodes), 32)).outputs[0].activation == activation
+
+
 def test_fixed_batch_of_the_source_does_not_fix_ours(save_onnx, request_for, difference):
     nodes = [node("GlobalMaxPool", "x", "p"), node("Reshape", "p s", "y")]
     model = ingest(request_for(save_onnx(nodes, {"s": ints(3, 3)}, shape=(3, 3, 8, 8)), 8))
