@@ -96,7 +96,7 @@ def _walk(graph: Any) -> list[Any]:
     producer = {name: node for node in graph.node for name in node.output}
     done: set[int] = set()
     ordered: list[Any] = []
-    stack = [(name, False) for value in reversed(graph.output) for name in [value.name]]
+    stack = [(value.name, False) for value in reversed(graph.output)]
     while stack:
         name, expanded = stack.pop()
         node = producer.get(name)
