@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from boardfit.bundle import Manifest, write_bundle
+from boardfit.bundle import Manifest, check_target, write_bundle
 from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.ingest import ingest
 from boardfit.converters.measure import Timed, time_artifacts
@@ -101,7 +101,7 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     """Check everything that can be checked before the long work: the dry run.
 
     Raises:
-        RecipeError, InputError, UnsupportedModel, ToolMissing, EngineMissing: See ``build``.
+        RecipeError, InputError, UnsupportedModel, ToolMissing, EngineMissing, BundleError: See ``build``.
     """
     target = Path(out)
     _check_out(target)
@@ -137,9 +137,11 @@ def read_labels(path: str) -> tuple[str, ...]:
     if not path:
         return ()
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read the labels in {path}: {error}") from error
+        raise RecipeError(
+            f"cannot read the labels in {path} ({error}): expected a text in UTF-8, one class name a line"
+        ) from error
     labels = tuple(line.strip() for line in lines)
     if not labels or not all(labels):
         number = 1 + (labels.index("") if "" in labels else 0)
@@ -328,3 +330,4 @@ def _check_out(out: Path) -> None:
         raise RecipeError(f"the folder {folder} for the bundle does not exist: make it, or choose another -o")
     if not os.access(folder, os.W_OK):
         raise RecipeError(f"the folder {folder} cannot be written to: choose another -o")
+    check_target(out)

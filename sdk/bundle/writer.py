@@ -125,6 +125,7 @@ def write_tree(
     check_paths(tree)
     target = Path(out).absolute()
     try:
+        check_target(target)
         if target.suffix == SUFFIX:
             _write_file(target, tree)
         else:
@@ -134,6 +135,25 @@ def write_tree(
             f"cannot write {out} ({error.strerror or error}), nothing was written: "
             "make room, or choose another place"
         ) from error
+
+
+def check_target(out: str | os.PathLike[str]) -> None:
+    """Check that a bundle written there would destroy nothing but a bundle.
+
+    Args:
+        out: One file if it ends in ``.boardfit``, else a folder.
+
+    Raises:
+        BundleError: Something else is there.
+    """
+    target = Path(out).absolute()
+    if target.suffix != SUFFIX:
+        _refuse_other_content(target)
+    elif target.is_dir():
+        raise BundleError(
+            f"{target} is a folder, and what ends in {SUFFIX} is written as one file: "
+            "choose another name, or remove it"
+        )
 
 
 def zip_pieces(tree: Mapping[str, bytes]) -> Iterator[bytes]:
@@ -173,7 +193,6 @@ def _write_file(target: Path, tree: Mapping[str, bytes]) -> None:
 
 
 def _write_folder(target: Path, tree: Mapping[str, bytes]) -> None:
-    _refuse_other_content(target)
     with _beside(target) as temporary:
         temporary.mkdir()
         for path, data in tree.items():

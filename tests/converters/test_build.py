@@ -14,7 +14,7 @@ import boardfit
 from boardfit.bundle import open_bundle, verify_bundle
 from boardfit.cli import main
 from boardfit.converters import build as build_module
-from boardfit.converters.build import build, plan
+from boardfit.converters.build import build, plan, read_labels
 from boardfit.converters.recipe import Recipe
 from boardfit.errors import BoardfitError, BundleError, InputError, ParityError, RecipeError, UnsupportedModel
 
@@ -224,6 +224,19 @@ def test_no_images_no_such_folder_and_no_place_to_write(tiny_file, photos, tmp_p
         plan(recipe(tiny_file, tmp_path / "absent"), tmp_path / "x.boardfit")
     with pytest.raises(RecipeError, match="does not exist"):
         plan(recipe(tiny_file, photos), tmp_path / "absent" / "x.boardfit")
+
+
+@pytest.mark.parametrize("name", ["x.boardfit", "x"], ids=["file", "folder"])
+def test_a_place_that_is_taken_is_seen_before_the_long_work(name, tiny_file, photos, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.txt").write_text("mine")
+    with pytest.raises(BundleError, match=r"is a folder, and|is not a bundle"):
+        plan(recipe(tiny_file, photos), tmp_path / name)
+
+
+def test_labels_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    assert read_labels(str(tmp_path / "labels.txt")) == ("cat", "dog")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 broken"], ids=["empty", "text", "zip"])
