@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -12,16 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from boardfit.bundle import Manifest, check_target, write_bundle
+from boardfit.bundle import Manifest, check_target, open_bundle, write_bundle
 from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.ingest import ingest
 from boardfit.converters.measure import Timed, time_artifacts
 from boardfit.converters.model import SourceRequest, TrainedModel
+from boardfit.converters.policy_evidence import FEWEST_IMAGES, Photo, labelled_photos
+from boardfit.converters.policy_fit import Fit, goal_of
 from boardfit.converters.recipe import Recipe, resolve_image_spec
+from boardfit.converters.refit import refit
 from boardfit.converters.samples import Samples, choose_images, load_samples, synthetic_frame
 from boardfit.converters.targets import Exported, export, find_target
 from boardfit.converters.verify import Parity, engine_name, run_reference, verify
-from boardfit.errors import ExportError, ParityError, RecipeError, UnsupportedModel
+from boardfit.errors import ExportError, InputError, ParityError, RecipeError, UnsupportedModel
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.specs import PolicySpec, classic_policy
 from boardfit.timing import machine_name
@@ -41,12 +45,16 @@ class Plan:
         out: Where the bundle goes.
         model: The source, imported.
         paths: The image files that parity is measured on.
+        photos: The images that the policy is fitted on; empty where it is not fitted.
+        not_fitted: Why it is not; empty where it is.
     """
 
     recipe: Recipe
     out: Path
     model: TrainedModel
     paths: tuple[Path, ...]
+    photos: tuple[Photo, ...] = ()
+    not_fitted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class BuildReport:
     parity: tuple[Parity, ...]
     times: tuple[Timed, ...]
     notes: tuple[str, ...]
+    fit: Fit | None = None
 
 
 def build(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None) -> BuildReport:
@@ -89,11 +98,15 @@ def build(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: Non
     _raise_outside_gate(parity)
     progress("timing the artifacts")
     times = time_artifacts(exported, samples)
-    progress(f"writing {checked.out}")
     notes = (*model.notes, *_sample_notes(samples))
-    manifest = _write(checked, exported, _measurements(samples, parity, times, notes))
+    measurements = _measurements(samples, parity, times, notes)
+    fit, not_fitted = _write_fitted(checked, exported, measurements, progress)
+    if not_fitted:
+        notes = (*notes, f"the policy was not fitted: {not_fitted}")
+    with open_bundle(checked.out) as bundle:
+        manifest = bundle.manifest
     return BuildReport(
-        out=checked.out, manifest=manifest, parity=tuple(parity), times=tuple(times), notes=notes
+        out=checked.out, manifest=manifest, parity=tuple(parity), times=tuple(times), notes=notes, fit=fit
     )
 
 
@@ -125,7 +138,10 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         kind="torch" if recipe.source.torch else None,
     )
     model.require_sizes(recipe.export.sizes)
-    return Plan(recipe=recipe, out=target, model=model, paths=tuple(paths))
+    photos, not_fitted = _photos_to_fit(recipe, model)
+    return Plan(
+        recipe=recipe, out=target, model=model, paths=tuple(paths), photos=photos, not_fitted=not_fitted
+    )
 
 
 def read_labels(path: str) -> tuple[str, ...]:
@@ -239,7 +255,48 @@ def _raise_outside_gate(parity: Sequence[Parity]) -> None:
         )
 
 
-def _write(checked: Plan, exported: Sequence[Exported], measurements: Mapping[str, Any]) -> Manifest:
+def _photos_to_fit(recipe: Recipe, model: TrainedModel) -> tuple[tuple[Photo, ...], str]:
+    """Return the images to fit the policy on, or why it is not fitted."""
+    if recipe.fit.val:
+        return tuple(labelled_photos(recipe.fit.val, recipe.images.folder)), ""
+    if not recipe.fit.enabled:
+        return (), "it was not asked for"
+    if len(recipe.export.sizes) == 1:
+        return (), "there is one size only"
+    if model.outputs[0].activation == "none":
+        return (), "the output's numbers are no probabilities"
+    paths = choose_images(recipe.images.folder, recipe.fit.limit)
+    if len(paths) < FEWEST_IMAGES:
+        return (), f"{len(paths)} images are too few, at least {FEWEST_IMAGES} are needed"
+    return tuple(Photo(path=path) for path in paths), ""
+
+
+def _write_fitted(
+    checked: Plan, exported: Sequence[Exported], measurements: Mapping[str, Any], progress: Progress
+) -> tuple[Fit | None, str]:
+    """Write the bundle with a fitted policy, or with the classic one and the reason for that."""
+    reason = checked.not_fitted
+    if checked.photos:
+        options = checked.recipe.fit
+        goal = goal_of(None, options.max_time) if options.max_time else goal_of(options.max_drop, None)
+        with tempfile.TemporaryDirectory(prefix="boardfit-") as folder:
+            draft = Path(folder) / "draft.boardfit"
+            _write(checked, draft, exported, measurements)
+            try:
+                fit = refit(draft, checked.out, goal=goal, photos=checked.photos, progress=progress)
+                return fit, ""
+            except InputError as error:
+                if options.val:
+                    raise
+                reason = str(error)
+    progress(f"writing {checked.out}")
+    _write(checked, checked.out, exported, measurements)
+    return None, reason
+
+
+def _write(
+    checked: Plan, out: Path, exported: Sequence[Exported], measurements: Mapping[str, Any]
+) -> Manifest:
     model, recipe = checked.model, checked.recipe
     frame = synthetic_frame(GOLDEN_SEED)
     preprocessor = Preprocessor(model.image, "NHWC")
@@ -247,7 +304,7 @@ def _write(checked: Plan, exported: Sequence[Exported], measurements: Mapping[st
         size: run_reference(model.reference, preprocessor.fit(frame, size)[0]) for size in recipe.export.sizes
     }
     return write_bundle(
-        checked.out,
+        out,
         name=recipe.source.name or model.name,
         task=model.task,
         labels=model.labels,

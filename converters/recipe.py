@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,32 @@ class PolicySection:
 
 
 @dataclass(frozen=True, slots=True)
+class FitSection:
+    """How the size policy is fitted.
+
+    Attributes:
+        enabled: Whether it is; otherwise the bundle carries the classic thresholds.
+        val: CSV file with the columns ``file`` and ``label``, files relative to ``images.folder``; empty
+            for a fit by agreement with the largest size.
+        limit: At most so many images, evenly spaced over the sorted names.
+        max_drop: Points that may be lost against the largest size, for the least time.
+        max_time: Fraction of the largest size's time, for the best answers; wins over ``max_drop``
+            unless 0.
+    """
+
+    enabled: bool = True
+    val: str = ""
+    limit: int = 1000
+    max_drop: float = 0.5
+    max_time: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_types(self, "fit")
+        if self.limit < 1:
+            raise RecipeError(f"fit.limit is {self.limit}: expected at least 1")
+
+
+@dataclass(frozen=True, slots=True)
 class ParitySection:
     """The gate: how far an artifact may be from its source.
 
@@ -145,6 +171,7 @@ class Recipe:
     images: ImagesSection
     export: ExportSection = field(default_factory=ExportSection)
     policy: PolicySection = field(default_factory=PolicySection)
+    fit: FitSection = field(default_factory=FitSection)
     parity: ParitySection = field(default_factory=ParitySection)
 
     def to_dict(self) -> dict[str, Any]:
@@ -172,6 +199,7 @@ _SECTIONS: Mapping[str, type] = {
     "images": ImagesSection,
     "export": ExportSection,
     "policy": PolicySection,
+    "fit": FitSection,
     "parity": ParitySection,
 }
 
@@ -236,11 +264,6 @@ def resolve_image_spec(text: str) -> ImageSpec:
         return ImageSpec.from_dict({**ImageSpec().to_dict(), **given})
     except BundleError as error:
         raise RecipeError(f"{text}: {error}") from error
-
-
-def with_name(recipe: Recipe, name: str) -> Recipe:
-    """Return the recipe with the bundle's name set."""
-    return replace(recipe, source=replace(recipe.source, name=name))
 
 
 def _section(kind: type, table: object, name: str) -> Any:

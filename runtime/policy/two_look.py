@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from boardfit.errors import RecipeError
 from boardfit.runtime.policy.entropy import EntropyPolicy
 from boardfit.runtime.results import Result
@@ -21,25 +23,26 @@ class TwoLookPolicy:
 
     In a stream, a scene that needed the larger size gets it at once in the frames that follow: that
     spares the small look, and the size does not flap. The small one is tried again after STAY_FRAMES, or
-    when the answer changes, and must then be certain by ``hysteresis_bits``.
+    when the image entropy has moved by more than ``hysteresis_bits``, and must then be certain by as much.
     """
 
     def __init__(self, spec: PolicySpec, stream: bool) -> None:
+        self.needs_entropy = spec.needs_entropy or stream
         self._spec = spec
         self._stream = stream
         self._entropy = EntropyPolicy(spec, stream)
-        self.needs_entropy = spec.needs_entropy
-        self._stay = 0
-        self._large: int | None = None
-        self._answer: int | None = None
+        self._bits: float | None = None
+        self._stay = _NONE
 
     def first(self, bits: float | None) -> int:
         """Return the size for an image entropy, or the larger one that the scene has needed."""
         size = self._entropy.first(bits)
-        if self._large is None or self._stay == 0 or size >= self._large:
+        self._bits = bits
+        stay = self._stay
+        if stay.frames == 0 or size >= stay.size or self._has_moved(stay, bits):
             return size
-        self._stay -= 1
-        return self._large
+        self._stay = replace(stay, frames=stay.frames - 1)
+        return stay.size
 
     def next(self, size: int, result: Result) -> int | None:
         """Return the larger size if the first answer was uncertain.
@@ -52,14 +55,13 @@ class TwoLookPolicy:
             raise RecipeError(NO_CERTAINTY)
         larger = self._larger(size)
         if len(result.looks) > 1 or larger is None:
-            self._remember(result)
             return None
-        bound = self._spec.second_look_bits - (self._spec.hysteresis_bits if self._large else 0.0)
-        if uncertain_bits <= bound:
-            self._large = None
+        stayed = self._stay is not _NONE
+        if uncertain_bits <= self._spec.second_look_bits - stayed * self._spec.hysteresis_bits:
+            self._stay = _NONE
             return None
         if self._stream:
-            self._large, self._stay = larger, STAY_FRAMES
+            self._stay = _Stay(size=larger, frames=STAY_FRAMES, bits=self._bits)
         return larger
 
     def _larger(self, size: int) -> int | None:
@@ -67,11 +69,18 @@ class TwoLookPolicy:
             return self._spec.second_size if self._spec.second_size > size else None
         return next((side for side in self._spec.sizes if side > size), None)
 
-    def _remember(self, result: Result) -> None:
-        """Note the answer at the larger size; another answer than before ends the stay."""
-        if self._large is None:
-            return
-        answer = int(result.scores.argmax())
-        if self._answer is not None and answer != self._answer:
-            self._stay = 0
-        self._answer = answer
+    def _has_moved(self, stay: _Stay, bits: float | None) -> bool:
+        moved_bits = 0.0 if bits is None or stay.bits is None else abs(bits - stay.bits)
+        return moved_bits > self._spec.hysteresis_bits
+
+
+@dataclass(frozen=True, slots=True)
+class _Stay:
+    """A scene's larger size, for how many more frames, and the image entropy when that began."""
+
+    size: int
+    frames: int
+    bits: float | None
+
+
+_NONE = _Stay(size=0, frames=0, bits=None)

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from boardfit.cli.fit import add_goal
+
 if TYPE_CHECKING:
     from boardfit.converters.build import BuildReport
     from boardfit.converters.recipe import Recipe
@@ -46,7 +48,12 @@ def add_parser(subparsers: Any) -> None:
         "--image-spec", metavar="SPEC", help="efficientnet-lite, imagenet (default), tf, unit, or FILE.toml"
     )
     parser.add_argument("--name", help="name of the bundle (default: the source's)")
-    parser.add_argument("--policy", help="policy that the bundle carries (default: entropy)")
+    parser.add_argument("--policy", help="policy of a bundle that is not fitted (default: entropy)")
+    parser.add_argument("--no-fit", action="store_true", help="keep the classic thresholds")
+    parser.add_argument(
+        "--val", metavar="CSV", help="columns file,label: fit on right answers, not agreement"
+    )
+    add_goal(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="compare on at most N images (default: 128)")
     parser.add_argument(
         "--assume-same-padding",
@@ -103,6 +110,12 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
         "images": {"folder": args.images, "limit": args.limit},
         "export": {"sizes": args.sizes, "formats": args.formats, "precisions": args.precisions},
         "policy": {"kind": args.policy},
+        "fit": {
+            "enabled": False if args.no_fit else None,
+            "val": args.val,
+            "max_drop": args.max_drop,
+            "max_time": args.max_time,
+        },
     }
     tables = load_toml(Path(args.recipe)) if args.recipe else {}
     return Recipe.from_dict(merge(tables, flags))
@@ -125,6 +138,9 @@ def _plan_text(checked: Any) -> str:
         f"sizes {', '.join(map(str, wanted.sizes))}",
         f"would make: {', '.join(f'{f} {p}' for f in wanted.formats for p in wanted.precisions)}",
         f"would compare on {len(checked.paths)} images, and write {checked.out}",
+        f"would fit the policy on {len(checked.photos)} images"
+        if checked.photos
+        else f"would not fit the policy: {checked.not_fitted}",
         *(f"note: {note}" for note in checked.model.notes),
         "nothing was written (dry run)",
     ]
@@ -132,13 +148,17 @@ def _plan_text(checked: Any) -> str:
 
 
 def _report_text(report: BuildReport, seconds: float) -> str:
+    from boardfit.cli.text import policy_text
     from boardfit.converters.build import parity_table
+    from boardfit.converters.policy_fit import fit_table
 
     times = {(row.artifact, row.size): row for row in report.times}
     table = parity_table(report.parity).splitlines()
     lines = [f"{table[0]}  {'ms here':>8}"]
     for row, text in zip(report.parity, table[1:], strict=True):
         lines.append(f"{text}    {times[row.artifact, row.size].p50_s * 1e3:>8.2f}")
+    if report.fit is not None:
+        lines += ["", fit_table(report.fit), f"policy {policy_text(report.manifest.policy)}", ""]
     lines += [f"note: {note}" for note in report.notes]
     size_mb = sum(entry.size_bytes for entry in report.manifest.files) / 1e6
     lines.append(f"wrote {report.out} ({size_mb:.1f} MB) in {seconds:.0f} s")

@@ -58,7 +58,7 @@ def json_text(bundle: Bundle) -> str:
 def people_text(bundle: Bundle) -> str:
     """Return the contents as a compact text."""
     from boardfit.cli.measured import read_measured
-    from boardfit.cli.text import image_text, megabytes, policy_text
+    from boardfit.cli.text import fit_text, image_text, megabytes, policy_text
 
     manifest, measured = bundle.manifest, read_measured(bundle.measurements)
     tools = ", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items()))
@@ -68,6 +68,7 @@ def people_text(bundle: Bundle) -> str:
         f"task        {manifest.task}, {len(manifest.labels) or 'no'} labels",
         f"image       {image_text(manifest.image)}",
         f"policy      {policy_text(manifest.policy)}",
+        *([f"fitted      {fit_text(manifest.policy.fit)}"] if manifest.policy.fit else []),
         f"files       {len(manifest.files)}, {megabytes(sum(entry.size_bytes for entry in manifest.files))}",
         f"self-test   {'golden frame' if manifest.golden else 'none'}",
         f"built with  {tools or 'unknown tools'}",

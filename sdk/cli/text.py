@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from boardfit.specs import ImageSpec, PolicySpec
+from boardfit.specs import MAX_ENTROPY_BITS, FitSummary, ImageSpec, PolicySpec
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
@@ -50,12 +50,30 @@ def policy_text(policy: PolicySpec) -> str:
     """Return which size a frame gets."""
     if policy.kind == "fixed":
         return f"fixed: always {policy.sizes[-1]}"
-    steps = [
-        f"below {bits:g} bits {size}"
-        for bits, size in zip(policy.thresholds_bits, policy.sizes[:-1], strict=True)
-    ]
-    last = f"else {policy.sizes[-1]}" if steps else f"always {policy.sizes[0]}"
-    text = f"{policy.kind}: {', '.join([*steps, last])}"
+    text = f"{policy.kind}: {', '.join(_steps(policy))}"
     if policy.kind == "two-look":
-        text += f"; looks again above {policy.second_look_bits:g} bits of doubt"
+        where = f" at {policy.second_size}" if policy.second_size else ""
+        merged = " and averages both answers" if policy.average else ""
+        text += f"; looks again{where} above {policy.second_look_bits:g} bits of doubt{merged}"
     return text if policy.fitted else f"{text} (not fitted)"
+
+
+def fit_text(found: FitSummary) -> str:
+    """Return on what evidence a policy was chosen, and by how much it won."""
+    measure = "right answers" if found.labelled else "agreement with the largest size"
+    return (
+        f"on {found.images} images that the choice did not see, {found.drop_points:.1f} points of {measure} "
+        f"lost at {found.time_ratio:.2f} of the largest size's time; {found.gain_points:+.1f} points against "
+        f"the best fixed size or mix of equal time (95 %: {found.gain_low:+.1f} to {found.gain_high:+.1f}); "
+        f"timed on {found.machine}"
+    )
+
+
+def _steps(policy: PolicySpec) -> list[str]:
+    """Return the size of each band of image entropy; a threshold above every image ends the list."""
+    steps: list[str] = []
+    for bits, size in zip(policy.thresholds_bits, policy.sizes[:-1], strict=True):
+        if bits > MAX_ENTROPY_BITS:
+            return [*steps, f"else {size}" if steps else f"always {size}"]
+        steps.append(f"below {bits:g} bits {size}")
+    return [*steps, f"else {policy.sizes[-1]}" if steps else f"always {policy.sizes[-1]}"]

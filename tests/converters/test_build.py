@@ -16,6 +16,7 @@ from boardfit.cli import main
 from boardfit.converters import build as build_module
 from boardfit.converters.build import build, plan, read_labels
 from boardfit.converters.recipe import Recipe
+from boardfit.converters.samples import synthetic_frame
 from boardfit.errors import BoardfitError, BundleError, InputError, ParityError, RecipeError, UnsupportedModel
 
 SIZES = (28, 40, 56)
@@ -300,3 +301,53 @@ def test_an_existing_bundle_survives_a_failed_build(built, tiny_file, photos, tm
     with pytest.raises(ParityError):
         build(asked, out)
     assert out.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def sixty_photos(tmp_path_factory):
+    import cv2
+
+    folder = tmp_path_factory.mktemp("sixty")
+    for seed in range(60):
+        cv2.imwrite(str(folder / f"{seed:02d}.png"), synthetic_frame(seed, height=60, width=80))
+    return folder
+
+
+ONE_ARTIFACT = {"sizes": [28, 56], "formats": ["onnx"], "precisions": ["fp32"]}
+
+
+def test_a_build_fits_the_policy_where_there_are_images_enough(tiny_file, sixty_photos, tmp_path):
+    asked = recipe(tiny_file, sixty_photos, export=ONE_ARTIFACT)
+    report = build(asked, tmp_path / "x.boardfit")
+    assert report.fit is not None
+    assert report.manifest.policy == report.fit.policy
+    assert report.manifest.policy.fit.images == 30
+    verify_bundle(tmp_path / "x.boardfit")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.boardfit"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fit": {"enabled": False}}, "it was not asked for"),
+        ({"fit": {"limit": 20}}, "20 images are too few"),
+        ({"export": {**ONE_ARTIFACT, "sizes": [28]}}, "one size only"),
+    ],
+    ids=["no-fit", "few", "one-size"],
+)
+def test_a_build_that_does_not_fit_says_why(changes, reason, tiny_file, sixty_photos, tmp_path):
+    asked = recipe(tiny_file, sixty_photos, **{"export": ONE_ARTIFACT, **changes})
+    report = build(asked, tmp_path / "x.boardfit")
+    assert report.fit is None
+    assert not report.manifest.policy.fitted
+    assert any(reason in note for note in report.notes)
+
+
+def test_labels_that_are_asked_for_must_serve(tiny_file, sixty_photos, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\n00.png,1\n")
+    asked = recipe(tiny_file, sixty_photos, export=ONE_ARTIFACT, fit={"val": str(table)})
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="needs at least 50"):
+        build(asked, tmp_path / "out" / "x.boardfit")
+    assert list((tmp_path / "out").iterdir()) == []

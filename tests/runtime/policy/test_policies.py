@@ -102,7 +102,7 @@ def test_two_look_refuses_numbers_that_are_no_probabilities():
         policy.next(112, answer([3.0, -1.0], (112,), activation="none"))
 
 
-UNSURE, SURE, OTHER = [0.25] * 4, [0.97, 0.01, 0.01, 0.01], [0.1, 0.8, 0.05, 0.05]
+UNSURE, SURE = [0.25] * 4, [0.97, 0.01, 0.01, 0.01]
 PAIR = PolicySpec("two-look", (112, 224), (9.0,), second_look_bits=1.5, hysteresis_bits=0.2)
 
 
@@ -114,10 +114,10 @@ def test_two_look_goes_to_the_size_that_the_spec_names():
 
 
 def sizes_over(policy, frames):
-    """The answering size of each frame, given the scores at the small and at the large size."""
+    """The looks at each frame, given its image entropy and its scores at the small and the large size."""
     found = []
-    for small, large in frames:
-        looks = (policy.first(None),)
+    for bits, small, large in frames:
+        looks = (policy.first(bits),)
         while True:
             result = answer(small if looks[-1] == 112 else large, looks)
             following = policy.next(looks[-1], result)
@@ -129,21 +129,28 @@ def sizes_over(policy, frames):
 
 
 def test_in_a_stream_a_scene_that_needed_the_large_size_gets_it_at_once():
-    looks = sizes_over(make_policy(PAIR, stream=True), [(UNSURE, SURE)] * 103)
+    looks = sizes_over(make_policy(PAIR, stream=True), [(5.0, UNSURE, SURE)] * 103)
     assert looks[0] == (112, 224)
     assert set(looks[1:101]) == {(224,)}
     assert looks[101] == (112, 224)  # tried again, and still not enough
     assert {size[-1] for size in looks} == {224}
 
 
-def test_in_a_stream_another_answer_tries_the_small_size_again():
-    frames = [(UNSURE, SURE)] * 5 + [(SURE, OTHER)] * 3
+def test_in_a_stream_another_scene_tries_the_small_size_again_at_once():
+    frames = [(5.0, UNSURE, SURE)] * 5 + [(5.3, SURE, SURE)] * 3
     looks = sizes_over(make_policy(PAIR, stream=True), frames)
-    assert looks[5] == (224,)  # the change is seen here
-    assert looks[6] == (112,)
-    assert looks[7] == (112,)
+    assert looks[4:] == [(224,), (112,), (112,), (112,)]
+
+
+def test_in_a_stream_the_small_size_must_be_certain_by_the_hysteresis_to_come_back():
+    # 1.42 bits: below the bound of 1.5, but not by 0.2.
+    nearly = [0.55, 0.35, 0.05, 0.05]
+    frames = [(5.0, UNSURE, SURE), (5.3, nearly, SURE), (5.6, SURE, SURE)]
+    looks = sizes_over(make_policy(PAIR, stream=True), frames)
+    assert looks == [(112, 224), (112, 224), (112,)]
 
 
 def test_two_look_on_unrelated_images_does_not_depend_on_their_order():
-    looks = sizes_over(make_policy(PAIR), [(UNSURE, SURE), (SURE, SURE), (UNSURE, SURE)])
+    frames = [(5.0, UNSURE, SURE), (5.0, SURE, SURE), (5.0, UNSURE, SURE)]
+    looks = sizes_over(make_policy(PAIR), frames)
     assert looks == [(112, 224), (112,), (112, 224)]

@@ -1,0 +1,268 @@
+"""Run every size once per image, and keep what a policy can be fitted on."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from boardfit.bundle import Bundle
+from boardfit.converters.policy_solve import Answers, Times
+from boardfit.errors import BundleError, InputError, RecipeError
+from boardfit.runtime.images import read_image
+from boardfit.runtime.session import Session, load
+from boardfit.specs import TensorSpec
+from boardfit.timing import time_paired
+
+FEWEST_IMAGES = 50
+TIME_ROUNDS = 25
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One image to fit on, with its class index where that is known."""
+
+    path: Path
+    label: int | None = None
+
+
+def labelled_photos(table: str, folder: str) -> list[Photo]:
+    """Return the images that a CSV file with the columns ``file`` and ``label`` names.
+
+    Args:
+        table: Path of the CSV file; labels are class indices.
+        folder: Where the files lie.
+
+    Raises:
+        RecipeError: The table cannot be read, lacks a column, holds no number, or names a file twice.
+        InputError: A file that it names is not there.
+    """
+    photos: dict[str, Photo] = {}
+    try:
+        with Path(table).open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if not {"file", "label"} <= set(reader.fieldnames or ()):
+                raise RecipeError(f"{table} has the columns {reader.fieldnames}: expected file and label")
+            for row in reader:
+                name, label = row["file"] or "", row["label"] or ""
+                if not label.isdecimal():
+                    raise RecipeError(
+                        f"{table}, line {reader.line_num}: the label is {label!r}: expected an index"
+                    )
+                if name in photos:
+                    raise RecipeError(f"{table}, line {reader.line_num}: {name} was named before")
+                photos[name] = Photo(path=Path(folder) / name, label=int(label))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RecipeError(f"cannot read {table}: {error}") from error
+    absent = [str(photo.path) for photo in photos.values() if not photo.path.is_file()]
+    if absent:
+        raise InputError(f"{table} names {len(absent)} files that are not there; the first: {absent[0]}")
+    return list(photos.values())
+
+
+def gather(
+    bundle: Bundle,
+    photos: Sequence[Photo],
+    *,
+    engine: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Answers:
+    """Run every size of a bundle on every image.
+
+    Args:
+        bundle: Open bundle of a classifier.
+        photos: Images, all with a label or none.
+        engine: The engine; by default the one that ``load`` would choose.
+        progress: Told now and then how far it is, and which files were skipped.
+
+    Raises:
+        InputError: Fewer than FEWEST_IMAGES images can be read, or all answers are one class.
+        RecipeError: A label is not a class of the model.
+    """
+    sizes = bundle.manifest.sizes
+    activation = bundle.manifest.artifacts[0].outputs[0].activation
+    if activation == "none":
+        raise RecipeError(
+            "the model's output has the activation 'none': its numbers are no probabilities, so that no "
+            "answer is more certain than another; build with --no-fit"
+        )
+    sessions = {size: load(bundle, engine=engine, size=size) for size in sizes}
+    try:
+        rows = list(_rows(sessions, photos, progress))
+    finally:
+        for session in sessions.values():
+            session.close()
+    if len(rows) < FEWEST_IMAGES:
+        raise InputError(
+            f"{len(rows)} images could be read: a policy needs at least {FEWEST_IMAGES} to be fitted; "
+            "give more images, or keep the classic thresholds with --no-fit"
+        )
+    answers = _stack(rows, sizes)
+    _check(answers, bundle.manifest.artifacts[0].outputs[0])
+    return answers
+
+
+def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | None = None) -> Times:
+    """Time one look at each size, a change of size, and one image entropy, on this machine.
+
+    The frame is the golden one, or grey.
+
+    Args:
+        bundle: Open bundle.
+        engine: The engine; by default the one that ``load`` would choose.
+        threads: Of the engine; by default as ``load`` would choose.
+    """
+    from boardfit.runtime.entropy import entropy_bits
+
+    sizes = bundle.manifest.sizes
+    golden = bundle.golden_frame()
+    frame = np.full((360, 480, 3), 127, np.uint8) if golden is None else golden
+    sessions = {size: load(bundle, engine=engine, threads=threads, size=size) for size in sizes}
+    try:
+        calls: dict[str, Callable[[], object]] = {
+            str(size): partial(session, frame) for size, session in sessions.items()
+        }
+        timed = time_paired({**calls, "entropy": partial(entropy_bits, frame)}, rounds=TIME_ROUNDS)
+    finally:
+        for session in sessions.values():
+            session.close()
+    steady = {size: timed[str(size)].p50_s for size in sizes}
+    return Times(
+        look_s=tuple(steady[size] for size in sizes),
+        switch_s=_switch_s(bundle, frame, engine=engine, threads=threads),
+        entropy_s=timed["entropy"].p50_s,
+    )
+
+
+def answers_to_dict(answers: Answers) -> dict[str, Any]:
+    """Return the evidence as JSON values."""
+    pairs = {
+        f"{small}-{large}": answers.averaged[i, j].tolist()
+        for i, small in enumerate(answers.sizes)
+        for j, large in enumerate(answers.sizes)
+        if i < j
+    }
+    return {
+        "sizes": list(answers.sizes),
+        "bits": np.round(answers.bits, 4).tolist(),
+        "top1": answers.top1.tolist(),
+        "certainty_bits": np.round(answers.certainty_bits, 4).tolist(),
+        "averaged": pairs,
+        "truth": None if answers.truth is None else answers.truth.tolist(),
+    }
+
+
+def answers_from_dict(data: Mapping[str, Any]) -> Answers:
+    """Read the evidence back.
+
+    Raises:
+        BundleError: A field is missing or has the wrong shape.
+    """
+    try:
+        sizes = tuple(int(size) for size in data["sizes"])
+        bits = np.asarray(data["bits"], np.float64)
+        top1 = np.asarray(data["top1"], np.int64)
+        certainty = np.asarray(data["certainty_bits"], np.float64)
+        averaged = np.zeros((len(sizes), len(sizes), len(bits)), np.int64)
+        for i, small in enumerate(sizes):
+            for j in range(i + 1, len(sizes)):
+                averaged[i, j] = data["averaged"][f"{small}-{sizes[j]}"]
+        truth = None if data["truth"] is None else np.asarray(data["truth"], np.int64)
+        if top1.shape != (len(sizes), len(bits)) or certainty.shape != top1.shape:
+            raise ValueError(f"{top1.shape} answers for {len(sizes)} sizes and {len(bits)} images")
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"the bundle's recorded answers are damaged ({error}): fit again with --images"
+        ) from error
+    return Answers(
+        sizes=sizes, bits=bits, top1=top1, certainty_bits=certainty, averaged=averaged, truth=truth
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    bits: float
+    scores: np.ndarray
+    certainty_bits: tuple[float, ...]
+    label: int | None
+
+
+def _rows(sessions: Mapping[int, Session], photos: Sequence[Photo], progress: Progress) -> Iterable[_Row]:
+    from boardfit.runtime.entropy import entropy_bits
+
+    told = time.monotonic()
+    for number, photo in enumerate(photos, start=1):
+        try:
+            frame = read_image(photo.path)
+        except InputError as error:
+            progress(f"skipped: {error}")
+            continue
+        results = [session(frame) for session in sessions.values()]
+        yield _Row(
+            bits=entropy_bits(frame),
+            scores=np.stack([result.scores for result in results]),
+            certainty_bits=tuple(float(result.answer_entropy_bits or 0.0) for result in results),
+            label=photo.label,
+        )
+        if time.monotonic() - told > 10.0:
+            told = time.monotonic()
+            progress(f"{number} of {len(photos)} images")
+
+
+def _stack(rows: Sequence[_Row], sizes: tuple[int, ...]) -> Answers:
+    averaged = np.zeros((len(sizes), len(sizes), len(rows)), np.int64)
+    for k, row in enumerate(rows):
+        for i in range(len(sizes)):
+            for j in range(i + 1, len(sizes)):
+                averaged[i, j, k] = (row.scores[i] + row.scores[j]).argmax()
+    labels = [row.label for row in rows if row.label is not None]
+    return Answers(
+        sizes=sizes,
+        bits=np.array([row.bits for row in rows]),
+        top1=np.array([row.scores.argmax(axis=1) for row in rows]).T,
+        certainty_bits=np.array([row.certainty_bits for row in rows]).T,
+        averaged=averaged,
+        truth=np.array(labels) if labels else None,
+    )
+
+
+def _check(answers: Answers, output: TensorSpec) -> None:
+    classes = output.shape[-1]
+    if answers.truth is not None and classes is not None and answers.truth.max() >= classes:
+        raise RecipeError(
+            f"a label is {answers.truth.max()}, but the model answers {classes} classes, counted from 0"
+        )
+    if len(np.unique(answers.target)) < 2:
+        raise InputError(
+            "all images are of one class: whatever the policy does would be right; give images of several "
+            "classes, or --no-fit"
+        )
+
+
+def _switch_s(bundle: Bundle, frame: np.ndarray, *, engine: str | None, threads: int | None) -> float:
+    """Return what a look costs more when the look before had another size.
+
+    The median over pairs of looks at one size, the first of which follows a look at another.
+    """
+    sizes = bundle.manifest.sizes
+    if len(sizes) < 2:
+        return 0.0
+    extra = []
+    with load(bundle, engine=engine, threads=threads, policy="entropy") as session:
+        for number in range(2 * TIME_ROUNDS):
+            size, other = (sizes[0], sizes[-1]) if number % 2 else (sizes[-1], sizes[0])
+            session.look(frame, other)
+            begin = time.perf_counter()
+            session.look(frame, size)
+            changed = time.perf_counter()
+            session.look(frame, size)
+            extra.append((changed - begin) - (time.perf_counter() - changed))
+    return max(0.0, median(extra))

@@ -1,0 +1,154 @@
+"""Fit, or fit again, the policy of a bundle that exists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from boardfit.bundle import Bundle, open_bundle, write_tree
+from boardfit.converters.policy_evidence import (
+    Photo,
+    Progress,
+    answers_from_dict,
+    answers_to_dict,
+    gather,
+    measure_times,
+)
+from boardfit.converters.policy_fit import Fit, Goal, fit
+from boardfit.converters.policy_solve import Answers, Times
+from boardfit.errors import RecipeError
+from boardfit.timing import machine_name
+
+TIMES_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BoardTimes:
+    """What a look costs on some machine, as it travels between machines.
+
+    Attributes:
+        machine: The machine's name.
+        sizes: Input sides in pixels, in the order of ``times.look_s``.
+        times: Seconds.
+    """
+
+    machine: str
+    sizes: tuple[int, ...]
+    times: Times
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {
+            "schema": TIMES_SCHEMA,
+            "machine": self.machine,
+            "sizes": list(self.sizes),
+            **asdict(self.times),
+        }
+
+    @classmethod
+    def from_dict(cls, data: object) -> BoardTimes:
+        """Read the record back.
+
+        Raises:
+            RecipeError: It is no record of times.
+        """
+        try:
+            if not isinstance(data, Mapping) or data["schema"] != TIMES_SCHEMA:
+                raise ValueError(f"expected an object of schema {TIMES_SCHEMA}")
+            times = Times(
+                look_s=tuple(float(value) for value in data["look_s"]),
+                switch_s=float(data["switch_s"]),
+                entropy_s=float(data["entropy_s"]),
+            )
+            return cls(machine=str(data["machine"]), sizes=tuple(map(int, data["sizes"])), times=times)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecipeError(
+                f"the times cannot be used ({error}): write them on the board with "
+                "boardfit fit BUNDLE --save-times FILE"
+            ) from error
+
+
+def measure_board(bundle: Bundle, *, engine: str | None = None) -> BoardTimes:
+    """Time this machine; see ``measure_times``."""
+    return BoardTimes(
+        machine=machine_name(), sizes=bundle.manifest.sizes, times=measure_times(bundle, engine=engine)
+    )
+
+
+def load_times(path: Path) -> BoardTimes:
+    """Read a file of times.
+
+    Raises:
+        RecipeError: The file cannot be read, or is no record of times.
+    """
+    try:
+        return BoardTimes.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RecipeError(f"cannot read the times in {path}: {error}") from error
+
+
+def refit(
+    source: str | Path,
+    out: str | Path,
+    *,
+    goal: Goal,
+    photos: Sequence[Photo] | None = None,
+    board: BoardTimes | None = None,
+    engine: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Fit:
+    """Write a bundle again with the policy that serves a goal best.
+
+    Args:
+        source: The bundle; it may be the same as ``out``.
+        out: Where the fitted bundle goes; written whole or not at all.
+        goal: What is asked of the policy.
+        photos: Images to run every size on; None takes the answers that the bundle recorded.
+        board: Times of the machine that will run it; None measures this one.
+        engine: The engine to run and time; by default the one that ``load`` would choose.
+        progress: Told what is being done.
+
+    Raises:
+        InputError: Too few images, or all of one class.
+        RecipeError: The bundle has no recorded answers and no images are given, the times are of other
+            sizes, or no policy holds the goal.
+        BundleError: The bundle is damaged, or cannot be written.
+    """
+    with open_bundle(source) as bundle:
+        recorded = bundle.measurements or {}
+        if board is not None and board.sizes != bundle.manifest.sizes:
+            raise RecipeError(
+                f"the times are of the sizes {list(board.sizes)}, but the bundle answers at "
+                f"{list(bundle.manifest.sizes)}: they belong to another bundle; measure again with "
+                "--save-times"
+            )
+        if photos is None:
+            answers = _recorded(recorded, bundle)
+        else:
+            progress(f"running {len(bundle.manifest.sizes)} sizes on {len(photos)} images")
+            answers = gather(bundle, photos, engine=engine, progress=progress)
+        if board is None:
+            progress("timing each size on this machine")
+            board = measure_board(bundle, engine=engine)
+        hysteresis = bundle.manifest.policy.hysteresis_bits
+        result = fit(answers, board.times, goal=goal, machine=board.machine, hysteresis_bits=hysteresis)
+        manifest = replace(bundle.manifest, policy=result.policy)
+        contents = {entry.path: bundle.read(entry.path) for entry in manifest.files}
+        measurements = {
+            **recorded,
+            "fit": {**result.to_dict(), "machine": board.machine, "answers": answers_to_dict(answers)},
+        }
+    write_tree(out, manifest, contents, measurements)
+    return result
+
+
+def _recorded(measurements: Mapping[str, Any], bundle: Bundle) -> Answers:
+    found = measurements.get("fit")
+    if not isinstance(found, Mapping) or "answers" not in found:
+        raise RecipeError(
+            f"{bundle.path} holds no recorded answers to fit on: give photographs with --images DIR"
+        )
+    return answers_from_dict(found["answers"])

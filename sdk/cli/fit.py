@@ -1,0 +1,124 @@
+"""boardfit fit: choose the size policy of a bundle on evidence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boardfit.converters.policy_evidence import Photo
+
+EXAMPLE = """\
+examples:
+  boardfit fit model.boardfit --images photos                 label-free: agreement with the largest size
+  boardfit fit model.boardfit --images photos --val labels.csv --max-drop 1.0
+  boardfit fit model.boardfit --max-time 0.7                  from recorded answers, with this board's times
+  boardfit fit model.boardfit --save-times board.json         only time this board
+  boardfit fit model.boardfit --times board.json              from recorded answers, with another's times
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "fit",
+        help="choose the size policy of a bundle on evidence",
+        description="Run every size once per image, then choose the policy: the least time at a given "
+        "drop, or the best answers within a given time. Chosen on one half of the images, reported on the "
+        "other. The bundle keeps the answers: a board solves again from its own times, without images.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", help="the bundle; rewritten in place unless -o is given")
+    parser.add_argument(
+        "--images", metavar="DIR", help="photographs; without them the recorded answers serve"
+    )
+    parser.add_argument("--val", metavar="CSV", help="columns file,label: score right answers, not agreement")
+    parser.add_argument("--times", metavar="FILE", help="times of another board, from --save-times there")
+    parser.add_argument("--save-times", metavar="FILE", help="time this machine, write FILE, and stop")
+    add_goal(parser)
+    parser.add_argument("--engine", help="the engine to run and to time (default: as boardfit.load chooses)")
+    parser.add_argument("--report", metavar="FILE.html", help="write a page with plots and examples")
+    parser.add_argument("-o", "--out", metavar="OUT", help="write the fitted bundle there instead")
+    parser.set_defaults(run=run)
+
+
+def add_goal(parser: argparse.ArgumentParser) -> None:
+    """Add --max-drop and --max-time, of which one may be given."""
+    goal = parser.add_mutually_exclusive_group()
+    goal.add_argument(
+        "--max-drop", type=float, metavar="POINTS", help="least time at this loss (default: 0.5 points)"
+    )
+    goal.add_argument(
+        "--max-time", type=float, metavar="FRACTION", help="best answers within this share of the full time"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit and rewrite the bundle, or only save this machine's times."""
+    from boardfit.cli.text import fit_text, policy_text
+    from boardfit.converters.policy_fit import fit_table, goal_of
+    from boardfit.converters.refit import load_times, refit
+
+    if args.save_times:
+        return _save_times(args)
+    photos = choose_photos(args.images, args.val)
+    result = refit(
+        args.bundle,
+        args.out or args.bundle,
+        goal=goal_of(args.max_drop, args.max_time),
+        photos=photos,
+        board=load_times(Path(args.times)) if args.times else None,
+        engine=args.engine,
+        progress=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    print(fit_table(result))
+    print(f"chosen: {policy_text(result.policy)}")
+    if result.policy.fit is not None:
+        print(fit_text(result.policy.fit))
+    print(f"wrote {args.out or args.bundle}")
+    if args.report:
+        from boardfit.cli.policy_report import write_policy_report
+
+        write_policy_report(Path(args.report), args.out or args.bundle, result, photos or [])
+        print(f"wrote {args.report}")
+    return 0
+
+
+def choose_photos(images: str | None, val: str | None) -> list[Photo] | None:
+    """Return the images to fit on; None where none are named."""
+    from boardfit.converters.policy_evidence import Photo, labelled_photos
+    from boardfit.converters.samples import choose_images
+    from boardfit.errors import RecipeError
+
+    if images is None:
+        if val is not None:
+            raise RecipeError("--val names labels of images: say with --images where those lie")
+        return None
+    if val is not None:
+        return labelled_photos(val, images)
+    return [Photo(path=path) for path in choose_images(images, LIMIT)]
+
+
+LIMIT = 5000
+"""More images would make the recorded answers larger than a bundle's measurements may be."""
+
+
+def _save_times(args: argparse.Namespace) -> int:
+    from boardfit.bundle import open_bundle
+    from boardfit.converters.refit import measure_board
+    from boardfit.errors import RecipeError
+
+    with open_bundle(args.bundle) as bundle:
+        board = measure_board(bundle, engine=args.engine)
+    try:
+        Path(args.save_times).write_text(json.dumps(board.to_dict(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot write {args.save_times}: {error.strerror}") from error
+    rows = ", ".join(f"{s}: {1e3 * t:.2f} ms" for s, t in zip(board.sizes, board.times.look_s, strict=True))
+    print(f"{board.machine}: {rows}; a change of size {1e3 * board.times.switch_s:.2f} ms")
+    print(f"wrote {args.save_times}")
+    return 0

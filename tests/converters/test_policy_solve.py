@@ -1,0 +1,200 @@
+"""Replay and choice on made-up evidence whose best policy is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from boardfit.converters.policy_fit import Goal, fit, fit_table, goal_of
+from boardfit.converters.policy_solve import (
+    Answers,
+    Times,
+    best_mix,
+    candidates,
+    choose,
+    interval,
+    oracle,
+    replay,
+    split,
+)
+from boardfit.errors import InputError, RecipeError
+from boardfit.specs import PolicySpec
+
+SIZES = (16, 24, 32)
+TIMES = Times(look_s=(0.25, 0.5, 1.0), switch_s=0.0, entropy_s=0.0)
+
+
+def evidence(count: int = 600, *, confidence_knows: bool = True, seed: int = 0) -> Answers:
+    """The smallest size is wrong on 30 %; its doubt says so, or says nothing."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 10, count)
+    wrong = rng.random((3, count)) < np.array([[0.3], [0.15], [0.02]])
+    top1 = np.where(wrong, (truth + 1) % 10, truth)
+    doubt = np.where(wrong, 2.0, 0.5) + rng.normal(0, 0.2, (3, count))
+    if not confidence_knows:
+        doubt = rng.permuted(doubt, axis=1)
+    averaged = np.zeros((3, 3, count), np.int64)
+    for i in range(3):
+        for j in range(i + 1, 3):
+            averaged[i, j] = top1[j]
+    return Answers(
+        sizes=SIZES,
+        bits=rng.uniform(3.0, 7.9, count),
+        top1=top1,
+        certainty_bits=np.abs(doubt),
+        averaged=averaged,
+        truth=truth,
+    )
+
+
+def small(**changes) -> Answers:
+    """Four images: bits 2, 4, 6, 7.5; doubt of the small size 0, 1, 2, 3; the small one errs on the last."""
+    base = {
+        "sizes": (16, 32),
+        "bits": np.array([2.0, 4.0, 6.0, 7.5]),
+        "top1": np.array([[1, 2, 3, 9], [1, 2, 3, 4]]),
+        "certainty_bits": np.array([[0.0, 1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0]]),
+        "averaged": np.array([[[0] * 4, [1, 2, 3, 7]], [[0] * 4, [0] * 4]]),
+        "truth": np.array([1, 2, 3, 4]),
+    }
+    return Answers(**{**base, **changes})
+
+
+PAIR = Times(look_s=(1.0, 4.0), switch_s=0.5, entropy_s=0.1)
+
+
+def test_fixed_takes_its_own_time_and_no_entropy():
+    found = replay(PolicySpec("fixed", (16,)), small(), PAIR)
+    assert (found.score, found.time_s) == (75.0, 1.0)
+
+
+def test_entropy_takes_the_size_of_its_band_and_pays_for_changes():
+    found = replay(PolicySpec("entropy", (16, 32), (6.0,)), small(), PAIR)
+    # 16, 16, 32, 32: one change of size; at a threshold the larger size.
+    assert found.looks.tolist() == [0.5, 0.5]
+    assert found.time_s == pytest.approx((1 + 1 + 4 + 4 + 0.5) / 4 + 0.1)
+    assert found.score == 100.0
+
+
+def test_two_look_looks_again_above_its_bound_and_pays_both_ways():
+    spec = PolicySpec("two-look", (16, 32), (9.0,), second_look_bits=1.5)
+    found = replay(spec, small(), PAIR)
+    # 16 | 16 | 16 -> 32 | (back to) 16 -> 32: two changes up, one back; no entropy is needed.
+    assert found.times_s.tolist() == [1.0, 1.0, 5.5, 6.0]
+    assert found.score == 100.0
+
+
+def test_averaging_takes_the_recorded_mean():
+    spec = PolicySpec("two-look", (16, 32), (9.0,), second_look_bits=2.5, average=True)
+    assert replay(spec, small(), PAIR).hits.tolist() == [True, True, True, False]
+
+
+def test_without_labels_the_largest_size_is_right():
+    found = replay(PolicySpec("fixed", (16,)), small(truth=None), PAIR)
+    assert found.hits.tolist() == [True, True, True, False]
+
+
+def test_a_confident_net_gets_two_looks():
+    chosen = choose(evidence(), TIMES, max_drop=1.0, max_time=None)
+    assert chosen.kind == "two-look"
+    base = replay(PolicySpec("fixed", (32,)), evidence(seed=1), TIMES)
+    found = replay(chosen, evidence(seed=1), TIMES)
+    assert found.time_s < 0.75 * base.time_s
+    assert found.score > base.score - 2.0
+
+
+def test_where_no_signal_knows_anything_one_fixed_size_is_written():
+    chosen = choose(evidence(confidence_knows=False), TIMES, max_drop=0.5, max_time=None)
+    assert (chosen.kind, chosen.sizes) == ("fixed", (32,))
+
+
+def test_a_time_is_kept_and_an_impossible_one_is_refused():
+    chosen = choose(evidence(), TIMES, max_drop=None, max_time=0.6)
+    assert replay(chosen, evidence(seed=1), TIMES).time_s <= 0.65
+    with pytest.raises(RecipeError, match=r"the fastest takes 0\.25"):
+        choose(evidence(), TIMES, max_drop=None, max_time=0.1)
+
+
+def test_the_times_decide():
+    flat = Times(look_s=(0.9, 0.95, 1.0), switch_s=0.2)
+    chosen = choose(evidence(), flat, max_drop=0.5, max_time=None)
+    assert (chosen.kind, chosen.sizes) == ("fixed", (32,))
+
+
+def test_every_candidate_is_a_policy_over_the_sizes():
+    found = list(candidates(evidence(100)))
+    assert {spec.kind for spec in found} == {"fixed", "entropy", "two-look"}
+    assert all(set(spec.sizes) <= set(SIZES) for spec in found)
+    assert len(set(found)) == len(found)
+
+
+def test_the_best_mix_lies_on_the_line_between_two_sizes():
+    fixed = [replay(PolicySpec("fixed", (size,)), small(), PAIR) for size in (16, 32)]
+    score, expected = best_mix(fixed, 2.5)
+    assert score == pytest.approx(87.5)
+    assert expected.tolist() == [1.0, 1.0, 1.0, 0.5]
+    assert best_mix(fixed, 9.0)[0] == 100.0
+    assert best_mix(fixed, 0.5)[0] == 75.0
+
+
+def test_the_oracle_takes_the_smallest_right_size():
+    assert oracle(small(), PAIR) == (100.0, (1 + 1 + 1 + 4) / 4)
+
+
+def test_the_interval_holds_the_mean_and_narrows():
+    rng = np.random.default_rng(3)
+    wide, narrow = (interval(rng.normal(0.1, 1.0, count)) for count in (100, 10_000))
+    assert wide[0] < 10.0 < wide[1]
+    assert narrow[1] - narrow[0] < (wide[1] - wide[0]) / 5
+
+
+def test_the_halves_are_disjoint_and_whole():
+    first, second = split(evidence(101))
+    assert sorted([*first, *second]) == list(range(101))
+
+
+def test_a_fit_reports_what_the_choice_did_not_see():
+    found = fit(evidence(), TIMES, goal=Goal(max_drop=1.0), machine="a board")
+    assert found.policy.fit is not None
+    assert (found.policy.fit.images, found.policy.fit.labelled) == (300, True)
+    assert found.policy.fit.gain_low > 0.0
+    families = [line.family for line in found.table]
+    assert families.count("fixed") == 3
+    assert {"chosen", "mix", "random", "oracle"} <= set(families)
+    assert "oracle" in fit_table(found)
+
+
+def test_too_few_images_and_times_of_other_sizes_are_refused():
+    with pytest.raises(InputError, match="40 images are too few"):
+        fit(evidence(40), TIMES, goal=Goal(), machine="x")
+    with pytest.raises(RecipeError, match="times for 2 sizes"):
+        fit(evidence(), PAIR, goal=Goal(), machine="x")
+
+
+@pytest.mark.parametrize(("drop", "time"), [(1.0, 0.5), (-1.0, None), (None, 0.0), (None, 1.5)])
+def test_a_goal_that_makes_no_sense_is_refused(drop, time):
+    with pytest.raises(RecipeError):
+        goal_of(drop, time)
+
+
+def test_times_that_make_no_sense_are_refused():
+    with pytest.raises(RecipeError, match="make no sense"):
+        Times(look_s=(0.0, 1.0))
+
+
+def test_where_no_choice_holds_under_cross_validation_the_largest_size_is_kept():
+    # Sixty images, two of which the small size gets wrong: every fold but theirs would take it.
+    count = 60
+    truth = np.arange(count) % 5
+    top1 = np.stack([truth, truth])
+    top1[0, :2] += 1
+    answers = Answers(
+        sizes=(16, 32),
+        bits=np.linspace(3, 7, count),
+        top1=top1,
+        certainty_bits=np.zeros((2, count)),
+        averaged=np.stack([np.stack([truth, truth])] * 2),
+        truth=truth,
+    )
+    chosen = choose(answers, PAIR, max_drop=0.0, max_time=None)
+    assert (chosen.kind, chosen.sizes) == ("fixed", (32,))
