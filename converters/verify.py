@@ -31,7 +31,7 @@ class Parity:
         max_abs: Largest absolute difference of any output value.
         mean_abs: Mean absolute difference.
         cosine: Mean over images of the cosine between the two answers.
-        flips: Images whose top-1 answer differs.
+        flips: Images whose top-1 answer differs; of a net with one output, whose yes or no does.
         wide_flips: Those among them whose margin in the source exceeds four times the difference
             that fp32 is allowed.
         output_range: Largest minus smallest value of the source's output.
@@ -170,8 +170,9 @@ def compare(
     ranges = [float(np.ptp(array)) for array in expected]
     relative = [float(d.max()) / max(r, 1e-12) for d, r in zip(differences, ranges, strict=True)]
     worst = int(np.argmax(relative))
-    flipped = _top1(actual[0]) != _top1(expected[0])
-    wide = flipped & (_margin(expected[0]) > 4.0 * gate.fp32_max_abs * ranges[0])
+    activation = artifact.outputs[0].activation
+    flipped = _answers(actual[0], activation) != _answers(expected[0], activation)
+    wide = flipped & (_margins(expected[0], activation) > 4.0 * gate.fp32_max_abs * ranges[0])
     parity = Parity(
         artifact=artifact.name,
         size=size,
@@ -230,17 +231,24 @@ def _rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(len(array), -1)
 
 
-def _top1(array: np.ndarray) -> np.ndarray:
-    return np.asarray(_rows(array).argmax(axis=1))
+def _answers(array: np.ndarray, activation: str) -> np.ndarray:
+    """Return each row's best column; of a single column, on which side of its boundary it lies."""
+    rows = _rows(array)
+    return np.asarray(rows.argmax(axis=1) if rows.shape[1] > 1 else rows[:, 0] > _boundary(activation))
 
 
-def _margin(array: np.ndarray) -> np.ndarray:
-    """Return by how much each row's best value leads its second best; infinite with one value."""
+def _margins(array: np.ndarray, activation: str) -> np.ndarray:
+    """Return by how much each row's best value leads its second best, or a single one its boundary."""
     rows = _rows(array)
     if rows.shape[1] < 2:
-        return np.full(len(rows), np.inf)
+        return np.abs(rows[:, 0] - _boundary(activation))
     best = np.partition(rows, -2, axis=1)
     return np.asarray(best[:, -1] - best[:, -2])
+
+
+def _boundary(activation: str) -> float:
+    """Return where the answer of a net with one output turns from no to yes."""
+    return 0.5 if activation == "sigmoid" else 0.0
 
 
 def _cosine(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -2,8 +2,8 @@
 
     python benchmarks/evidence/signals.py lite0.boardfit
 
-For "the small size answers unlike the largest": image entropy, the answer's entropy after the small look, and features
-of the photograph at 224 pixels. 0.5 knows nothing, 1.0 everything.
+For "the small size answers unlike the largest": image entropy, the answer's entropy after the small look,
+and features of the photograph at 224 pixels. 0.5 knows nothing, 1.0 everything.
 """
 
 from __future__ import annotations

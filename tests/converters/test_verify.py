@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,11 +21,11 @@ def artifact(precision: str) -> Artifact:
     )
 
 
-def judged(actual, expected, precision="fp32"):
+def judged(actual, expected, precision="fp32", **changes):
     return compare(
         [np.asarray(actual, np.float32)],
         [np.asarray(expected, np.float32)],
-        artifact=artifact(precision),
+        artifact=replace(artifact(precision), **changes),
         size=8,
         synthetic=0,
         gate=ParitySection(),
@@ -66,6 +68,16 @@ def test_fp16_allows_one_flip_or_half_a_percent():
 
 def test_fp16_with_a_low_cosine_fails():
     assert "cosine" in judged(CLEAR + 3.0, CLEAR, "fp16").fault
+
+
+@pytest.mark.parametrize(("activation", "boundary"), [("sigmoid", 0.5), ("logits", 0.0)])
+def test_of_one_output_yes_and_no_are_the_answers(activation, boundary):
+    single = TensorSpec(name="score", shape=(None, 1), activation=activation)
+    source = boundary + np.array([[0.3], [0.2], [0.00001], [-0.3]])
+    actual = boundary + np.array([[-0.3], [-0.2], [-0.00001], [-0.3]])
+    row = judged(actual, source, "fp16", outputs=(single,))
+    assert (row.flips, row.wide_flips) == (3, 2)
+    assert "3 answers changed: at most 1 may" in row.fault
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
