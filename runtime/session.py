@@ -153,6 +153,7 @@ class Session:
         Raises:
             InputError: If a frame is anything else.
             EngineError: If the engine fails, or the session is closed.
+            BundleError: If the file of a size that is met for the first time is damaged.
         """
         with self._lock:
             if self._closed:
