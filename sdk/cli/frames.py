@@ -86,6 +86,8 @@ def video_frames(path: Path) -> Iterator[tuple[FrameRef, np.ndarray]]:
             yield FrameRef(path, index, shown=index % every == 0), frame
             index += 1
         if index == 0:
-            raise InputError(f"{path} has no frame that OpenCV can read: expected a whole video file. Copy it again")
+            raise InputError(
+                f"{path} has no frame that OpenCV can read: expected a whole video file. Copy it again"
+            )
     finally:
         capture.release()
