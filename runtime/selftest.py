@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FP32_TOLERANCE = 1e-3
 COSINE_FLOOR = 0.999
+HALF_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +100,16 @@ def _test(
             tensor, _ = preprocessor.fit(frame, size)
             outputs = running.run({artifact.inputs[0].name: tensor})
             error, cosine = _compare(outputs, bundle.golden_outputs(size))
-            passed = error <= FP32_TOLERANCE if artifact.precision == "fp32" else cosine >= COSINE_FLOOR
+            passed = error <= FP32_TOLERANCE if artifact.precision == "fp32" else _is_near(error, cosine)
             records.append(SelfTest(artifact.name, name, size, passed, error, cosine))
     finally:
         running.close()
     return records
+
+
+def _is_near(error: float, cosine: float) -> bool:
+    """Return whether halved weights explain the difference: one number alone has no angle, but an error."""
+    return cosine >= COSINE_FLOOR and error <= HALF_TOLERANCE
 
 
 def _compare(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> tuple[float, float]:

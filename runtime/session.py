@@ -107,7 +107,7 @@ class Session:
         owns_bundle: bool,
         max_resident_sizes: int | None = None,
     ) -> None:
-        """Load the artifact of the policy's largest size; other files are read when they are needed.
+        """Load the artifact of the policy's largest size; others are hashed, and loaded when needed.
 
         Args:
             bundle: Open bundle.
@@ -134,6 +134,8 @@ class Session:
         self._max_resident = max_resident_sizes
         self._engines: dict[tuple[str, int], tuple[Engine, Preprocessor]] = {}
         self._by_size = {size: choice.artifact_for(size) for size in policy.sizes}
+        for artifact in set(self._by_size.values()) - {self._by_size[policy.sizes[-1]]}:
+            bundle.artifact_files(artifact)  # hashed now, loaded when needed: damage shows here
         self._open(policy.sizes[-1])
 
     @overload

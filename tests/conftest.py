@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import runpy
 import shutil
@@ -43,10 +44,10 @@ def pytest_runtest_makereport(item, call):
 
 
 def commit() -> str:
-    """The commit of the checkout, with a mark where files differ from it."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=-changed"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """The commit of the checkout, with a fingerprint of what differs from it."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True).stdout
+    changes = subprocess.run(["git", "diff", "HEAD"], cwd=ROOT, capture_output=True).stdout
+    return hashlib.sha256(head + changes).hexdigest()
 
 
 @pytest.fixture(scope="session")

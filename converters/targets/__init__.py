@@ -33,11 +33,6 @@ class Exported:
         if set(self.files) != set(self.artifact.files):
             raise ExportError(f"{self.artifact.name}: files {sorted(self.files)} do not match the artifact's")
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all files together."""
-        return sum(len(data) for data in self.files.values())
-
 
 def find_target(format_name: str) -> ModuleType:
     """Return the module that exports a format.

@@ -81,6 +81,7 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
             size=args.size,
             stream=stream,
         )
+        _warm_up(session)
         sinks.describe(session)
         return session
 
@@ -96,6 +97,15 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
                     _answer(session, ref, lambda frame=frame: frame, sinks)  # type: ignore[misc]
             except InputError as error:
                 sinks.skip(str(path), error)
+
+
+def _warm_up(session: Session) -> None:
+    """Look once at each size, so that an engine's first run does not count among the frames."""
+    import numpy as np
+
+    grey = np.full((240, 320, 3), 127, np.uint8)
+    for size in session.sizes:
+        session.look(grey, size)
 
 
 def _answer(session: Session, ref: FrameRef, read: Callable[[], Any], sinks: Sinks) -> None:

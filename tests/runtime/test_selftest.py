@@ -6,7 +6,7 @@ import pytest
 from boardfit.bundle import write_bundle
 from boardfit.errors import BundleError, RecipeError
 from boardfit.runtime.engines.fake import fake_artifact, fake_files, write_fake_bundle
-from boardfit.runtime.selftest import _compare, self_test
+from boardfit.runtime.selftest import _compare, _is_near, self_test
 from boardfit.specs import ImageSpec, PolicySpec
 
 
@@ -65,3 +65,9 @@ def test_the_comparison_is_relative_to_the_range():
     assert error == pytest.approx(5e-4, rel=1e-3)
     assert cosine == pytest.approx(1.0, abs=1e-5)
     assert _compare([np.array([[np.nan, 1.0, 2.0]])], [expected]) == (float("inf"), -1.0)
+
+
+def test_one_number_with_halved_weights_is_judged_by_its_error():
+    assert _is_near(0.003, 0.99999)
+    assert not _is_near(0.5, 1.0)
+    assert not _is_near(0.003, 0.9)

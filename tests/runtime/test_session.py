@@ -2,20 +2,21 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import boardfit
-from boardfit.bundle import open_bundle
+from boardfit.bundle import open_bundle, write_bundle
 from boardfit.errors import BundleError, EngineError, EngineMissing, InputError, RecipeError
 from boardfit.runtime import session as module
 from boardfit.runtime.decode.classify import softmax
-from boardfit.runtime.engines.fake import write_fake_bundle
+from boardfit.runtime.engines.fake import fake_artifact, fake_files, write_fake_bundle
 from boardfit.runtime.entropy import entropy_bits
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.runtime.session import Session, load
-from boardfit.specs import PolicySpec, classic_policy
+from boardfit.specs import ImageSpec, PolicySpec, classic_policy
 
 SIZES = (32, 48, 64)
 
@@ -340,3 +341,23 @@ def test_resident_sizes_each_have_an_engine_and_the_oldest_goes(path):
         assert calls == {32: 2, 48: 1}
     with pytest.raises(RecipeError, match="max_resident_sizes is 0"):
         load(path, max_resident_sizes=0)
+
+
+def test_damage_in_any_file_that_may_be_used_is_refused_by_load(tmp_path):
+    parts = {size: (fake_artifact((size,)), fake_files()) for size in (32, 64)}
+    artifacts = [replace(artifact, files=(f"models/{size}.json",)) for size, (artifact, _) in parts.items()]
+    write_bundle(
+        tmp_path / "tree",
+        name="parts",
+        labels=(),
+        image=ImageSpec(),
+        policy=PolicySpec("entropy", (32, 64), (5.0,)),
+        artifacts=artifacts,
+        files={f"models/{size}.json": next(iter(files.values())) for size, (_, files) in parts.items()},
+    )
+    with load(tmp_path / "tree") as session:
+        assert session.look(LOW, 32).size == 32
+    small = tmp_path / "tree" / "models" / "32.json"
+    small.write_bytes(small.read_bytes()[:-1] + b" ")
+    with pytest.raises(BundleError, match=r"32\.json"):
+        load(tmp_path / "tree")
