@@ -134,12 +134,40 @@ def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | N
     finally:
         for session in sessions.values():
             session.close()
-    steady = {size: timed[str(size)].p50_s for size in sizes}
+    switch_s = 0.0
+    if len(sizes) > 1:
+        with load(bundle, engine=engine, threads=threads, policy="entropy") as session:
+            switch_s = size_change_s(session, frame, (sizes[0], sizes[-1]))
     return Times(
-        look_s=tuple(steady[size] for size in sizes),
-        switch_s=_switch_s(bundle, frame, engine=engine, threads=threads),
+        look_s=tuple(timed[str(size)].p50_s for size in sizes),
+        switch_s=switch_s,
         entropy_s=timed["entropy"].p50_s,
     )
+
+
+def size_change_s(
+    session: Session, frame: np.ndarray, sizes: tuple[int, int], *, rounds: int = 2 * TIME_ROUNDS
+) -> float:
+    """Return what a look costs more, in seconds, when the look before had another size.
+
+    The median over pairs of looks at one size, the first of which follows a look at the other.
+
+    Args:
+        session: Over both sizes.
+        frame: HxWx3 uint8 BGR.
+        sizes: Two input sides in pixels.
+        rounds: Pairs, half of them at each size.
+    """
+    extra = []
+    for number in range(rounds):
+        size, other = sizes if number % 2 else sizes[::-1]
+        session.look(frame, other)
+        begin = time.perf_counter()
+        session.look(frame, size)
+        changed = time.perf_counter()
+        session.look(frame, size)
+        extra.append((changed - begin) - (time.perf_counter() - changed))
+    return max(0.0, median(extra))
 
 
 def answers_to_dict(answers: Answers) -> dict[str, Any]:
@@ -245,24 +273,3 @@ def _check(answers: Answers, output: TensorSpec) -> None:
             "all images are of one class: whatever the policy does would be right; give images of several "
             "classes, or --no-fit"
         )
-
-
-def _switch_s(bundle: Bundle, frame: np.ndarray, *, engine: str | None, threads: int | None) -> float:
-    """Return what a look costs more when the look before had another size.
-
-    The median over pairs of looks at one size, the first of which follows a look at another.
-    """
-    sizes = bundle.manifest.sizes
-    if len(sizes) < 2:
-        return 0.0
-    extra = []
-    with load(bundle, engine=engine, threads=threads, policy="entropy") as session:
-        for number in range(2 * TIME_ROUNDS):
-            size, other = (sizes[0], sizes[-1]) if number % 2 else (sizes[-1], sizes[0])
-            session.look(frame, other)
-            begin = time.perf_counter()
-            session.look(frame, size)
-            changed = time.perf_counter()
-            session.look(frame, size)
-            extra.append((changed - begin) - (time.perf_counter() - changed))
-    return max(0.0, median(extra))

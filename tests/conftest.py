@@ -84,6 +84,14 @@ def lite0_bundle(demo_folder) -> Path:
     return out
 
 
+def synthetic_png(seed: int) -> bytes:
+    import cv2
+
+    from boardfit.converters.samples import synthetic_frame
+
+    return cv2.imencode(".png", synthetic_frame(seed, height=200, width=240))[1].tobytes()
+
+
 @pytest.fixture
 def workplace(tmp_path, demo_folder, lite0_bundle, monkeypatch) -> Path:
     """A folder as the README's reader has it: a model, photographs, labels, a bundle."""
@@ -91,6 +99,10 @@ def workplace(tmp_path, demo_folder, lite0_bundle, monkeypatch) -> Path:
     shutil.copyfile(demo_folder / "labels.txt", tmp_path / "labels.txt")
     shutil.copytree(demo_folder / "photos", tmp_path / "photos")
     shutil.copyfile(next((tmp_path / "photos").iterdir()), tmp_path / "photo.jpg")
+    many = tmp_path / "many-photos"
+    many.mkdir()
+    for number in range(60):
+        (many / f"{number:02d}.png").write_bytes(synthetic_png(number))
     shutil.copyfile(lite0_bundle, tmp_path / "model.boardfit")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 import gc
-import time
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 from boardfit.bundle import open_bundle
+from boardfit.converters.policy_evidence import size_change_s
 from boardfit.converters.samples import synthetic_frame
 from boardfit.runtime.engines import available_engines
 from boardfit.runtime.entropy import entropy_bits
-from boardfit.runtime.session import Session, load
+from boardfit.runtime.session import load
 from boardfit.timing import machine_name, time_paired
 
 
@@ -27,20 +26,6 @@ def resident_mib() -> float:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
-
-
-def switch_ms(session: Session, frame: object, sizes: tuple[int, int], rounds: int) -> float:
-    """Median extra of a look whose size differs from the one before; each pair in one round."""
-    extra = []
-    for number in range(rounds):
-        size, other = sizes if number % 2 else sizes[::-1]
-        session.look(frame, other)
-        begin = time.perf_counter()
-        session.look(frame, size)
-        changed = time.perf_counter()
-        session.look(frame, size)
-        extra.append((changed - begin) - (time.perf_counter() - changed))
-    return 1e3 * median(extra)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,14 +54,14 @@ def main(argv: list[str] | None = None) -> int:
                 },
                 rounds=args.rounds,
             )
-            shared = switch_ms(session, frame, (small, large), args.rounds)
+            shared = 1e3 * size_change_s(session, frame, (small, large), rounds=args.rounds)
         before = resident_mib()
         with load(args.bundle, engine=engine, policy="entropy", threads=1, max_resident_sizes=2) as session:
             session.look(frame, large)
             one = resident_mib()
             session.look(frame, small)
             second = resident_mib() - one
-            private = switch_ms(session, frame, (small, large), args.rounds)
+            private = 1e3 * size_change_s(session, frame, (small, large), rounds=args.rounds)
         whole = 1e3 * timed["look"].p50_s
         shares = [1e3 * timed["entropy"].p50_s, 1e3 * timed["judge"].p50_s, shared, private]
         cells = " | ".join(f"{100 * value / whole:.1f}" for value in shares)
