@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     worst = 0
     with open_bundle(args.bundle) as bundle:
         preprocessor = Preprocessor(bundle.manifest.image, "NCHW")
-        for size in bundle.manifest.policy.sizes:
+        for size in bundle.manifest.sizes:
             tensors = np.concatenate([preprocessor.fit(read_image(p), size)[0].copy() for p, _ in photos])
             expected = torch_answers(torch_lite0(size), tensors)
             for artifact in bundle.manifest.artifacts:
