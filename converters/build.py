@@ -22,7 +22,7 @@ from boardfit.converters.policy_evidence import FEWEST_IMAGES, Photo, labelled_p
 from boardfit.converters.policy_fit import Fit, goal_of
 from boardfit.converters.recipe import Recipe, resolve_image_spec
 from boardfit.converters.refit import refit
-from boardfit.converters.samples import Samples, choose_images, load_samples, synthetic_frame
+from boardfit.converters.samples import ENOUGH_IMAGES, Samples, choose_images, load_samples, synthetic_frame
 from boardfit.converters.targets import Exported, export, find_target
 from boardfit.converters.verify import Parity, engine_name, run_reference, verify
 from boardfit.errors import ExportError, InputError, ParityError, RecipeError, UnsupportedModel
@@ -373,8 +373,8 @@ def _sample_notes(samples: Samples) -> tuple[str, ...]:
     notes = []
     if samples.synthetic:
         notes.append(
-            f"only {samples.photographs} photographs were given: {samples.synthetic} synthetic images "
-            "were added to the comparison"
+            f"fewer than {ENOUGH_IMAGES} photographs were given ({samples.photographs}): {samples.synthetic} "
+            "synthetic images were added to the comparison"
         )
     if samples.skipped:
         notes.append(f"{len(samples.skipped)} image files could not be read and were skipped")

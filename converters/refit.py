@@ -141,7 +141,7 @@ def refit(
             **recorded,
             "fit": {**result.to_dict(), "machine": board.machine, "answers": answers_to_dict(answers)},
         }
-    write_tree(out, manifest, contents, measurements)
+    write_tree(out, manifest, contents=contents, measurements=measurements)
     return result
 
 

@@ -94,7 +94,7 @@ def run_reference(reference: Reference, tensor: np.ndarray) -> list[np.ndarray]:
     return [np.concatenate(rows).astype(np.float32, copy=False) for rows in zip(*parts, strict=True)]
 
 
-def run_artifact(engine: Engine, artifact: Artifact, tensor: np.ndarray) -> list[np.ndarray]:
+def run_artifact(engine: Engine, artifact: Artifact, *, tensor: np.ndarray) -> list[np.ndarray]:
     """Run an artifact over (N, S, S, 3) float32 images one by one; outputs of N rows each."""
     spec = artifact.inputs[0]
     images = tensor.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else tensor
@@ -130,7 +130,7 @@ def verify(
         rows = []
         for size in artifact.sizes:
             try:
-                actual = run_artifact(engine, artifact, samples.tensors[size])
+                actual = run_artifact(engine, artifact, tensor=samples.tensors[size])
             except EngineError as error:
                 rows.append(_refused(artifact, size, samples, error))
                 continue

@@ -134,7 +134,7 @@ class Preprocessor:
         bgr = as_bgr(frame)
         where = place(bgr.shape[0], bgr.shape[1], crop=self._image.crop, size=size)
         square = bgr[where.top : where.top + where.side, where.left : where.left + where.side]
-        pixels = resize_square(square, size, self._image.resize)
+        pixels = resize_square(square, size, resize=self._image.resize)
         return self._to_planes(pixels) if self._planar else self._to_pixels(pixels), where
 
     def _to_pixels(self, pixels: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 _PRODUCT_SIZE = 1 << 18
 
 
-def resize_square(square: np.ndarray, size: int, resize: str) -> np.ndarray:
+def resize_square(square: np.ndarray, size: int, *, resize: str) -> np.ndarray:
     """Resize a square image.
 
     Args:

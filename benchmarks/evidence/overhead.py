@@ -99,7 +99,7 @@ def hand_written(bundle: Bundle, artifact: Artifact, run: Callable, size: int) -
         if image.resize in FLAGS:
             pixels = cv2.resize(crop, (size, size), interpolation=FLAGS[image.resize])
         else:  # OpenCV has no such resize
-            pixels = resize_square(crop, size, image.resize)
+            pixels = resize_square(crop, size, resize=image.resize)
         if image.channels == "rgb":
             pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
         tensor = (pixels.astype(np.float32) - mean) / std

@@ -60,7 +60,7 @@ def export(model: TrainedModel, *, format_name: str, sizes: tuple[int, ...], pre
     return exported
 
 
-def file_stem(format_name: str, precision: str, sizes: tuple[int, ...]) -> str:
+def file_stem(format_name: str, *, precision: str, sizes: tuple[int, ...]) -> str:
     """Return the path inside the bundle, without a suffix, of an artifact's files."""
     stem = f"models/{format_name}-{precision}"
     return f"{stem}-{sizes[0]}" if len(sizes) == 1 else stem

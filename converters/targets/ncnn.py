@@ -33,7 +33,7 @@ def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Ex
     graph = onnx_graph(model, sizes[0] if len(sizes) == 1 else None)
     param, weights = _convert(graph.SerializeToString(deterministic=True), sizes, half=precision == "fp16")
     names = {"in0": "image", **{f"out{i}": spec.name for i, spec in enumerate(model.outputs)}}
-    stem = file_stem("ncnn", precision, sizes)
+    stem = file_stem("ncnn", precision=precision, sizes=sizes)
     side = sizes[0] if len(sizes) == 1 else None
     artifact = Artifact(
         format="ncnn",

@@ -33,7 +33,7 @@ def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Ex
     """Export to one .onnx file. ``fp16`` stores the weights in half; see ``targets.export``."""
     graph = onnx_graph(model, sizes[0] if len(sizes) == 1 else None)
     proto = half_weights(graph) if precision == "fp16" else graph
-    path = f"{file_stem('onnx', precision, sizes)}.onnx"
+    path = f"{file_stem('onnx', precision=precision, sizes=sizes)}.onnx"
     side = sizes[0] if len(sizes) == 1 else None
     artifact = Artifact(
         format="onnx",

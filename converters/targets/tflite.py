@@ -28,7 +28,7 @@ def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Ex
     """Export to one .tflite file. ``fp16`` stores the weights in half; see ``targets.export``."""
     data = _convert(model.net, size=sizes[-1], half_weights=precision == "fp16")
     side = sizes[0] if len(sizes) == 1 else None
-    path = f"{file_stem('tflite', precision, sizes)}.tflite"
+    path = f"{file_stem('tflite', precision=precision, sizes=sizes)}.tflite"
     input_name, output_names = _tensor_names(data)
     artifact = Artifact(
         format="tflite",

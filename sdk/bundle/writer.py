@@ -93,13 +93,14 @@ def write_bundle(
         recipe=dict(recipe or {}),
         tools=dict(tools or {}),
     )
-    write_tree(out, manifest, contents, measurements)
+    write_tree(out, manifest, contents=contents, measurements=measurements)
     return manifest
 
 
 def write_tree(
     out: str | os.PathLike[str],
     manifest: Manifest,
+    *,
     contents: Mapping[str, bytes],
     measurements: Mapping[str, Any] | None,
 ) -> None:

@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     with open_bundle(args.bundle) as bundle:
         manifest = restrict(bundle.manifest, wanted)
         contents = {entry.path: bundle.read(entry.path) for entry in manifest.files}
-        measurements = restrict_measurements(bundle.measurements, bundle.manifest, manifest)
-        write_tree(args.out, manifest, contents, measurements)
+        measurements = restrict_measurements(bundle.measurements, before=bundle.manifest, after=manifest)
+        write_tree(args.out, manifest, contents=contents, measurements=measurements)
     size_bytes = sum(entry.size_bytes for entry in manifest.files)
     print(f"wrote {args.out}: {', '.join(a.name for a in manifest.artifacts)}, {megabytes(size_bytes)}")
     print(f"policy {policy_text(manifest.policy)}")

@@ -76,7 +76,7 @@ def restrict_policy(policy: PolicySpec, sizes: tuple[int, ...]) -> PolicySpec:
 
 
 def restrict_measurements(
-    measurements: Mapping[str, Any] | None, before: Manifest, after: Manifest
+    measurements: Mapping[str, Any] | None, *, before: Manifest, after: Manifest
 ) -> dict[str, Any] | None:
     """Return the rows that speak of what remains, under the names that the artifacts have now."""
     if measurements is None:

@@ -22,7 +22,7 @@ def straightforward(frame: np.ndarray, spec: ImageSpec, size: int) -> np.ndarray
     height, width = frame.shape[:2]
     side = int(np.floor(spec.crop * min(height, width) + 0.5))
     top, left = (height - side) // 2, (width - side) // 2
-    pixels = resize_square(frame[top : top + side, left : left + side], size, spec.resize)
+    pixels = resize_square(frame[top : top + side, left : left + side], size, resize=spec.resize)
     ordered = pixels[..., ::-1] if spec.channels == "rgb" else pixels
     return (ordered.astype(np.float64) - spec.mean) / spec.std
 
