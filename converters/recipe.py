@@ -86,12 +86,12 @@ class ExportSection:
     Attributes:
         sizes: Input sides in pixels, ascending.
         formats: Among ``tflite``, ``onnx``, ``ncnn``.
-        precisions: Among ``fp32``, ``fp16``.
+        precisions: Among ``fp32``, ``fp16``, ``int8``, ``int16x8`` (tflite only) and ``dynamic``.
     """
 
     sizes: tuple[int, ...] = (112, 160, 224)
     formats: tuple[str, ...] = FORMATS
-    precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[str, ...] = ("fp32", "fp16")
 
     def __post_init__(self) -> None:
         _check_types(self, "export")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from boardfit.errors import EngineMissing, RecipeError
 from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_installed
 from boardfit.runtime.policy.two_look import NO_CERTAINTY
-from boardfit.specs import POLICY_KINDS, Artifact, PolicySpec, classic_policy
+from boardfit.specs import MIXED, POLICY_KINDS, PRECISIONS, Artifact, PolicySpec, classic_policy
 
 # By the time that one frame takes with a few threads; other engines follow by name, fakes never lead.
 _PREFERRED = ("litert", "onnxruntime", "ncnn")
@@ -24,7 +24,7 @@ class Choice:
         name: Of the engine.
         engine: Its class.
         precision: Of the artifacts.
-        artifacts: All of one format and precision.
+        artifacts: All of one format and precision, but for int8's stand-ins.
     """
 
     name: str
@@ -57,14 +57,16 @@ def choose_engine(
     Args:
         artifacts: All that the bundle has.
         engine: A name, or None for the first that serves.
-        precision: ``fp32`` or ``fp16``, or None for fp32 where there is one.
+        precision: ``fp32``, ``fp16``, ``int8`` and so on, or None for fp32 where there is one. Where a
+            size did not survive int8, its ``mixed`` or ``fp16`` file stands in, which is logged.
 
     Raises:
         EngineMissing: If the named engine, or every possible one, is not installed.
         RecipeError: If the bundle has no artifact of the engine's formats, or of the precision.
     """
     if engine is None:
-        precise = tuple(artifact for artifact in artifacts if artifact.precision == precision)
+        formats = {artifact.format for artifact in artifacts if artifact.precision == precision}
+        precise = tuple(artifact for artifact in artifacts if artifact.format in formats)
         return _first_installed(precise or artifacts, precision)
     found = find_engine(engine)
     mine = _artifacts_for(found, artifacts)
@@ -154,7 +156,7 @@ def _artifacts_for(engine: type[Engine], artifacts: Sequence[Artifact]) -> tuple
 
 
 def _choice(name: str, engine: type[Engine], mine: tuple[Artifact, ...], precision: str | None) -> Choice:
-    have = sorted({artifact.precision for artifact in mine}, reverse=True)  # fp32 before fp16
+    have = sorted({artifact.precision for artifact in mine}, key=_precision_rank)
     wanted = precision or have[0]
     if wanted not in have:
         raise RecipeError(
@@ -163,7 +165,32 @@ def _choice(name: str, engine: type[Engine], mine: tuple[Artifact, ...], precisi
         )
     same = [artifact for artifact in mine if artifact.precision == wanted]
     # An engine may run several formats: one of them is enough, the one that comes first.
-    return Choice(name, engine, wanted, tuple(a for a in same if a.format == same[0].format))
+    same = [artifact for artifact in same if artifact.format == same[0].format]
+    if wanted == "int8":
+        same += _stand_ins(same, [artifact for artifact in mine if artifact.format == same[0].format])
+    return Choice(name, engine, wanted, tuple(same))
+
+
+def _stand_ins(chosen: Sequence[Artifact], mine: Sequence[Artifact]) -> list[Artifact]:
+    """Return what serves the sizes at which the build could not keep int8, and say so."""
+    served = {size for artifact in chosen for size in artifact.sizes}
+    found = []
+    for precision in (MIXED, "fp16"):
+        for artifact in mine:
+            fresh = set(artifact.sizes) - served
+            if artifact.precision == precision and fresh:
+                found.append(artifact)
+                served |= fresh
+                logging.getLogger("boardfit").warning(
+                    "there is no int8 file for %s pixels: %s stands in",
+                    ", ".join(map(str, sorted(fresh))),
+                    artifact.name,
+                )
+    return found
+
+
+def _precision_rank(precision: str) -> tuple[int, str]:
+    return (PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS), precision)
 
 
 def _formats(artifacts: Sequence[Artifact]) -> str:

@@ -53,7 +53,7 @@ def load(
         engine: ``litert``, ``onnxruntime``, ``ncnn`` or another registered one. By default the first of
             these whose format is in the bundle and whose library is installed; every one that is passed
             over for want of its library is named in a warning of the logger ``boardfit``.
-        precision: ``fp32`` or ``fp16``; by default fp32 where the bundle has it.
+        precision: ``fp32``, ``fp16``, ``int8`` and so on; by default fp32 where the bundle has it.
         threads: Of the engine; by default the usable cores, at most 4.
         policy: ``fixed``, ``entropy``, ``two-look``, or a PolicySpec; by default the bundle's own.
         size: The one input side in pixels to use, which means the policy ``fixed``.

@@ -17,7 +17,10 @@ ACTIVATIONS = ("logits", "softmax", "sigmoid", "none")
 FORMATS = ("tflite", "onnx", "ncnn")
 LAYOUTS = ("NHWC", "NCHW", "")
 POLICY_KINDS = ("fixed", "entropy", "two-look")
-PRECISIONS = ("fp32", "fp16")
+QUANTIZED = ("int8", "int16x8", "dynamic")
+PRECISIONS = ("fp32", "fp16", *QUANTIZED)
+MIXED = "mixed"
+"""Asked for as int8, but too much of it stayed in float to be called so."""
 RESIZES = ("area", "linear", "cubic", "pil-bicubic")
 TASKS = ("classify",)
 
@@ -117,7 +120,10 @@ class Artifact:
 
     Attributes:
         format: ``tflite``, ``onnx`` or ``ncnn``.
-        precision: ``fp32`` or ``fp16`` (weights stored in half; arithmetic is the engine's).
+        precision: ``fp32``; ``fp16`` (weights stored in half; arithmetic is the engine's); ``int8`` (weights
+            and activations; at least 90 % of the multiplications, and at most 0.35 of the fp32 file);
+            ``int16x8`` (weights of 8, activations of 16 bits); ``dynamic`` (weights of 8 bits, activations
+            rounded while it runs); ``mixed`` (int8 in part). Inputs and outputs are float32 in all.
         sizes: Input sides in pixels, ascending, that this artifact serves.
         files: Paths inside the bundle, in the order in which the engine wants them.
         inputs: Specs of the inputs; the first one is the image.

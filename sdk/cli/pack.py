@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "-o", "--out", metavar="OUT", required=True, help="OUT.boardfit (one file) or a folder"
     )
     parser.add_argument("--format", nargs="+", metavar="F", default=[], help="tflite, onnx, ncnn")
-    parser.add_argument("--precision", nargs="+", metavar="P", default=[], help="fp32, fp16")
+    parser.add_argument("--precision", nargs="+", metavar="P", default=[], help="fp32, fp16, int8, ...")
     parser.add_argument("--size", nargs="+", metavar="S", type=int, default=[], help="input sides in pixels")
     parser.set_defaults(run=run)
 

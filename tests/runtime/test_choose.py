@@ -113,3 +113,45 @@ def test_a_precision_that_one_format_has_leads_to_its_engine(installed):
     assert choose_engine(bundle, precision="fp16").name == "ncnn"
     with pytest.raises(RecipeError, match="tflite files are fp32, not int8"):
         choose_engine(bundle, precision="int8")
+
+
+INT8 = [artifact("onnx", "int8", (size,)) for size in (112, 224)]
+RESCUED = [artifact("onnx", "mixed", (160,)), artifact("onnx", "fp16")]
+
+
+def test_int8_is_never_the_default(installed):
+    installed("onnxruntime")
+    assert choose_engine([*INT8, *RESCUED, artifact("onnx")]).precision == "fp32"
+    assert choose_engine([*INT8, *RESCUED]).precision == "fp16"
+    assert choose_engine([*INT8, RESCUED[0]]).precision == "int8"
+
+
+def test_one_int8_file_per_size_serves_all_sizes(installed):
+    installed("onnxruntime")
+    three = [artifact("onnx", "int8", (size,)) for size in SIZES]
+    choice = choose_engine([artifact("onnx"), *three], precision="int8")
+    assert choice.sizes == SIZES
+    assert [choice.artifact_for(size) for size in SIZES] == three
+
+
+def test_what_did_not_survive_int8_has_a_stand_in_that_is_named(installed, caplog):
+    installed("onnxruntime")
+    with caplog.at_level(logging.WARNING, "boardfit"):
+        choice = choose_engine([artifact("onnx"), *INT8, *RESCUED], precision="int8")
+    assert choice.sizes == SIZES
+    assert choice.artifact_for(160).precision == "mixed"
+    assert {a.precision for a in choice.artifacts} == {"int8", "mixed"}
+    assert "no int8 file for 160 pixels: onnx-mixed-160 stands in" in caplog.text
+
+
+def test_fp16_stands_in_last(installed, caplog):
+    installed("onnxruntime")
+    choice = choose_engine([artifact("onnx"), *INT8, artifact("onnx", "fp16")], precision="int8")
+    assert choice.artifact_for(160).precision == "fp16"
+    assert choice.artifact_for(112).precision == "int8"
+
+
+def test_without_any_int8_file_none_stands_in(installed):
+    installed("onnxruntime")
+    with pytest.raises(RecipeError, match="files are fp16 and mixed, not int8"):
+        choose_engine(RESCUED, precision="int8")
