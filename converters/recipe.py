@@ -11,10 +11,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from boardfit.converters.calibrate import ESTIMATORS
 from boardfit.errors import BundleError, RecipeError
 from boardfit.specs import FORMATS, POLICY_KINDS, PRECISIONS, ImageSpec, check_sizes
 
 SCHEMA = 1
+
+FEWEST_TO_CALIBRATE = 20
+FEWEST_TO_VALIDATE = 10
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)
 _IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -164,6 +168,42 @@ class ParitySection:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantizeSection:
+    """How int8 is calibrated, and what its gate allows. Labels are those of ``fit.val``.
+
+    Attributes:
+        calibration: Folder of photographs to calibrate on; empty takes a part of ``images.folder``.
+        calibration_images: At most so many of them.
+        validation_images: At most so many others, on which the gate judges.
+        estimators: How ranges are read from what calibration saw; the best by output error is taken.
+        max_drop: Points of top-1 that may be lost against the source, where labels are known.
+        max_flips: Answers in per cent that may differ from fp32 at the largest size, where none are;
+            smaller sizes are allowed 1.6 times as many.
+        rescue: Whether an artifact outside the gate is rescued before it is given up.
+    """
+
+    calibration: str = ""
+    calibration_images: int = 256
+    validation_images: int = 512
+    estimators: tuple[str, ...] = ESTIMATORS
+    max_drop: float = 1.0
+    max_flips: float = 5.0
+    rescue: bool = True
+
+    def __post_init__(self) -> None:
+        _check_types(self, "quantize")
+        _check_choices(self.estimators, ESTIMATORS, "quantize.estimators")
+        if self.calibration_images < FEWEST_TO_CALIBRATE or self.validation_images < FEWEST_TO_VALIDATE:
+            raise RecipeError(
+                f"quantize.calibration_images is {self.calibration_images} and validation_images "
+                f"{self.validation_images}: expected at least {FEWEST_TO_CALIBRATE} and {FEWEST_TO_VALIDATE}"
+            )
+        for name in ("max_drop", "max_flips"):
+            if not 0.0 <= getattr(self, name) <= 100.0:
+                raise RecipeError(f"quantize.{name} is {getattr(self, name):g}: expected 0 to 100")
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All sections of one build."""
 
@@ -173,6 +213,7 @@ class Recipe:
     policy: PolicySection = field(default_factory=PolicySection)
     fit: FitSection = field(default_factory=FitSection)
     parity: ParitySection = field(default_factory=ParitySection)
+    quantize: QuantizeSection = field(default_factory=QuantizeSection)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as TOML values, sections as tables."""
@@ -201,6 +242,7 @@ _SECTIONS: Mapping[str, type] = {
     "policy": PolicySection,
     "fit": FitSection,
     "parity": ParitySection,
+    "quantize": QuantizeSection,
 }
 
 

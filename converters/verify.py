@@ -171,7 +171,7 @@ def compare(
     relative = [float(d.max()) / max(r, 1e-12) for d, r in zip(differences, ranges, strict=True)]
     worst = int(np.argmax(relative))
     activation = artifact.outputs[0].activation
-    flipped = _answers(actual[0], activation) != _answers(expected[0], activation)
+    flipped = top1(actual[0], activation) != top1(expected[0], activation)
     wide = flipped & (_margins(expected[0], activation) > 4.0 * gate.fp32_max_abs * ranges[0])
     parity = Parity(
         artifact=artifact.name,
@@ -188,8 +188,17 @@ def compare(
     return _judged(parity, artifact.precision, gate)
 
 
+def top1(array: np.ndarray, activation: str) -> np.ndarray:
+    """Return each of N rows' best column; of a single column, on which side of its boundary it lies."""
+    rows = _rows(array)
+    return np.asarray(rows.argmax(axis=1) if rows.shape[1] > 1 else rows[:, 0] > _boundary(activation))
+
+
 def _judged(parity: Parity, precision: str, gate: ParitySection) -> Parity:
-    """Return the record with the reason why it is outside the gate, if it is."""
+    """Return the record with the reason why it is outside the gate, if it is.
+
+    Quantized artifacts have a gate of their own, see ``boardfit.converters.quantize.gate``.
+    """
     faults = []
     if precision == "fp32":
         limit = gate.fp32_max_abs * parity.output_range
@@ -197,7 +206,7 @@ def _judged(parity: Parity, precision: str, gate: ParitySection) -> Parity:
             faults.append(f"differs by {parity.max_abs:.3g}: at most {limit:.3g} is allowed")
         if parity.wide_flips:
             faults.append(f"{parity.wide_flips} clear answers changed: none may")
-    else:
+    elif precision == "fp16":
         allowed = max(1, int(gate.fp16_max_flips * parity.images))
         if parity.cosine < gate.fp16_min_cosine:
             faults.append(f"cosine {parity.cosine:.5f}: at least {gate.fp16_min_cosine} is expected")
@@ -229,12 +238,6 @@ def _refused(artifact: Artifact, size: int, samples: Samples, error: EngineError
 
 def _rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(len(array), -1)
-
-
-def _answers(array: np.ndarray, activation: str) -> np.ndarray:
-    """Return each row's best column; of a single column, on which side of its boundary it lies."""
-    rows = _rows(array)
-    return np.asarray(rows.argmax(axis=1) if rows.shape[1] > 1 else rows[:, 0] > _boundary(activation))
 
 
 def _margins(array: np.ndarray, activation: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 The quantizer of a format is a module ``boardfit.converters.targets.<format>_int8`` with::
 
+    SCHEMES: tuple[str, ...]    # the precisions that it makes, among specs.QUANTIZED
     def layers(exported: Exported) -> tuple[Layer, ...]
     def open_probe(exported: Exported, *, threads: int = 1) -> Probe
     def quantize(exported: Exported, *, ranges: Mapping[str, Range],

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--policy", metavar="P", help="fixed, entropy or two-look (default: the bundle's)")
     parser.add_argument("--size", type=_positive, metavar="S", help="one input side for every frame")
     parser.add_argument("--engine", metavar="NAME", help="litert, onnxruntime or ncnn (default: the first)")
-    parser.add_argument("--precision", metavar="P", help="fp32, fp16, int8, ... (default: fp32 if there is one)")
+    parser.add_argument("--precision", metavar="P", help="fp32, fp16, int8, ... (default: the most exact)")
     parser.add_argument(
         "--threads", type=_positive, metavar="N", help="of the engine (default: cores, at most 4)"
     )

@@ -48,7 +48,7 @@ def test_a_source_given_as_a_flag_replaces_the_other_kind():
         ({**MINIMAL, "export": {"sizes": "112"}}, "expected a value like"),
         ({**MINIMAL, "export": {"formats": ["coreml"]}}, "tflite, onnx, ncnn"),
         ({**MINIMAL, "export": {"formats": ["onnx", "onnx"]}}, "distinct"),
-        ({**MINIMAL, "export": {"precisions": ["int8"]}}, "fp32, fp16"),
+        ({**MINIMAL, "export": {"precisions": ["int4"]}}, "fp32, fp16, int8"),
         ({**MINIMAL, "export": {"size": [112]}}, "no field 'size'"),
         ({**MINIMAL, "exports": {}}, "unknown section 'exports'"),
         ({**MINIMAL, "export": 3}, "expected a table"),
