@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +18,24 @@ from boardfit.converters.measure import Timed, time_artifacts
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.converters.policy_evidence import FEWEST_IMAGES, Photo, labelled_photos
 from boardfit.converters.policy_fit import Fit, goal_of
+from boardfit.converters.provenance import portable, quantized_precisions, tool_versions
+from boardfit.converters.quantize.outcome import Outcome, Shelf
+from boardfit.converters.quantize.photos import choose_pictures, labels_of
+from boardfit.converters.quantize.stage import Order, check_schemes, quantize_all, refused_table
+from boardfit.converters.quantize.stage import measurements as quantized_measurements
 from boardfit.converters.recipe import Recipe, resolve_image_spec
 from boardfit.converters.refit import refit
 from boardfit.converters.samples import ENOUGH_IMAGES, Samples, choose_images, load_samples, synthetic_frame
 from boardfit.converters.targets import Exported, export, find_target
-from boardfit.converters.verify import Parity, engine_name, run_reference, verify
+from boardfit.converters.verify import Parity, engine_name, require_inside, run_reference, verify
 from boardfit.errors import ExportError, InputError, ParityError, RecipeError, UnsupportedModel
 from boardfit.runtime.preprocess import Preprocessor
-from boardfit.specs import PolicySpec, classic_policy
+from boardfit.specs import QUANTIZED, PolicySpec, classic_policy
 from boardfit.timing import machine_name
 
 Progress = Callable[[str], None]
 
 GOLDEN_SEED = 2026
-TOOLS = ("boardfit", "keras", "tensorflow", "tf2onnx", "onnx", "onnxslim", "pnnx", "torch")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +49,7 @@ class Plan:
         paths: The image files that parity is measured on.
         photos: The images that the policy is fitted on; empty where it is not fitted.
         not_fitted: Why it is not; empty where it is.
+        order: What the int8 stage is asked for; None where nothing is quantized.
     """
 
     recipe: Recipe
@@ -55,11 +58,12 @@ class Plan:
     paths: tuple[Path, ...]
     photos: tuple[Photo, ...] = ()
     not_fitted: str = ""
+    order: Order | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build made and measured."""
+    """What a build made and measured; ``outcomes`` holds what was asked for in int8, refused or not."""
 
     out: Path
     manifest: Manifest
@@ -67,6 +71,7 @@ class BuildReport:
     times: tuple[Timed, ...]
     notes: tuple[str, ...]
     fit: Fit | None = None
+    outcomes: tuple[Outcome, ...] = ()
 
 
 def build(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None) -> BuildReport:
@@ -95,18 +100,35 @@ def build(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: Non
     progress(f"running the source on {samples.count} images")
     expected = {size: _expected(model, samples.tensors[size]) for size in sizes}
     exported, parity = _export_all(checked, samples, expected, progress)
-    _raise_outside_gate(parity)
+    require_inside(parity)
+    shelf = Shelf(checked.out.with_name(f"{checked.out.name}.partial"))
+    outcomes = quantize_all(checked.order, shelf, progress=progress) if checked.order else []
+    for item in [outcome.exported for outcome in outcomes if outcome.exported]:
+        exported.append(item)
+        parity.extend(verify(item, samples=samples, expected=expected, gate=recipe.parity))
+    require_inside(parity)
+    if not exported:
+        raise ParityError(f"nothing is inside the gate, nothing was written\n{refused_table(outcomes)}")
     progress("timing the artifacts")
     times = time_artifacts(exported, samples)
-    notes = (*model.notes, *_sample_notes(samples))
+    notes = (*model.notes, *_sample_notes(samples), *(checked.order.pictures.notes if checked.order else ()))
     measurements = _measurements(samples, parity, times, notes)
+    if checked.order:
+        measurements["quantized"] = quantized_measurements(checked.order, outcomes)
     fit, not_fitted = _write_fitted(checked, exported, measurements, progress)
+    shelf.clear()
     if not_fitted:
         notes = (*notes, f"the policy was not fitted: {not_fitted}")
     with open_bundle(checked.out) as bundle:
         manifest = bundle.manifest
     return BuildReport(
-        out=checked.out, manifest=manifest, parity=tuple(parity), times=tuple(times), notes=notes, fit=fit
+        out=checked.out,
+        manifest=manifest,
+        parity=tuple(parity),
+        times=tuple(times),
+        notes=notes,
+        fit=fit,
+        outcomes=tuple(outcomes),
     )
 
 
@@ -140,7 +162,13 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     model.require_sizes(recipe.export.sizes)
     photos, not_fitted = _photos_to_fit(recipe, model)
     return Plan(
-        recipe=recipe, out=target, model=model, paths=tuple(paths), photos=photos, not_fitted=not_fitted
+        recipe=recipe,
+        out=target,
+        model=model,
+        paths=tuple(paths),
+        photos=photos,
+        not_fitted=not_fitted,
+        order=_order(recipe, model, progress),
     )
 
 
@@ -165,19 +193,32 @@ def read_labels(path: str) -> tuple[str, ...]:
     return labels
 
 
-def parity_table(rows: Sequence[Parity]) -> str:
-    """Return the comparison as a table of plain text, faults last."""
-    lines = [
-        f"{'artifact':<14} {'size':>5} {'images':>6} {'max abs':>9} {'of range':>9} "
-        f"{'cosine':>8} {'flips':>5}  gate"
-    ]
-    for row in rows:
-        share = row.max_abs / row.output_range if row.output_range else 0.0
-        lines.append(
-            f"{row.artifact:<14} {row.size:>5} {row.images:>6} {row.max_abs:>9.2e} {share:>9.1e} "
-            f"{row.cosine:>8.5f} {row.flips:>5}  {row.fault or 'ok'}"
-        )
-    return "\n".join(lines)
+def _order(recipe: Recipe, model: TrainedModel, progress: Progress) -> Order | None:
+    """Return what the int8 stage is asked for, its images chosen and checked; None where nothing is."""
+    schemes, options = quantized_precisions(recipe), recipe.quantize
+    if not schemes:
+        return None
+    check_schemes(recipe.export.formats, schemes)
+    progress("choosing the images for int8")
+    pictures = choose_pictures(
+        recipe.images.folder,
+        val=recipe.fit.val,
+        calibration_folder=options.calibration,
+        calibration=options.calibration_images,
+        validation=options.validation_images,
+        progress=progress,
+    )
+    labels_of(pictures.validation, model.outputs[0].shape[-1])
+    return Order(
+        model=model,
+        formats=recipe.export.formats,
+        sizes=recipe.export.sizes,
+        schemes=schemes,
+        fp16_too="fp16" in recipe.export.precisions,
+        pictures=pictures,
+        options=options,
+        parity=recipe.parity,
+    )
 
 
 def _expected(model: TrainedModel, tensor: np.ndarray) -> list[np.ndarray]:
@@ -201,7 +242,7 @@ def _export_all(
     exported: list[Exported] = []
     parity: list[Parity] = []
     for format_name in wanted.formats:
-        for precision in wanted.precisions:
+        for precision in (each for each in wanted.precisions if each not in QUANTIZED):
             progress(f"exporting and comparing {format_name} {precision}")
             done, rows = _export_one(checked, format_name, precision, samples, expected)
             exported.extend(done)
@@ -244,15 +285,6 @@ def _attempt(
         done.append(item)
         rows.extend(verify(item, samples=samples, expected=expected, gate=gate))
     return done, rows
-
-
-def _raise_outside_gate(parity: Sequence[Parity]) -> None:
-    outside = list(dict.fromkeys(row.artifact for row in parity if row.fault))
-    if outside:
-        raise ParityError(
-            f"{', '.join(outside)} answer(s) unlike the source, nothing was written; "
-            f"leave the format out, or widen the recipe's [parity] knowingly\n{parity_table(parity)}"
-        )
 
 
 def _photos_to_fit(recipe: Recipe, model: TrainedModel) -> tuple[tuple[Photo, ...], str]:
@@ -314,8 +346,8 @@ def _write(
         files={path: data for item in exported for path, data in item.files.items()},
         golden_frame=frame,
         golden_outputs=golden,
-        recipe=_portable(recipe, model),
-        tools=_tool_versions(recipe),
+        recipe=portable(recipe, model),
+        tools=tool_versions(recipe),
         measurements=measurements,
     )
 
@@ -323,37 +355,6 @@ def _write(
 def _policy(recipe: Recipe) -> PolicySpec:
     sizes = recipe.export.sizes
     return classic_policy(recipe.policy.kind if len(sizes) > 1 else "fixed", sizes)
-
-
-def _portable(recipe: Recipe, model: TrainedModel) -> dict[str, Any]:
-    """Return the recipe without this machine's paths, with a fingerprint of the weights instead."""
-    tables = recipe.to_dict()
-    source = {
-        "model": Path(recipe.source.model).name,
-        "torch": recipe.source.torch.rpartition("/")[2],
-        "weights_sha256": _weights_sha256(model),
-        "assume_same_padding": recipe.source.assume_same_padding,
-    }
-    return {**{name: tables[name] for name in ("schema", "export", "policy", "parity")}, "source": source}
-
-
-def _weights_sha256(model: TrainedModel) -> str:
-    digest = hashlib.sha256()
-    for weight in model.net.get_weights():
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()
-
-
-def _tool_versions(recipe: Recipe) -> dict[str, str]:
-    names = [name for name in TOOLS if name != "torch" or recipe.source.torch]
-    return {name: found for name in names if (found := _version(name))}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _measurements(

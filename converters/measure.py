@@ -12,6 +12,7 @@ from boardfit.converters.samples import Samples
 from boardfit.converters.targets import Exported
 from boardfit.converters.verify import engine_name, open_engine
 from boardfit.runtime.engines import Engine
+from boardfit.specs import Artifact
 from boardfit.timing import time_paired
 
 ROUNDS = 15
@@ -27,6 +28,8 @@ class Timed:
         engine: The engine that ran it.
         threads: Threads of the engine.
         p50_s: Median of one inference in seconds, engine only.
+        speedup: How many times as fast as the fp32 artifact of the same format, round beside round; None
+            where there is none, and for fp32 itself.
     """
 
     artifact: str
@@ -34,6 +37,7 @@ class Timed:
     engine: str
     threads: int
     p50_s: float
+    speedup: float | None = None
 
 
 def time_artifacts(exported: Sequence[Exported], samples: Samples, *, threads: int = 1) -> list[Timed]:
@@ -54,20 +58,31 @@ def time_artifacts(exported: Sequence[Exported], samples: Samples, *, threads: i
                 if size in item.artifact.sizes
             }
             timed = time_paired({str(index): call for index, call in calls.items()}, rounds=ROUNDS)
-            rows.extend(
-                Timed(
-                    artifact=exported[index].artifact.name,
-                    size=size,
-                    engine=engine_name(exported[index].artifact.format),
-                    threads=threads,
-                    p50_s=timed[str(index)].p50_s,
+            for index in calls:
+                artifact = exported[index].artifact
+                twin = _twin(artifact, [(str(i), exported[i].artifact) for i in calls])
+                rows.append(
+                    Timed(
+                        artifact=artifact.name,
+                        size=size,
+                        engine=engine_name(artifact.format),
+                        threads=threads,
+                        p50_s=timed[str(index)].p50_s,
+                        speedup=timed[twin].ratio_to(timed[str(index)]) if twin else None,
+                    )
                 )
-                for index in calls
-            )
         return rows
     finally:
         for engine in engines:
             engine.close()
+
+
+def _twin(artifact: Artifact, others: Sequence[tuple[str, Artifact]]) -> str:
+    """Return the key of the fp32 artifact beside one of another precision; empty where there is none."""
+    if artifact.precision == "fp32":
+        return ""
+    same = (key for key, each in others if (each.format, each.precision) == (artifact.format, "fp32"))
+    return next(same, "")
 
 
 def _call(engine: Engine, item: Exported, tensor: np.ndarray) -> Callable[[], object]:

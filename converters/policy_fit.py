@@ -43,12 +43,12 @@ class Goal:
 
     def __post_init__(self) -> None:
         if (self.max_drop is None) == (self.max_time is None):
-            raise RecipeError("a fit needs one goal: --max-drop POINTS or --max-time FRACTION, not both")
+            raise RecipeError("a fit needs one goal, a drop in points or a share of the time, and not both")
         if self.max_drop is not None and not 0.0 <= self.max_drop <= 100.0:
-            raise RecipeError(f"--max-drop is {self.max_drop:g}: expected points from 0 to 100")
+            raise RecipeError(f"the policy may lose {self.max_drop:g} points: expected 0 to 100")
         if self.max_time is not None and not 0.0 < self.max_time <= 1.0:
             raise RecipeError(
-                f"--max-time is {self.max_time:g}: expected a fraction of the largest size's time, 0 to 1"
+                f"the policy may take {self.max_time:g} of the largest size's time: expected a share, 0 to 1"
             )
 
 

@@ -218,7 +218,7 @@ def choose(answers: Answers, times: Times, *, max_drop: float | None, max_time: 
         fastest = min(item.time_s for item in field.outcomes) / field.base.time_s
         raise RecipeError(
             f"no policy takes at most {max_time} of the largest size's time: the fastest takes "
-            f"{fastest:.2f}; raise --max-time, or build with smaller sizes"
+            f"{fastest:.2f}; allow more, or build with smaller sizes"
         )
     chosen = field.pick(best[1], np.arange(answers.count), best[2], max_time)
     assert chosen is not None

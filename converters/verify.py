@@ -12,7 +12,7 @@ from boardfit.converters.model import Reference
 from boardfit.converters.recipe import ParitySection
 from boardfit.converters.samples import Samples
 from boardfit.converters.targets import Exported
-from boardfit.errors import EngineError, EngineMissing
+from boardfit.errors import EngineError, EngineMissing, ParityError
 from boardfit.runtime.engines import Engine, available_engines, engine_classes, find_engine
 from boardfit.specs import Artifact
 
@@ -192,6 +192,31 @@ def top1(array: np.ndarray, activation: str) -> np.ndarray:
     """Return each of N rows' best column; of a single column, on which side of its boundary it lies."""
     rows = _rows(array)
     return np.asarray(rows.argmax(axis=1) if rows.shape[1] > 1 else rows[:, 0] > _boundary(activation))
+
+
+def require_inside(parity: Sequence[Parity]) -> None:
+    """Raise ParityError with the whole table if a row is outside the gate."""
+    outside = list(dict.fromkeys(row.artifact for row in parity if row.fault))
+    if outside:
+        raise ParityError(
+            f"{', '.join(outside)} answer(s) unlike the source, nothing was written; "
+            f"leave the format out, or widen the recipe's [parity] knowingly\n{parity_table(parity)}"
+        )
+
+
+def parity_table(rows: Sequence[Parity]) -> str:
+    """Return the comparison as a table of plain text, faults last."""
+    lines = [
+        f"{'artifact':<14} {'size':>5} {'images':>6} {'max abs':>9} {'of range':>9} "
+        f"{'cosine':>8} {'flips':>5}  gate"
+    ]
+    for row in rows:
+        share = row.max_abs / row.output_range if row.output_range else 0.0
+        lines.append(
+            f"{row.artifact:<14} {row.size:>5} {row.images:>6} {row.max_abs:>9.2e} {share:>9.1e} "
+            f"{row.cosine:>8.5f} {row.flips:>5}  {row.fault or 'ok'}"
+        )
+    return "\n".join(lines)
 
 
 def _judged(parity: Parity, precision: str, gate: ParitySection) -> Parity:

@@ -57,7 +57,8 @@ class Verdict:
         drop: Points of top-1 lost against the source; None without labels.
         drop_low: Lower end of its interval; None without labels.
         drop_high: Upper end.
-        divergence: Mean KL of the outputs from fp32's in nats, see ``quality.output_error``.
+        divergence: Mean KL of the outputs from fp32's in nats, see ``quality.output_error``; None where only
+            answers are known.
         limit: What ``drop``, or without labels ``flips``, may be.
         passed: Whether it is.
     """
@@ -69,7 +70,7 @@ class Verdict:
     drop: float | None
     drop_low: float | None
     drop_high: float | None
-    divergence: float
+    divergence: float | None
     limit: float
     passed: bool
 
@@ -89,14 +90,14 @@ class Verdict:
 
 
 def judge(
-    found: np.ndarray, answers: Answers, *, divergence: float, limits: Limits, largest: bool
+    found: np.ndarray, answers: Answers, *, divergence: float | None, limits: Limits, largest: bool
 ) -> Verdict:
     """Measure an artifact's answers and hold them against the limits.
 
     Args:
         found: (N,) its top-1 answers.
         answers: What they are compared with.
-        divergence: Of its outputs from fp32's.
+        divergence: Of its outputs from fp32's; None where only answers are known.
         limits: What is allowed.
         largest: Whether this is the bundle's largest size.
     """
@@ -122,5 +123,5 @@ def judge(
         drop_high=ends[1],
         divergence=divergence,
         limit=limit,
-        passed=bool(measure <= limit + 1e-9 and np.isfinite(divergence)),
+        passed=bool(measure <= limit + 1e-9 and (divergence is None or np.isfinite(divergence))),
     )

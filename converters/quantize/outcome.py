@@ -36,7 +36,8 @@ class Outcome:
         share: How much of the quantized artifact is in int8.
         steps: All that was tried.
         blame: The noise of each layer of the quantized artifact.
-        fp32: Its float twin's top-1 answers to the validation images.
+        source: The source's top-1 answers to the validation images.
+        fp32: The float twin's.
         found: The delivered artifact's.
     """
 
@@ -48,6 +49,7 @@ class Outcome:
     share: Share
     steps: tuple[Step, ...]
     blame: tuple[Blame, ...]
+    source: tuple[int, ...]
     fp32: tuple[int, ...]
     found: tuple[int, ...]
 
@@ -84,6 +86,7 @@ class Outcome:
             "share": asdict(self.share),
             "steps": [step.to_dict() for step in self.steps],
             "blame": [row.to_dict() for row in self.blame],
+            "source": numbers_text(self.source),
             "fp32": numbers_text(self.fp32),
             "found": numbers_text(self.found),
         }
@@ -157,6 +160,7 @@ def _read(record: Mapping[str, Any], place: Path) -> Outcome:
         share=Share(**record["share"]),
         steps=tuple(_step(step) for step in record["steps"]),
         blame=tuple(Blame(**row) for row in record["blame"]),
+        source=read_numbers(record["source"]),
         fp32=read_numbers(record["fp32"]),
         found=read_numbers(record["found"]),
     )

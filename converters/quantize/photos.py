@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from boardfit.converters.policy_evidence import labelled_photos
@@ -23,6 +22,8 @@ from boardfit.runtime.preprocess import Preprocessor
 from boardfit.specs import ImageSpec
 
 ENOUGH = 100
+ALIKE_GREYS = 2.0
+"""Images of which no 8 x 8 mosaic differs by more, of 255, are one picture."""
 Progress = Callable[[str], None]
 
 
@@ -201,9 +202,8 @@ def _check_counts(fit: Sequence[Picture], judge: Sequence[Picture]) -> None:
 
 def _check_unlike(fit: Sequence[Picture]) -> None:
     """Raise InputError if all images look the same: ranges taken from one picture hold for no other."""
-    small = [cv2.resize(read_image(p.path), (8, 8), interpolation=cv2.INTER_AREA) for p in fit]
-    first = small[0].astype(np.int64)
-    if max(int(np.abs(image - first).max()) for image in small) <= 2:
+    small = load_tensors(fit, image=ImageSpec(std=(1.0, 1.0, 1.0)), size=8)
+    if float(np.ptp(small, axis=0).max()) <= ALIKE_GREYS:
         raise InputError(
             f"all {len(fit)} images to calibrate on look alike ({fit[0].path} and the others): ranges need "
             "photographs as the camera will see them"

@@ -72,7 +72,7 @@ class Tools:
         model, format_name=format_name, sizes=(size,), precision=precision
     )
     run: Run = run_exported
-    surgeries: Surgeries = lambda model, tensors: {}
+    surgeries: Surgeries = lambda *_: {}
 
 
 def quantize_all(
@@ -209,8 +209,9 @@ def _one(room: _Room, format_name: str, scheme: str) -> Outcome:
         share=share,
         steps=state.steps,
         blame=rows,
-        fp32=tuple(int(answer) for answer in bench.answers.fp32),
-        found=tuple(int(answer) for answer in state.found),
+        source=tuple(bench.answers.source.tolist()),
+        fp32=tuple(bench.answers.fp32.tolist()),
+        found=tuple(state.found.tolist()),
     )
 
 

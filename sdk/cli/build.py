@@ -19,6 +19,7 @@ examples:
   boardfit build --torch my_package.nets:small --images photos -o small.boardfit
   boardfit build net.onnx --images photos --image-spec unit --print-recipe > recipe.toml
   boardfit build --recipe recipe.toml -o net.boardfit --dry-run
+  boardfit build model.keras --images photos --precisions fp32,int8 -o int8.boardfit --val labels.csv
 
 A --torch factory is Python code and is run: build only from authors whom you trust.
 """
@@ -42,7 +43,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-o", "--out", metavar="OUT", help="OUT.boardfit (one file) or a folder")
     parser.add_argument("--sizes", type=_sizes, metavar="S,S", help="input sides (default: 112,160,224)")
     parser.add_argument("--formats", type=_words, metavar="F,F", help="default: tflite,onnx,ncnn")
-    parser.add_argument("--precisions", type=_words, metavar="P,P", help="default: fp32,fp16")
+    parser.add_argument(
+        "--precisions",
+        type=_words,
+        metavar="P,P",
+        help="fp32, fp16 (both the default), int8, int16x8, dynamic",
+    )
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line, in the output's order")
     parser.add_argument(
         "--image-spec", metavar="SPEC", help="efficientnet-lite, imagenet (default), tf, unit, or FILE.toml"
@@ -51,9 +57,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--policy", help="policy of a bundle that is not fitted (default: entropy)")
     parser.add_argument("--no-fit", action="store_true", help="keep the classic thresholds")
     parser.add_argument(
-        "--val", metavar="CSV", help="columns file,label: fit on right answers, not agreement"
+        "--val", metavar="CSV", help="columns file,label: fit and judge on right answers, not agreement"
     )
-    add_goal(parser)
+    add_goal(parser, prefix="policy")
+    _add_quantize(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="compare on at most N images (default: 128)")
     parser.add_argument(
         "--assume-same-padding",
@@ -67,8 +74,22 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_quantize(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("int8")
+    group.add_argument(
+        "--max-drop", type=float, metavar="POINTS", help="of top-1, with --val (default: 1.0 points)"
+    )
+    group.add_argument(
+        "--max-flips", type=float, metavar="PERCENT", help="of answers, without --val (default: 5 %%)"
+    )
+    group.add_argument("--calibration", metavar="DIR", help="calibrate on these (default: some of --images)")
+    group.add_argument("--calibration-images", type=int, metavar="N", help="at most N (default: 256)")
+    group.add_argument("--estimators", type=_words, metavar="E,E", help="default: min-max,percentile,mse,kl")
+    group.add_argument("--no-rescue", action="store_true", help="refuse at once what is outside the gate")
+
+
 def run(args: argparse.Namespace) -> int:
-    """Build, or only check, or only print the recipe."""
+    """Build, or only check, or only print the recipe; 1 if something could not be int8."""
     recipe = recipe_from(args)
     if args.print_recipe:
         from boardfit.converters.recipe import to_toml
@@ -89,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     report = build(recipe, args.out, progress=progress)
     print(_report_text(report, time.monotonic() - started))
-    return 0
+    return 0 if all(outcome.kept_integers for outcome in report.outcomes) else 1
 
 
 def recipe_from(args: argparse.Namespace) -> Recipe:
@@ -113,8 +134,16 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
         "fit": {
             "enabled": False if args.no_fit else None,
             "val": args.val,
+            "max_drop": args.policy_drop,
+            "max_time": args.policy_time,
+        },
+        "quantize": {
+            "calibration": args.calibration,
+            "calibration_images": args.calibration_images,
+            "estimators": args.estimators,
             "max_drop": args.max_drop,
-            "max_time": args.max_time,
+            "max_flips": args.max_flips,
+            "rescue": False if args.no_rescue else None,
         },
     }
     tables = load_toml(Path(args.recipe)) if args.recipe else {}
@@ -141,6 +170,7 @@ def _plan_text(checked: Any) -> str:
         f"would fit the policy on {len(checked.photos)} images"
         if checked.photos
         else f"would not fit the policy: {checked.not_fitted}",
+        *(checked.order.pictures.notes if checked.order else ()),
         *(f"note: {note}" for note in checked.model.notes),
         "nothing was written (dry run)",
     ]
@@ -149,8 +179,8 @@ def _plan_text(checked: Any) -> str:
 
 def _report_text(report: BuildReport, seconds: float) -> str:
     from boardfit.cli.text import policy_text
-    from boardfit.converters.build import parity_table
     from boardfit.converters.policy_fit import fit_table
+    from boardfit.converters.verify import parity_table
 
     times = {(row.artifact, row.size): row for row in report.times}
     table = parity_table(report.parity).splitlines()
@@ -159,10 +189,23 @@ def _report_text(report: BuildReport, seconds: float) -> str:
         lines.append(f"{text}    {times[row.artifact, row.size].p50_s * 1e3:>8.2f}")
     if report.fit is not None:
         lines += ["", fit_table(report.fit), f"policy {policy_text(report.manifest.policy)}", ""]
+    if report.outcomes:
+        lines += ["", *_quantized_lines(report), ""]
     lines += [f"note: {note}" for note in report.notes]
     size_mb = sum(entry.size_bytes for entry in report.manifest.files) / 1e6
     lines.append(f"wrote {report.out} ({size_mb:.1f} MB) in {seconds:.0f} s")
     return "\n".join(lines)
+
+
+def _quantized_lines(report: BuildReport) -> list[str]:
+    """Return the quantized artifacts as a table, and what stayed outside the gate."""
+    from boardfit.bundle import open_bundle
+    from boardfit.cli.quantized import quantized_table
+    from boardfit.converters.quantize.stage import refused_table
+
+    with open_bundle(report.out) as bundle:
+        lines = quantized_table(bundle.measurements).splitlines()
+    return [*lines, *refused_table(report.outcomes).splitlines()]
 
 
 def _sizes(text: str) -> tuple[int, ...]:

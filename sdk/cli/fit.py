@@ -46,14 +46,17 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def add_goal(parser: argparse.ArgumentParser) -> None:
-    """Add --max-drop and --max-time, of which one may be given."""
+def add_goal(parser: argparse.ArgumentParser, prefix: str = "max") -> None:
+    """Add --max-drop and --max-time, or with another prefix, of which one may be given."""
     goal = parser.add_mutually_exclusive_group()
     goal.add_argument(
-        "--max-drop", type=float, metavar="POINTS", help="least time at this loss (default: 0.5 points)"
+        f"--{prefix}-drop", type=float, metavar="POINTS", help="least time at this loss (default: 0.5 points)"
     )
     goal.add_argument(
-        "--max-time", type=float, metavar="FRACTION", help="best answers within this share of the full time"
+        f"--{prefix}-time",
+        type=float,
+        metavar="SHARE",
+        help="best answers within this share of the full time",
     )
 
 

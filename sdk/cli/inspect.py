@@ -58,6 +58,7 @@ def json_text(bundle: Bundle) -> str:
 def people_text(bundle: Bundle) -> str:
     """Return the contents as a compact text."""
     from boardfit.cli.measured import read_measured
+    from boardfit.cli.quantized import quantized_table
     from boardfit.cli.text import fit_text, image_text, megabytes, policy_text
 
     manifest, measured = bundle.manifest, read_measured(bundle.measurements)
@@ -75,6 +76,8 @@ def people_text(bundle: Bundle) -> str:
         "",
         artifact_table(bundle, measured),
     ]
+    if quantized := quantized_table(bundle.measurements):
+        lines += ["", quantized]
     if measured.machine:
         lines += ["", f"measured on {measured.machine}: ms is the median of the engine alone, one frame"]
     return "\n".join(lines)

@@ -14,6 +14,7 @@ examples:
   boardfit verify lite0.boardfit
   boardfit verify lite0.boardfit --engine onnxruntime
   boardfit verify lite0.boardfit --bytes-only
+  boardfit verify lite0.boardfit --images photos    the gate of int8 again, on this machine
 """
 
 
@@ -29,6 +30,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="a .boardfit file or folder")
     parser.add_argument("--engine", metavar="NAME", help="test this engine only (default: all installed)")
+    parser.add_argument(
+        "--images", metavar="DIR", help="photographs of the build: repeat the gate of int8 on them"
+    )
     parser.add_argument("--bytes-only", action="store_true", help="run no engine")
     parser.set_defaults(run=run)
 
@@ -42,10 +46,23 @@ def run(args: argparse.Namespace) -> int:
         print(f"bytes: all {len(bundle.manifest.files)} files as listed, content id {bundle.content_id}")
         if args.bytes_only:
             return 0
+        status = 0
         if bundle.manifest.golden is None:
             print("answers: not tested, the bundle carries no golden frame")
-            return 0
-        return _test_answers(bundle, args.engine)
+        else:
+            status = _test_answers(bundle, args.engine)
+        return max(status, _repeat_gate(bundle, args)) if args.images else status
+
+
+def _repeat_gate(bundle: Bundle, args: argparse.Namespace) -> int:
+    """Print the gate's verdicts on this machine; 1 if one is outside."""
+    from boardfit.cli.regate import regate, regate_table
+
+    rows = regate(bundle, args.images, engine=args.engine)
+    print(regate_table(rows))
+    outside = [row for row in rows if not row.verdict.passed]
+    print(f"gate: {len(rows) - len(outside)} inside, {len(outside)} outside, on this machine")
+    return 1 if outside else 0
 
 
 def _test_answers(bundle: Bundle, wanted: str | None) -> int:

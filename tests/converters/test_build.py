@@ -296,7 +296,7 @@ def test_an_existing_bundle_survives_a_failed_build(built, tiny_file, photos, tm
     def outside(rows):
         raise ParityError("outside")
 
-    monkeypatch.setattr(build_module, "_raise_outside_gate", outside)
+    monkeypatch.setattr(build_module, "require_inside", outside)
     asked = recipe(tiny_file, photos, export={"sizes": [28], "formats": ["onnx"], "precisions": ["fp32"]})
     with pytest.raises(ParityError):
         build(asked, out)

@@ -152,7 +152,7 @@ class SizedExported:
 
 
 def fake_weights(*, ruined: bool) -> dict[str, np.ndarray]:
-    """Weights of a net; a ruined one has a channel that is 2000 times the others and means next to nothing."""
+    """Weights of a net; a ruined one has a channel 2000 times the others that means next to nothing."""
     rng = np.random.default_rng(3)
     shapes = [(48, WIDTH), (WIDTH, WIDTH), (WIDTH, CLASSES)]
     first, second, third = (rng.normal(0.0, np.sqrt(2.0 / s[0]), s) for s in shapes)

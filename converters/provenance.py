@@ -1,0 +1,61 @@
+"""What a bundle says of its own making, without anything of the machine that made it."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boardfit.converters.model import TrainedModel
+from boardfit.converters.recipe import Recipe
+from boardfit.specs import QUANTIZED
+
+TOOLS = ("boardfit", "keras", "tensorflow", "tf2onnx", "onnx", "onnxslim", "pnnx", "torch")
+QUANTIZERS = {"tflite": ("ai-edge-quantizer",), "onnx": ("onnxruntime",), "ncnn": ("ncnn",)}
+
+
+def portable(recipe: Recipe, model: TrainedModel) -> dict[str, Any]:
+    """Return the recipe without this machine's paths, with a fingerprint of the weights instead."""
+    tables = recipe.to_dict()
+    source = {
+        "model": Path(recipe.source.model).name,
+        "torch": recipe.source.torch.rpartition("/")[2],
+        "weights_sha256": _weights_sha256(model),
+        "assume_same_padding": recipe.source.assume_same_padding,
+    }
+    kept = {name: tables[name] for name in ("schema", "export", "policy", "parity")}
+    if quantized_precisions(recipe):
+        kept["quantize"] = {
+            name: value for name, value in tables["quantize"].items() if name != "calibration"
+        }
+    return {**kept, "source": source}
+
+
+def quantized_precisions(recipe: Recipe) -> tuple[str, ...]:
+    """Return those of the recipe's precisions that need calibration or a gate of their own."""
+    return tuple(precision for precision in recipe.export.precisions if precision in QUANTIZED)
+
+
+def _weights_sha256(model: TrainedModel) -> str:
+    digest = hashlib.sha256()
+    for weight in model.net.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+def tool_versions(recipe: Recipe) -> dict[str, str]:
+    """Return the versions of what took part, by name."""
+    names = [name for name in TOOLS if name != "torch" or recipe.source.torch]
+    if quantized_precisions(recipe):
+        names += [name for format_name in recipe.export.formats for name in QUANTIZERS.get(format_name, ())]
+    return {name: found for name in names if (found := _version(name))}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
