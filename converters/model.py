@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,7 @@ class TrainedModel:
         reference: The source in its own framework.
         fixed_size: The one input side in pixels that the net can take, or None for any.
         fixed_by: The node or layer that binds the size, where there is one.
+        nets_by_size: One net per input side in pixels, where they differ; None where ``net`` serves all.
         task: ``classify``.
         notes: Sentences for the report: what was assumed, what was left out.
     """
@@ -61,6 +62,7 @@ class TrainedModel:
     labels: tuple[str, ...] = ()
     fixed_size: int | None = None
     fixed_by: str = ""
+    nets_by_size: Mapping[int, Any] | None = None
     task: str = "classify"
     notes: tuple[str, ...] = ()
 

@@ -28,6 +28,10 @@ class UnsupportedSize(UnsupportedModel):
     """The source model cannot be run at a size that was asked for."""
 
 
+class CompressError(BoardfitError, RuntimeError):
+    """A model could not be pruned, distilled or made elastic."""
+
+
 class ExportError(BoardfitError, RuntimeError):
     """A format's converter failed, or dropped a part of the graph."""
 

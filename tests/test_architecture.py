@@ -56,6 +56,8 @@ ROOMS = {
         ("numpy",),
         inside=(*HEAVY_FRAMEWORKS, *ENGINE_LIBRARIES, *TOML),
     ),
+    # Subclasses keras.Model and its callbacks: pure Keras 3, for any backend, so nothing of TensorFlow's.
+    "compress": Room((*KERNEL, "boardfit.runtime", "boardfit.converters"), ("numpy", "keras")),
     "benchmarks": Room(
         (*KERNEL, "boardfit.runtime", "boardfit.boards", "boardfit.benchmarks"),
         ("numpy",),
@@ -92,6 +94,8 @@ def room_of(module: str) -> str:
         return "kernel"
     if module.startswith("boardfit.runtime.engines."):
         return "engine"
+    if is_under(module, ("boardfit.converters.compress",)):
+        return "compress"
     return module.split(".")[1]
 
 

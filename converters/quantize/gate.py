@@ -104,7 +104,8 @@ def judge(
     count = len(found)
     flipped = int((found != answers.fp32).sum())
     low, high = wilson_interval(flipped, count)
-    flips, drop, ends = 100.0 * flipped / count, None, (None, None)
+    flips, drop = 100.0 * flipped / count, None
+    ends: tuple[float | None, float | None] = (None, None)
     measure, limit = flips, limits.flips_at(largest=largest)
     if answers.labels is not None:
         before, after = answers.source == answers.labels, found == answers.labels

@@ -1,0 +1,383 @@
+"""The one training loop: every compress stage trains with it.
+
+It repeats exactly: order and variation of images come from the seed, the epoch and the step, and a checkpoint
+holds every variable, so that a training that was killed goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from boardfit.converters.compress.checkpoint import (
+    EpochRecord,
+    Position,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from boardfit.converters.compress.images import Augment, Batches, ImageSet
+from boardfit.errors import CompressError
+
+OPTIMIZERS = ("sgd", "adamw")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a training; the model's attribute ``phase`` names it while it runs.
+
+    Attributes:
+        name: What the model understands.
+        share: Share of the epochs.
+    """
+
+    name: str
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How far a training is.
+
+    Attributes:
+        epoch: The running epoch, counted from 1.
+        epochs: Epochs of the whole training.
+        step: Steps of this epoch that are done.
+        steps: Steps of an epoch.
+        phase: Name of the phase.
+        loss: Mean loss of this epoch so far.
+        images_per_s: Images per second since this epoch began or was resumed.
+        left_s: Seconds left at this pace; phases differ in theirs.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    phase: str
+    loss: float
+    images_per_s: float
+    left_s: float
+
+
+Watch = Callable[[Moment], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Training:
+    """Settings of a training.
+
+    Attributes:
+        epochs: How often every image is seen.
+        batch: Images in a step.
+        optimizer: ``sgd`` (Nesterov momentum 0.9) or ``adamw``.
+        learning_rate: The peak, after warm-up; it falls to 0 like a cosine.
+        warm_up: Share of the steps in which the rate rises from 0.
+        weight_decay: Share of a kernel that a step takes off, times the rate; norms and biases are spared.
+        ema: Decay of the moving average of weights that is kept in the end; 0 for the last weights.
+        augment: How images are varied.
+        seed: Of order and variation.
+        folder: Where checkpoint and log go; None keeps neither.
+        resume: Whether to go on from the checkpoint in ``folder``, if there is one.
+        save_every_s: Seconds between checkpoints inside an epoch.
+        watch: Told after every step how far it is.
+    """
+
+    epochs: int
+    batch: int = 128
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    warm_up: float = 0.05
+    weight_decay: float = 5e-3
+    ema: float = 0.0
+    augment: Augment = field(default_factory=Augment)
+    seed: int = 0
+    folder: Path | None = None
+    resume: bool = False
+    save_every_s: float = 60.0
+    watch: Watch = lambda _: None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1:
+            raise CompressError(
+                f"{self.epochs} epochs of batches of {self.batch}: expected at least 1 of each"
+            )
+        if self.optimizer not in OPTIMIZERS:
+            raise CompressError(f"the optimizer is {self.optimizer!r}: expected {' or '.join(OPTIMIZERS)}")
+        if not self.learning_rate > 0.0 or not 0.0 <= self.warm_up < 1.0 or not 0.0 <= self.ema < 1.0:
+            raise CompressError("learning_rate must be positive, warm_up and ema from 0 to below 1")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree with, as JSON values."""
+        names = (
+            "epochs",
+            "batch",
+            "optimizer",
+            "learning_rate",
+            "warm_up",
+            "weight_decay",
+            "ema",
+            "seed",
+        )
+        return {**{name: getattr(self, name) for name in names}, "augment": asdict(self.augment)}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What a training was like, epoch by epoch."""
+
+    history: tuple[EpochRecord, ...]
+
+    def sentence(self) -> str:
+        """Return it in a sentence."""
+        seconds = sum(record.seconds for record in self.history)
+        last = self.history[-1]
+        return (
+            f"trained for {len(self.history)} epochs in {seconds:.0f} s, "
+            f"loss {self.history[0].metrics['loss']:.3f} to {last.metrics['loss']:.3f}"
+        )
+
+
+def train(
+    model: Any, images: ImageSet, *, settings: Training, phases: Sequence[Phase] = (Phase("all"),)
+) -> TrainReport:
+    """Train a Keras model that makes its own loss.
+
+    Args:
+        model: keras.Model; takes (B, S, S, 3) uint8 and has an attribute ``phase``.
+        images: What to train on.
+        settings: Epochs, optimizer, seed, checkpoints.
+        phases: In their order; the shares add up to 1.
+
+    Raises:
+        CompressError: Fewer images than a batch, a checkpoint of something else or one that cannot be
+            written, or a loss that is not finite: then the last good checkpoint stays.
+        KeyboardInterrupt: After a checkpoint was written.
+    """
+    steps = images.count // settings.batch
+    if steps == 0:
+        raise CompressError(
+            f"{images.count} images are fewer than a batch of {settings.batch}: make it smaller"
+        )
+    model.compile(optimizer=_optimizer(settings, steps))
+    model.phase = phases[-1].name
+    model(images.pixels[: settings.batch], training=False)
+    model.optimizer.build(model.trainable_variables)
+    keeper = _Keeper(model, settings, phases, images)
+    position = keeper.load()
+    history = list(position.history)
+    for epoch in range(position.epoch, settings.epochs):
+        phase = _phase_of(epoch, settings.epochs, phases)
+        if model.phase != phase.name or model.train_function is None:
+            model.phase, model.train_function = phase.name, None
+        record = _run_epoch(model, images, keeper, steps=steps, phase=phase, position=position)
+        history.append(record)
+        position = Position(epoch=epoch + 1, history=tuple(history))
+        keeper.save(position)
+    if settings.ema:
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+    return TrainReport(history=tuple(history))
+
+
+def _run_epoch(
+    model: Any, images: ImageSet, keeper: _Keeper, *, steps: int, phase: Phase, position: Position
+) -> EpochRecord:
+    """Run what is left of an epoch."""
+    settings = keeper.settings
+    batches = Batches(
+        images,
+        batch=settings.batch,
+        augment=settings.augment,
+        seed=settings.seed,
+        epoch=position.epoch,
+        first_step=position.step,
+    )
+    watcher = _Watcher(keeper, position, phase=phase.name, steps=steps)
+    try:
+        with warnings.catch_warnings():
+            # A phase may leave parts of the model alone: Keras warns of each variable without a gradient.
+            warnings.filterwarnings("ignore", message="Gradients do not exist")
+            model.fit(batches, epochs=1, verbose=0, callbacks=[watcher])
+    except KeyboardInterrupt:
+        watcher.save()
+        raise
+    model.optimizer.use_ema = bool(settings.ema)
+    seconds = watcher.seconds
+    return EpochRecord(
+        epoch=position.epoch + 1,
+        phase=phase.name,
+        steps=steps,
+        seconds=round(seconds, 3),
+        images_per_s=round(steps * settings.batch / max(seconds, 1e-9), 1),
+        metrics={name: total / steps for name, total in watcher.sums.items()},
+    )
+
+
+class _Keeper:
+    """Knows where the checkpoint and the log lie, and what they belong to."""
+
+    def __init__(self, model: Any, settings: Training, phases: Sequence[Phase], images: ImageSet) -> None:
+        self.settings = settings
+        self._model = model
+        about = {
+            **settings.settings(),
+            "phases": [asdict(phase) for phase in phases],
+            "images": [images.count, images.side, int(images.pixels[:: max(1, images.count // 97)].sum())],
+        }
+        self._belongs_to = fingerprint(self._variables(), about)
+
+    @property
+    def path(self) -> Path | None:
+        """Path of the checkpoint."""
+        return None if self.settings.folder is None else self.settings.folder / "checkpoint.npz"
+
+    def load(self) -> Position:
+        """Return where to begin, and bring the variables there."""
+        if self.path is None:
+            return Position()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.settings.resume or not self.path.is_file():
+            return Position()
+        return load_checkpoint(self.path, self._variables(), belongs_to=self._belongs_to)
+
+    def save(self, position: Position) -> None:
+        """Write the checkpoint, and the log of complete epochs."""
+        if self.path is None:
+            return
+        save_checkpoint(self.path, self._variables(), position=position, belongs_to=self._belongs_to)
+        _write_log(self.path.with_name("log.csv"), position.history)
+
+    def _variables(self) -> list[Any]:
+        return [*self._model.variables, *self._model.optimizer.variables]
+
+
+class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
+    """Adds up an epoch, tells how far it is, writes checkpoints, and stops at a loss that is not finite."""
+
+    def __init__(self, keeper: _Keeper, position: Position, *, phase: str, steps: int) -> None:
+        super().__init__()
+        self._keeper = keeper
+        self._position = position
+        self._phase = phase
+        self._steps = steps
+        self._before = dict(position.sums or {})
+        self.sums: dict[str, float] = dict(self._before)
+        self._begun = self._saved = time.monotonic()
+        self._done = position.step
+
+    @property
+    def seconds(self) -> float:
+        """Time of this epoch, before and after a break."""
+        return self._position.seconds + time.monotonic() - self._begun
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count a step."""
+        self._done = self._position.step + batch + 1
+        # Keras logs means over the steps since fit began.
+        for name, mean in (logs or {}).items():
+            self.sums[name] = self._before.get(name, 0.0) + float(mean) * (batch + 1)
+        loss = float((logs or {}).get("loss", math.nan))
+        if not math.isfinite(loss):
+            raise CompressError(
+                f"the loss is not finite at step {self._done} of epoch {self._position.epoch + 1}: the "
+                f"training is stopped{self._kept()}; lower the learning rate"
+            )
+        self._tell(batch + 1)
+        if time.monotonic() - self._saved > self._keeper.settings.save_every_s:
+            self.save()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep ``fit`` from putting the moving average in the weights' place before the training ends."""
+        self.model.optimizer.use_ema = False
+
+    def save(self) -> None:
+        """Write a checkpoint inside the epoch."""
+        self.model  # noqa: B018 - on JAX, reading it brings the trained values into the variables
+        self._keeper.save(
+            Position(
+                epoch=self._position.epoch,
+                step=self._done,
+                sums=self.sums,
+                seconds=self.seconds,
+                history=self._position.history,
+            )
+        )
+        self._saved = time.monotonic()
+
+    def _tell(self, done_here: int) -> None:
+        settings = self._keeper.settings
+        seconds = max(time.monotonic() - self._begun, 1e-9)
+        pace = done_here / seconds
+        left = (settings.epochs - self._position.epoch) * self._steps - self._done
+        settings.watch(
+            Moment(
+                epoch=self._position.epoch + 1,
+                epochs=settings.epochs,
+                step=self._done,
+                steps=self._steps,
+                phase=self._phase,
+                loss=self.sums["loss"] / self._done,
+                images_per_s=pace * settings.batch,
+                left_s=left / pace,
+            )
+        )
+
+    def _kept(self) -> str:
+        path = self._keeper.path
+        return f"; {path} holds the last good state" if path is not None and path.exists() else ""
+
+
+def _phase_of(epoch: int, epochs: int, phases: Sequence[Phase]) -> Phase:
+    """Return the phase of an epoch, counted from 0."""
+    edges = np.cumsum([phase.share for phase in phases]) * epochs
+    for phase, edge in zip(phases, edges, strict=True):
+        if epoch < round(float(edge)):
+            return phase
+    return phases[-1]
+
+
+def _optimizer(settings: Training, steps: int) -> Any:
+    total = settings.epochs * steps
+    warm = max(1, round(settings.warm_up * total))
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, total - warm), warmup_target=settings.learning_rate, warmup_steps=warm
+    )
+    common = {
+        "learning_rate": rate,
+        "weight_decay": settings.weight_decay or None,
+        "use_ema": bool(settings.ema),
+        "ema_momentum": settings.ema or 0.99,
+    }
+    if settings.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
+    else:
+        optimizer = keras.optimizers.AdamW(**{**common, "weight_decay": settings.weight_decay})
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+def _write_log(path: Path, history: Sequence[EpochRecord]) -> None:
+    """Write the epochs as CSV, whole or not at all."""
+    if not history:
+        return
+    names = sorted({name for record in history for name in record.metrics})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", "phase", "steps", "seconds", "images_per_s", *names])
+    for record in history:
+        row = [record.epoch, record.phase, record.steps, record.seconds, record.images_per_s]
+        writer.writerow([*row, *(f"{record.metrics.get(name, math.nan):.6f}" for name in names)])
+    draft = path.with_name(f"{path.name}.part")
+    draft.write_text(text.getvalue(), encoding="utf-8")
+    draft.replace(path)
