@@ -18,7 +18,7 @@ from boardfit.converters.policy_solve import Answers, Times
 from boardfit.errors import BundleError, InputError, RecipeError
 from boardfit.runtime.images import read_image
 from boardfit.runtime.session import Session, load
-from boardfit.specs import TensorSpec
+from boardfit.specs import TensorSpec, classic_policy
 from boardfit.timing import time_paired
 
 FEWEST_IMAGES = 50
@@ -88,8 +88,7 @@ def gather(
         RecipeError: A label is not a class of the model.
     """
     sizes = bundle.manifest.sizes
-    activation = bundle.manifest.artifacts[0].outputs[0].activation
-    if activation == "none":
+    if not _has_certainty(bundle):
         raise RecipeError(
             "the model's output has the activation 'none': its numbers are no probabilities, so that no "
             "answer is more certain than another; build with --no-fit"
@@ -134,15 +133,21 @@ def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | N
     finally:
         for session in sessions.values():
             session.close()
-    switch_s = 0.0
+    switches: dict[str, float] = {}
     if len(sizes) > 1:
-        with load(bundle, engine=engine, threads=threads, policy="entropy") as session:
-            switch_s = size_change_s(session, frame, (sizes[0], sizes[-1]))
+        for kind in ("entropy", "two-look") if _has_certainty(bundle) else ("entropy",):
+            with load(bundle, engine=engine, threads=threads, policy=classic_policy(kind, sizes)) as session:
+                switches[kind] = size_change_s(session, frame, (sizes[0], sizes[-1]))
     return Times(
         look_s=tuple(timed[str(size)].p50_s for size in sizes),
-        switch_s=switch_s,
+        switch_s=switches.get("entropy", 0.0),
         entropy_s=timed["entropy"].p50_s,
+        two_look_switch_s=switches.get("two-look"),
     )
+
+
+def _has_certainty(bundle: Bundle) -> bool:
+    return bundle.manifest.artifacts[0].outputs[0].activation != "none"
 
 
 def size_change_s(

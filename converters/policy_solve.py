@@ -76,15 +76,26 @@ class Times:
             inference and decoding.
         switch_s: Seconds that a change of size costs on top.
         entropy_s: Seconds of one image entropy.
+        two_look_switch_s: The same as ``switch_s`` under a two-look policy, for which some engines keep both
+            sizes ready; None where that is no other number.
     """
 
     look_s: tuple[float, ...]
     switch_s: float = 0.0
     entropy_s: float = 0.0
+    two_look_switch_s: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.look_s or min(self.look_s) <= 0.0 or min(self.switch_s, self.entropy_s) < 0.0:
+        extra = (self.switch_s, self.entropy_s, self.two_look_switch_s or 0.0)
+        numbers = (*self.look_s, *extra)
+        if not self.look_s or not np.isfinite(numbers).all() or min(self.look_s) <= 0.0 or min(extra) < 0.0:
             raise RecipeError(f"the times {self} make no sense: expected seconds, one look per size")
+
+    def change_s(self, kind: str) -> float:
+        """Return the seconds that a change of size costs under a kind of policy."""
+        if kind == "two-look" and self.two_look_switch_s is not None:
+            return self.two_look_switch_s
+        return self.switch_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +150,7 @@ def replay(spec: PolicySpec, answers: Answers, times: Times) -> Outcome:
         top1 = np.where(again, larger, top1)
     look_s = np.asarray(times.look_s)
     changed = np.concatenate([[False], first[1:] != last[:-1]])
-    times_s = look_s[first] + again * look_s[last] + times.switch_s * (again.astype(int) + changed)
+    times_s = look_s[first] + again * look_s[last] + times.change_s(spec.kind) * (again.astype(int) + changed)
     if spec.needs_entropy:
         times_s += times.entropy_s
     return Outcome(

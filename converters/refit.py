@@ -58,10 +58,12 @@ class BoardTimes:
         try:
             if not isinstance(data, Mapping) or data["schema"] != TIMES_SCHEMA:
                 raise ValueError(f"expected an object of schema {TIMES_SCHEMA}")
+            two_look = data.get("two_look_switch_s")
             times = Times(
                 look_s=tuple(float(value) for value in data["look_s"]),
                 switch_s=float(data["switch_s"]),
                 entropy_s=float(data["entropy_s"]),
+                two_look_switch_s=None if two_look is None else float(two_look),
             )
             return cls(machine=str(data["machine"]), sizes=tuple(map(int, data["sizes"])), times=times)
         except (KeyError, TypeError, ValueError) as error:

@@ -15,10 +15,10 @@ import numpy as np
 from boardfit.errors import EngineError, RecipeError
 from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
 from boardfit.runtime.decode.classify import average, decode_classes
-from boardfit.runtime.engines import Engine
 from boardfit.runtime.entropy import entropy_bits
 from boardfit.runtime.policy import make_policy
-from boardfit.runtime.preprocess import Preprocessor, as_bgr
+from boardfit.runtime.preprocess import as_bgr
+from boardfit.runtime.residents import Residents, residents_by_default
 from boardfit.runtime.results import Result, Timings
 from boardfit.specs import PolicySpec
 
@@ -58,10 +58,10 @@ def load(
         policy: ``fixed``, ``entropy``, ``two-look``, or a PolicySpec; by default the bundle's own.
         size: The one input side in pixels to use, which means the policy ``fixed``.
         stream: Whether frames follow each other in time: sizes then change with hysteresis.
-        max_resident_sizes: Keep an engine for each of at most so many sizes, the last ones used. That
-            spares LiteRT 0.3 to 1.0 ms at each change of size, and costs the memory of an engine each. By
-            default one engine per file serves all its sizes, which takes the least memory where one file
-            serves all.
+        max_resident_sizes: Keep an engine for each of at most so many sizes, the last ones used. By default
+            one engine per file serves all its sizes, which takes the least memory; but for a two-look policy
+            on LiteRT, where a change of size costs 0.3 to 1.0 ms, two engines (for EfficientNet-Lite0 some
+            37 MiB more). Give 1 to spare that memory.
 
     Raises:
         BundleError: If the bundle is damaged, or not a bundle.
@@ -116,7 +116,7 @@ class Session:
             threads: Of the engine, at least 1.
             stream: Whether frames follow each other in time.
             owns_bundle: Whether ``close`` closes the bundle.
-            max_resident_sizes: Engines to keep, one per size; None for one per file.
+            max_resident_sizes: Engines to keep, one per size; None for as many as the policy gains by.
         """
         if threads < 1:
             raise RecipeError(f"threads is {threads}: expected at least 1")
@@ -131,12 +131,17 @@ class Session:
         self._lock = threading.Lock()
         self._policy = make_policy(policy, stream)
         self._labels: tuple[str, ...] = bundle.manifest.labels
-        self._max_resident = max_resident_sizes
-        self._engines: dict[tuple[str, int], tuple[Engine, Preprocessor]] = {}
         self._by_size = {size: choice.artifact_for(size) for size in policy.sizes}
-        for artifact in set(self._by_size.values()) - {self._by_size[policy.sizes[-1]]}:
-            bundle.artifact_files(artifact)  # hashed now, loaded when needed: damage shows here
-        self._open(policy.sizes[-1])
+        self._engines = Residents(
+            bundle,
+            choice,
+            threads=threads,
+            per_file=max_resident_sizes or residents_by_default(choice.engine, policy.kind),
+            limit=max_resident_sizes,
+        )
+        largest = policy.sizes[-1]
+        self._engines.check([item for item in set(self._by_size.values()) if item != self._by_size[largest]])
+        self._engines.open(largest)
 
     @overload
     def __call__(self, frame: np.ndarray) -> Result: ...
@@ -198,9 +203,7 @@ class Session:
             if self._closed:
                 return
             self._closed = True
-            for engine, _ in self._engines.values():
-                engine.close()
-            self._engines.clear()
+            self._engines.close()
             if self._owns_bundle:
                 self._bundle.close()
 
@@ -259,7 +262,7 @@ class Session:
     def _look(self, jobs: list[_Job], size: int, *, alone: bool) -> None:
         """Run the jobs as one batch at a size, and leave each its result."""
         artifact = self._by_size[size]
-        engine, preprocessor = self._open(size)
+        engine, preprocessor = self._engines.open(size)
         tensors, placements = [], []
         for job in jobs:
             begin = perf_counter()
@@ -301,23 +304,6 @@ class Session:
 
     def _batch_limit(self, size: int) -> int:
         return 1 if self._by_size[size].inputs[0].shape[0] == 1 else MAX_BATCH
-
-    def _open(self, size: int) -> tuple[Engine, Preprocessor]:
-        """Return a size's engine and preprocessor; the first time, read, hash and load its files."""
-        artifact = self._by_size[size]
-        key = (artifact.files[0], size if self._max_resident else 0)
-        if key in self._engines:
-            if self._max_resident:
-                self._engines[key] = self._engines.pop(key)  # the dict's order is that of the last use
-            return self._engines[key]
-        if self._max_resident and len(self._engines) >= self._max_resident:
-            oldest, _ = self._engines.pop(next(iter(self._engines)))
-            oldest.close()
-        files = self._bundle.artifact_files(artifact)
-        engine = self._choice.engine(artifact, files, self._threads)
-        layout = artifact.inputs[0].layout
-        self._engines[key] = (engine, Preprocessor(self._bundle.manifest.image, layout))
-        return self._engines[key]
 
 
 @dataclass(slots=True)

@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     base = fixed[-1]
     print(f"fitted on {fitting.count}, scored on {scoring.count} photographs; {args.engine}, one thread")
     print(machine_name())
-    print(f"a change of size costs {100 * times.switch_s / times.look_s[-1]:.1f} % of the largest look\n")
+    costs = [100 * times.change_s(kind) / times.look_s[-1] for kind in ("entropy", "two-look")]
+    print(f"a change of size costs {costs[0]:.1f} % of the largest look, two-look's {costs[1]:.1f} %\n")
     print("| goal | policy | time | right % | drop | gain over mix | 95 % interval |")
     print("|---|---|---|---|---|---|---|")
     for item in fixed:

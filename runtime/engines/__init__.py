@@ -19,7 +19,8 @@ class Engine(Protocol):
     """The smallest interface that runs an artifact.
 
     A class may also name the top-level modules that it needs in ``libraries: ClassVar[tuple[str, ...]]``
-    (any one of them serves); without it, it is taken for installed.
+    (any one of them serves); without it, it is taken for installed. ``slow_resize: ClassVar[bool]`` says
+    that a change of the input's size costs it more than a hundredth of a run.
 
     Attributes:
         formats: Formats of the artifacts that it runs.

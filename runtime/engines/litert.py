@@ -17,6 +17,7 @@ class LiteRTEngine:
 
     formats: ClassVar[tuple[str, ...]] = ("tflite",)
     libraries: ClassVar[tuple[str, ...]] = ("ai_edge_litert", "tflite_runtime")
+    slow_resize: ClassVar[bool] = True
 
     def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:
         interpreter_class = _interpreter_class()

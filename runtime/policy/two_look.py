@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from boardfit.errors import RecipeError
 from boardfit.runtime.policy.entropy import EntropyPolicy
 from boardfit.runtime.results import Result
@@ -17,29 +19,31 @@ NO_CERTAINTY = (
 STAY_FRAMES = 100
 """In a stream, so many frames go straight to the larger size after a small look was not enough."""
 
+OTHER_SCENE = 0.5
+"""In a stream, the share of an answer's probability that must have moved to other classes."""
+
 
 class TwoLookPolicy:
     """Looks again, once, at a larger size where the answer's entropy is above the bound.
 
     In a stream, a scene that needed the larger size gets it at once in the frames that follow: that
     spares the small look, and the size does not flap. The small one is tried again after STAY_FRAMES, or
-    when the image entropy has moved by more than ``hysteresis_bits``, and must then be certain by as much.
+    when the larger one answers otherwise than when that began, and must then be certain by more than
+    ``hysteresis_bits``. So a stream needs the image entropy only where the thresholds do.
     """
 
     def __init__(self, spec: PolicySpec, stream: bool) -> None:
-        self.needs_entropy = spec.needs_entropy or stream
+        self.needs_entropy = spec.needs_entropy
         self._spec = spec
         self._stream = stream
         self._entropy = EntropyPolicy(spec, stream)
-        self._bits: float | None = None
         self._stay = _NONE
 
     def first(self, bits: float | None) -> int:
         """Return the size for an image entropy, or the larger one that the scene has needed."""
         size = self._entropy.first(bits)
-        self._bits = bits
         stay = self._stay
-        if stay.frames == 0 or size >= stay.size or self._has_moved(stay, bits):
+        if stay.frames == 0 or size >= stay.size:
             return size
         self._stay = replace(stay, frames=stay.frames - 1)
         return stay.size
@@ -50,18 +54,22 @@ class TwoLookPolicy:
         Raises:
             RecipeError: If the output's activation is ``none``: it has no certainty.
         """
+        if len(result.looks) > 1:
+            return None
+        if size == self._stay.size:
+            self._compare(result.scores)
         uncertain_bits = result.answer_entropy_bits
         if uncertain_bits is None:
             raise RecipeError(NO_CERTAINTY)
         larger = self._larger(size)
-        if len(result.looks) > 1 or larger is None:
+        if larger is None:
             return None
         stayed = self._stay is not _NONE
         if uncertain_bits <= self._spec.second_look_bits - stayed * self._spec.hysteresis_bits:
             self._stay = _NONE
             return None
         if self._stream:
-            self._stay = _Stay(size=larger, frames=STAY_FRAMES, bits=self._bits)
+            self._stay = _Stay(size=larger, frames=STAY_FRAMES)
         return larger
 
     def _larger(self, size: int) -> int | None:
@@ -69,18 +77,33 @@ class TwoLookPolicy:
             return self._spec.second_size if self._spec.second_size > size else None
         return next((side for side in self._spec.sizes if side > size), None)
 
-    def _has_moved(self, stay: _Stay, bits: float | None) -> bool:
-        moved_bits = 0.0 if bits is None or stay.bits is None else abs(bits - stay.bits)
-        return moved_bits > self._spec.hysteresis_bits
+    def _compare(self, scores: np.ndarray) -> None:
+        """Remember the larger size's first answer to a scene; end the stay where a later one is another."""
+        if self._stay.scores is None:
+            self._stay = replace(self._stay, scores=scores)
+        elif moved_share(self._stay.scores, scores) > OTHER_SCENE:
+            self._stay = replace(self._stay, frames=0)
 
 
-@dataclass(frozen=True, slots=True)
+def moved_share(before: np.ndarray, after: np.ndarray) -> float:
+    """Return which share of the probability stands elsewhere in another answer: 0.0 where they are equal.
+
+    The total variation distance; scores of sigmoids, which need not sum to one, count by their sum.
+
+    Args:
+        before: (C,) scores, none negative.
+        after: (C,) scores, likewise.
+    """
+    return float(np.abs(after - before).sum() / max(float(before.sum() + after.sum()), 1e-30))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Stay:
-    """A scene's larger size, for how many more frames, and the image entropy when that began."""
+    """A scene's larger size, for how many more frames, and its first answer there."""
 
     size: int
     frames: int
-    bits: float | None
+    scores: np.ndarray | None = None
 
 
-_NONE = _Stay(size=0, frames=0, bits=None)
+_NONE = _Stay(size=0, frames=0)

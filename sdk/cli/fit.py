@@ -122,6 +122,9 @@ def _save_times(args: argparse.Namespace) -> int:
     except OSError as error:
         raise RecipeError(f"cannot write {args.save_times}: {error.strerror}") from error
     rows = ", ".join(f"{s}: {1e3 * t:.2f} ms" for s, t in zip(board.sizes, board.times.look_s, strict=True))
-    print(f"{board.machine}: {rows}; a change of size {1e3 * board.times.switch_s:.2f} ms")
+    switch_ms = [1e3 * board.times.change_s(kind) for kind in ("entropy", "two-look")]
+    print(
+        f"{board.machine}: {rows}; a change of size {switch_ms[0]:.2f} ms, two-look's {switch_ms[1]:.2f} ms"
+    )
     print(f"wrote {args.save_times}")
     return 0

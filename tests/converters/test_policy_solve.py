@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,14 @@ def test_two_look_looks_again_above_its_bound_and_pays_both_ways():
     # 16 | 16 | 16 -> 32 | (back to) 16 -> 32: two changes up, one back; no entropy is needed.
     assert found.times_s.tolist() == [1.0, 1.0, 5.5, 6.0]
     assert found.score == 100.0
+
+
+def test_each_kind_pays_its_own_change_of_size():
+    times = replace(PAIR, two_look_switch_s=0.125)
+    spec = PolicySpec("two-look", (16, 32), (9.0,), second_look_bits=1.5)
+    assert replay(spec, small(), times).times_s.tolist() == [1.0, 1.0, 5.125, 5.25]
+    entropy = PolicySpec("entropy", (16, 32), (6.0,))
+    assert replay(entropy, small(), times).time_s == replay(entropy, small(), PAIR).time_s
 
 
 def test_averaging_takes_the_recorded_mean():
@@ -177,9 +187,20 @@ def test_a_goal_that_makes_no_sense_is_refused(drop, time):
         goal_of(drop, time)
 
 
-def test_times_that_make_no_sense_are_refused():
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"look_s": ()},
+        {"look_s": (0.0, 1.0)},
+        {"look_s": (1.0, float("nan"))},
+        {"look_s": (1.0, 2.0), "switch_s": -1.0},
+        {"look_s": (1.0, 2.0), "two_look_switch_s": float("inf")},
+    ],
+    ids=["none", "zero", "nan", "negative", "infinite"],
+)
+def test_times_that_make_no_sense_are_refused(values):
     with pytest.raises(RecipeError, match="make no sense"):
-        Times(look_s=(0.0, 1.0))
+        Times(**values)
 
 
 def test_where_no_choice_holds_under_cross_validation_the_largest_size_is_kept():

@@ -11,7 +11,12 @@ import pytest
 import boardfit
 from boardfit.bundle import open_bundle, verify_bundle
 from boardfit.cli import main
-from boardfit.converters.policy_evidence import answers_from_dict, answers_to_dict, labelled_photos
+from boardfit.converters.policy_evidence import (
+    answers_from_dict,
+    answers_to_dict,
+    labelled_photos,
+    measure_times,
+)
 from boardfit.converters.refit import BoardTimes
 from boardfit.converters.samples import synthetic_frame
 from boardfit.errors import BundleError, InputError, RecipeError
@@ -121,7 +126,7 @@ def test_what_goes_wrong_is_said_and_leaves_the_bundle_alone(bundle, pictures, t
     assert "needs at least 50" in refused(["fit", str(bundle), "--images", str(few)], capsys)
     assert "--val names labels" in refused(["fit", str(bundle), "--val", "x.csv"], capsys)
     command = ["fit", str(bundle), "--images", str(pictures), "--max-time", "2"]
-    assert "fraction of the largest size's time" in refused(command, capsys)
+    assert "of the largest size's time: expected a share" in refused(command, capsys)
     (tmp_path / "times.json").write_text('{"schema": 1}')
     command = ["fit", str(bundle), "--images", str(pictures), "--times", str(tmp_path / "times.json")]
     assert "times cannot be used" in refused(command, capsys)
@@ -167,4 +172,14 @@ def test_a_label_file_that_names_absent_images_or_classes(pictures, tmp_path, bu
 
 def test_board_times_survive_the_way_through_json():
     data = {"schema": 1, "machine": "m", "sizes": [8], "look_s": [0.5], "switch_s": 0.1, "entropy_s": 0.2}
-    assert BoardTimes.from_dict(data).to_dict() == {**data, "look_s": (0.5,)}
+    assert BoardTimes.from_dict(data).to_dict() == {**data, "look_s": (0.5,), "two_look_switch_s": None}
+    assert BoardTimes.from_dict({**data, "two_look_switch_s": 0.01}).times.change_s("two-look") == 0.01
+
+
+@pytest.mark.parametrize(("activation", "expected"), [("softmax", True), ("none", False)])
+def test_a_change_of_size_is_timed_as_each_kind_of_policy_pays_it(tmp_path, activation, expected):
+    write_fake_bundle(tmp_path / "b", sizes=(16, 24), activation=activation)
+    with open_bundle(tmp_path / "b") as bundle:
+        times = measure_times(bundle)
+    assert (times.two_look_switch_s is not None) == expected
+    assert min(times.look_s) > 0.0

@@ -12,7 +12,7 @@ from boardfit.bundle import open_bundle, write_bundle
 from boardfit.errors import BundleError, EngineError, EngineMissing, InputError, RecipeError
 from boardfit.runtime import session as module
 from boardfit.runtime.decode.classify import softmax
-from boardfit.runtime.engines.fake import fake_artifact, fake_files, write_fake_bundle
+from boardfit.runtime.engines.fake import FakeEngine, fake_artifact, fake_files, write_fake_bundle
 from boardfit.runtime.entropy import entropy_bits
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.runtime.session import Session, load
@@ -44,7 +44,7 @@ LOW, MIDDLE, HIGH = frame_of_bits(2), frame_of_bits(6), frame_of_bits(8)
 
 
 def calls_of(session: Session) -> list[tuple[int, ...]]:
-    return [call for engine, _ in session._engines.values() for call in engine.calls]
+    return [call for engine, _ in session._engines.loaded.values() for call in engine.calls]
 
 
 def test_the_door_hands_out_the_same_load():
@@ -67,7 +67,7 @@ def test_an_answer_has_all_that_was_promised(model):
 
 def test_the_answer_is_the_chain_of_its_parts(model, path):
     tensor, placement = Preprocessor(model.manifest.image, "NHWC").fit(HIGH, 64)
-    engine, _ = next(iter(model._engines.values()))
+    engine, _ = next(iter(model._engines.loaded.values()))
     expected = engine.run({"image": tensor})[0]
     result = model(HIGH)
     assert (result.outputs[0] == expected).all()
@@ -335,12 +335,46 @@ def test_resident_sizes_each_have_an_engine_and_the_oldest_goes(path):
     with load(path, policy="entropy", max_resident_sizes=2) as session:
         for frame in (LOW, MIDDLE, LOW):
             session(frame)
-        engines = {size: engine for (_, size), (engine, _) in session._engines.items()}
+        engines = {size: engine for (_, size), (engine, _) in session._engines.loaded.items()}
         assert sorted(engines) == [32, 48]  # 64 was loaded first, and used last
         calls = {size: len(engine.calls) for size, engine in engines.items()}
         assert calls == {32: 2, 48: 1}
     with pytest.raises(RecipeError, match="max_resident_sizes is 0"):
         load(path, max_resident_sizes=0)
+
+
+PAIR = PolicySpec("two-look", (32, 64), (9.0,), second_look_bits=0.0)
+
+
+@pytest.mark.parametrize(
+    ("slow", "policy", "limit", "expected"),
+    [
+        (True, PAIR, None, [32, 64]),
+        (True, PAIR, 1, [64]),
+        (True, "entropy", None, [64]),
+        (False, PAIR, None, [64]),
+        (False, PAIR, 2, [32, 64]),
+    ],
+    ids=["two-look", "spared", "entropy", "cheap-engine", "asked"],
+)
+def test_two_look_keeps_its_sizes_ready_where_a_change_of_size_costs(
+    path, monkeypatch, slow, policy, limit, expected
+):
+    monkeypatch.setattr(FakeEngine, "slow_resize", slow, raising=False)
+    with load(path, policy=policy, max_resident_sizes=limit) as session:
+        for frame in (LOW, HIGH, LOW, HIGH):
+            session(frame)
+        assert sorted(size for _, size in session._engines.loaded) == expected
+        assert len(calls_of(session)) == (4 if policy == "entropy" else 8)  # none was closed and made anew
+
+
+def test_a_third_size_of_a_file_takes_over_the_engine_that_was_unused_longest(path):
+    with load(path, policy="entropy", max_resident_sizes=2) as session:
+        for frame in (HIGH, LOW, MIDDLE, LOW, HIGH):
+            session(frame)
+        calls = {size: engine.calls for (_, size), (engine, _) in session._engines.loaded.items()}
+    shapes = {size: [shape[1] for shape in seen] for size, seen in calls.items()}
+    assert shapes == {32: [32, 32], 64: [64, 48, 64]}
 
 
 def test_damage_in_any_file_that_may_be_used_is_refused_by_load(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from boardfit.errors import RecipeError
 from boardfit.runtime.policy import make_policy
+from boardfit.runtime.policy.two_look import moved_share
 from boardfit.runtime.preprocess import Placement
 from boardfit.runtime.results import Classes, Result, Timings
 from boardfit.specs import POLICY_KINDS, PolicySpec, classic_policy
@@ -114,10 +115,10 @@ def test_two_look_goes_to_the_size_that_the_spec_names():
 
 
 def sizes_over(policy, frames):
-    """The looks at each frame, given its image entropy and its scores at the small and the large size."""
+    """The looks at each frame, given its scores at the small and the large size."""
     found = []
-    for bits, small, large in frames:
-        looks = (policy.first(bits),)
+    for small, large in frames:
+        looks = (policy.first(None),)
         while True:
             result = answer(small if looks[-1] == 112 else large, looks)
             following = policy.next(looks[-1], result)
@@ -128,29 +129,58 @@ def sizes_over(policy, frames):
     return found
 
 
+OTHER = [0.01, 0.97, 0.01, 0.01]
+
+
 def test_in_a_stream_a_scene_that_needed_the_large_size_gets_it_at_once():
-    looks = sizes_over(make_policy(PAIR, stream=True), [(5.0, UNSURE, SURE)] * 103)
+    looks = sizes_over(make_policy(PAIR, stream=True), [(UNSURE, SURE)] * 103)
     assert looks[0] == (112, 224)
     assert set(looks[1:101]) == {(224,)}
     assert looks[101] == (112, 224)  # tried again, and still not enough
     assert {size[-1] for size in looks} == {224}
 
 
-def test_in_a_stream_another_scene_tries_the_small_size_again_at_once():
-    frames = [(5.0, UNSURE, SURE)] * 5 + [(5.3, SURE, SURE)] * 3
+def test_in_a_stream_another_answer_tries_the_small_size_again_at_the_next_frame():
+    frames = [(UNSURE, SURE)] * 5 + [(SURE, OTHER)] * 4
     looks = sizes_over(make_policy(PAIR, stream=True), frames)
-    assert looks[4:] == [(224,), (112,), (112,), (112,)]
+    assert looks[3:] == [(224,), (224,), (224,), (112,), (112,), (112,)]
+
+
+def test_in_a_stream_an_answer_that_only_trembles_is_no_other_scene():
+    trembling = [0.60, 0.38, 0.01, 0.01]
+    frames = [(UNSURE, SURE)] * 2 + [(SURE, trembling)] * 5
+    assert sizes_over(make_policy(PAIR, stream=True), frames)[1:] == [(224,)] * 6
 
 
 def test_in_a_stream_the_small_size_must_be_certain_by_the_hysteresis_to_come_back():
     # 1.42 bits: below the bound of 1.5, but not by 0.2.
     nearly = [0.55, 0.35, 0.05, 0.05]
-    frames = [(5.0, UNSURE, SURE), (5.3, nearly, SURE), (5.6, SURE, SURE)]
+    frames = [(UNSURE, SURE), (UNSURE, SURE), (nearly, OTHER), (nearly, OTHER), (nearly, OTHER), (SURE, SURE)]
+    frames += [(SURE, SURE)]
     looks = sizes_over(make_policy(PAIR, stream=True), frames)
-    assert looks == [(112, 224), (112, 224), (112,)]
+    assert looks == [(112, 224), (224,), (224,), (112, 224), (224,), (224,), (112,)]
+
+
+def test_in_a_stream_two_look_needs_the_image_entropy_only_where_its_thresholds_do():
+    assert not make_policy(PAIR, stream=True).needs_entropy
+    assert make_policy(classic_policy("two-look", SIZES), stream=True).needs_entropy
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        (SURE, SURE, 0.0),
+        ([1.0, 0.0], [0.0, 1.0], 1.0),
+        ([0.9, 0.9], [0.9, 0.1], 0.8 / 2.8),
+        ([0.0], [0.0], 0.0),
+    ],
+    ids=["equal", "all", "sigmoids", "zeros"],
+)
+def test_the_share_that_moved(before, after, share):
+    assert moved_share(np.array(before), np.array(after)) == pytest.approx(share)
 
 
 def test_two_look_on_unrelated_images_does_not_depend_on_their_order():
-    frames = [(5.0, UNSURE, SURE), (5.0, SURE, SURE), (5.0, UNSURE, SURE)]
+    frames = [(UNSURE, SURE), (SURE, SURE), (UNSURE, SURE)]
     looks = sizes_over(make_policy(PAIR), frames)
     assert looks == [(112, 224), (112,), (112, 224)]
