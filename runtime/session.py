@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from boardfit.errors import EngineError, RecipeError
+from boardfit.errors import EngineError, InputError, RecipeError
 from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
 from boardfit.runtime.decode.classify import average, decode_classes
 from boardfit.runtime.entropy import entropy_bits
@@ -158,7 +158,7 @@ class Session:
             A Result, or a list of them in the order of the frames.
 
         Raises:
-            InputError: If a frame is anything else.
+            InputError: If a frame is anything else; of a batch, its index is named.
             EngineError: If the engine fails, or the session is closed.
             BundleError: If the file of a size that is met for the first time is damaged.
         """
@@ -166,7 +166,7 @@ class Session:
             if self._closed:
                 raise EngineError("the session is closed: load the bundle again")
             if isinstance(frame, (list, tuple)):
-                return self._answer([_start(one) for one in frame])
+                return self._answer(_start_all(frame))
             return self._answer([_start(frame)])[0]  # type: ignore[arg-type]
 
     def look(self, frame: np.ndarray, size: int) -> Result:
@@ -334,3 +334,13 @@ def _start(frame: np.ndarray) -> _Job:
     begin = perf_counter()
     bgr = as_bgr(frame)
     return _Job(bgr=bgr, begin=begin, preprocess_s=perf_counter() - begin)
+
+
+def _start_all(frames: Sequence[np.ndarray]) -> list[_Job]:
+    jobs = []
+    for index, frame in enumerate(frames):
+        try:
+            jobs.append(_start(frame))
+        except InputError as error:
+            raise InputError(f"frame {index} of {len(frames)}, counted from 0: {error}") from error
+    return jobs

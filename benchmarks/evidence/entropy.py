@@ -15,10 +15,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from photos import data_folder
-from preprocess import machine, photographs
+from preprocess import photographs, versions
 
 from boardfit.runtime.entropy import entropy_bits, exact_entropy_bits
-from boardfit.timing import time_paired
+from boardfit.timing import machine_name, time_paired
 
 
 def video_frames(path: Path) -> Iterator[np.ndarray]:
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     argparse.ArgumentParser(description=__doc__).parse_args(argv)
     cv2.setNumThreads(1)
     photos = photographs(500)
-    print(f"{machine()}, one thread\n")
+    print(f"{machine_name()}, {versions()}, one thread\n")
     sets = {
         "photos_score, 299x299": iter(photos),
         "photos_score enlarged to 1920x1080": (cv2.resize(photo, (1920, 1080)) for photo in photos),

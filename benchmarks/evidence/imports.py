@@ -9,10 +9,8 @@ import argparse
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from preprocess import machine
+from boardfit.timing import machine_name
 
 TIMED = """
 import numpy, cv2
@@ -37,7 +35,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     asked = parser.parse_args(argv)
-    print(f"{machine()}, {asked.rounds} fresh processes each, after import numpy, cv2\n")
+    print(f"{machine_name()}, {asked.rounds} fresh processes each, after import numpy, cv2\n")
     print("| statement | p50 ms | largest ms |")
     print("|---|---|---|")
     first = None

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from boardfit.bundle import open_bundle
 from boardfit.runtime.engines import available_engines, find_engine
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.runtime.session import load
 from boardfit.specs import PolicySpec
+from boardfit.timing import machine_name
 
 MIB = 1 << 20
 BAR = 1.6
@@ -86,9 +85,7 @@ def main(argv: list[str]) -> int:
     if asked.child:
         print(grow(asked, tuple(int(size) for size in asked.sizes.split(","))))
         return 0
-    from preprocess import machine
-
-    print(f"{machine()}, {asked.threads} threads, {asked.precision}, {asked.rounds} processes each\n")
+    print(f"{machine_name()}, {asked.threads} threads, {asked.precision}, {asked.rounds} processes each\n")
     print("| engine | sizes | all sizes MiB | largest size MiB | ratio | one file serves all |")
     print("|---|---|---|---|---|---|")
     good = True

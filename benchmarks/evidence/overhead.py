@@ -14,16 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from preprocess import machine
-
 from boardfit.bundle import Bundle, open_bundle
 from boardfit.runtime.choose import default_threads
 from boardfit.runtime.engines import available_engines
 from boardfit.runtime.resize import resize_square
 from boardfit.runtime.session import load
 from boardfit.specs import Artifact
-from boardfit.timing import time_paired
+from boardfit.timing import machine_name, time_paired
 
 FLAGS = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
@@ -123,7 +120,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--precision", default="fp32")
     asked = parser.parse_args(argv)
     frame = np.random.RandomState(0).randint(0, 256, (480, 640, 3)).astype(np.uint8)
-    print(f"{machine()}, {asked.threads} threads, 640x480, {asked.rounds} paired rounds, {asked.precision}\n")
+    print(
+        f"{machine_name()}, {asked.threads} threads, 640x480, {asked.rounds} paired rounds, {asked.precision}\n"
+    )
     print("| engine | size | hand-written p50 ms | model(frame) p50 ms | median ratio | ratio of p50 |")
     print("|---|---|---|---|---|---|")
     worst = 0.0

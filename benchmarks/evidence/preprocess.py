@@ -6,8 +6,6 @@ Usage: python benchmarks/evidence/preprocess.py [BUNDLE] [--photos N]
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 from pathlib import Path
 
@@ -21,22 +19,15 @@ from photos import data_folder
 from boardfit.runtime.engines import available_engines, find_engine
 from boardfit.runtime.preprocess import Preprocessor, place
 from boardfit.specs import ImageSpec
-from boardfit.timing import time_paired
+from boardfit.timing import machine_name, time_paired
 
 INPUTS_WH = ((299, 299), (640, 480), (1920, 1080))
 SIZES = (224, 160, 112)
 
 
-def machine() -> str:
-    """Return the processor's name and the versions that matter."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        cpu = names[0] if names else cpu
-    return f"{cpu} ({os.cpu_count()} CPUs), numpy {np.__version__}, OpenCV {cv2.__version__}"
+def versions() -> str:
+    """Return the versions of the libraries that resize."""
+    return f"numpy {np.__version__}, OpenCV {cv2.__version__}"
 
 
 def photographs(count: int) -> list[np.ndarray]:
@@ -83,7 +74,9 @@ def main(argv: list[str]) -> int:
     answer, spec = make_answers(asked.bundle) if asked.bundle else (None, ImageSpec(resize="pil-bicubic"))
     fit = Preprocessor(spec, "NHWC").fit
     frames = photographs(asked.photos)
-    print(f"{machine()}, {len(frames)} photographs of photos_score, enlarged where the input is larger\n")
+    print(
+        f"{machine_name()}, {versions()}, {len(frames)} photographs of photos_score, enlarged where the input is larger\n"
+    )
     print("| input | size | mean abs difference (of 255) | largest | top-1 agreement | Pillow ms | ours ms |")
     print("|---|---|---|---|---|---|---|")
     std = np.float32(spec.std)
