@@ -120,9 +120,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--precision", default="fp32")
     asked = parser.parse_args(argv)
     frame = np.random.RandomState(0).randint(0, 256, (480, 640, 3)).astype(np.uint8)
-    print(
-        f"{machine_name()}, {asked.threads} threads, 640x480, {asked.rounds} paired rounds, {asked.precision}\n"
-    )
+    print(f"{machine_name()}, {asked.threads} threads, 640x480, {asked.rounds} rounds, {asked.precision}\n")
     print("| engine | size | hand-written p50 ms | model(frame) p50 ms | median ratio | ratio of p50 |")
     print("|---|---|---|---|---|---|")
     worst = 0.0

@@ -74,9 +74,8 @@ def main(argv: list[str]) -> int:
     answer, spec = make_answers(asked.bundle) if asked.bundle else (None, ImageSpec(resize="pil-bicubic"))
     fit = Preprocessor(spec, "NHWC").fit
     frames = photographs(asked.photos)
-    print(
-        f"{machine_name()}, {versions()}, {len(frames)} photographs of photos_score, enlarged where the input is larger\n"
-    )
+    print(f"{machine_name()}, {versions()}")
+    print(f"{len(frames)} photographs of photos_score, enlarged where the input is larger\n")
     print("| input | size | mean abs difference (of 255) | largest | top-1 agreement | Pillow ms | ours ms |")
     print("|---|---|---|---|---|---|---|")
     std = np.float32(spec.std)
