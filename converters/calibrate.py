@@ -1,11 +1,13 @@
 """From the tensors that an artifact computes on photographs to the ranges that int8 is given.
 
 Two passes over the images: the first finds each tensor's extremes, the second counts its values in a
-histogram between them. The estimators see the histogram only.
+histogram between them; of a large tensor every k-th value of each image. The estimators see the histogram
+only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from boardfit.converters.quantize.records import Probe
 
 BINS = 2048
+COUNTED = 2**16
+"""Values of one tensor on one image: above twice as many, not all are counted."""
 PERCENTILE = 99.99
 LEVELS = 256
 """Of an 8-bit integer."""
@@ -50,8 +54,8 @@ class TensorStats:
     Attributes:
         low: Smallest value over all images.
         high: Largest value.
-        counts: (BINS,) int64, values in equal bins from ``low`` to ``high``; of a constant tensor all
-            stand in the first bin.
+        counts: (BINS,) int64, the counted values in equal bins from ``low`` to ``high``; of a constant
+            tensor all stand in the first bin.
     """
 
     low: float
@@ -122,12 +126,27 @@ def estimate(stats: TensorStats, method: str) -> Range:
 
 
 def _histogram(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    flat = values.reshape(-1)
+    """Count values in BINS equal bins: with OpenCV, in a quarter of numpy's time."""
+    import cv2
+
+    flat = _sample(values)
     if low == high:
         return np.bincount([0], weights=[flat.size], minlength=BINS).astype(np.int64)
-    # float64: the bin of a value does not hang on how large its tensor's offset is.
-    scaled = (flat.astype(np.float64) - low) * (BINS / (high - low))
-    return np.bincount(np.minimum(scaled.astype(np.int64), BINS - 1), minlength=BINS)
+    # OpenCV leaves the upper end out.
+    above = float(np.nextafter(np.float32(high), np.float32(np.inf)))
+    row = np.ascontiguousarray(flat, np.float32).reshape(1, -1)
+    return np.asarray(cv2.calcHist([row], [0], None, [BINS], [low, above])).reshape(-1).astype(np.int64)
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    """Return the values in a row, or of very many every k-th, at a stride that falls on every channel."""
+    flat = values.reshape(-1)
+    step = flat.size // COUNTED
+    if step < 2:
+        return flat
+    while math.gcd(step, flat.size) != 1:
+        step += 1
+    return flat[::step]
 
 
 def _min_max(stats: TensorStats) -> tuple[float, float]:
@@ -202,8 +221,15 @@ def _kl(stats: TensorStats) -> tuple[float, float]:
 
 
 def _divergence(stats: TensorStats, low: float, high: float, levels: int) -> float:
-    """Return KL(P || Q): P the histogram with what is clipped added to its ends, Q P's part quantized."""
+    """Return KL(P || Q): P the histogram with what is clipped added to its ends, Q P's part quantized.
+
+    Zero's bin and the two ends' keep their counts in Q: an activation heaps values there, and integers
+    express them exactly. Spread over a level's bins, a ReLU's zeros would outweigh all else, and cutting
+    nearly everything off would seem best.
+    """
     centres = stats.centres
+    exact = np.zeros(BINS, bool)
+    exact[[0, min(BINS - 1, max(0, int(-stats.low / (stats.high - stats.low) * BINS))), -1]] = True
     first, last = np.searchsorted(centres, low), np.searchsorted(centres, high, side="right")
     part = stats.counts[first:last].astype(np.float64)
     if len(part) < levels:
@@ -212,10 +238,11 @@ def _divergence(stats: TensorStats, low: float, high: float, levels: int) -> flo
     clipped[0] += stats.counts[:first].sum()
     clipped[-1] += stats.counts[last:].sum()
     group = np.arange(len(part)) * levels // len(part)
-    filled = part > 0.0
-    total = np.bincount(group, weights=part, minlength=levels)
+    exact = exact[first:last]
+    filled = (part > 0.0) & ~exact
+    total = np.bincount(group, weights=np.where(exact, 0.0, part), minlength=levels)
     members = np.bincount(group, weights=filled, minlength=levels)
-    quantized = np.where(filled, (total / np.maximum(members, 1.0))[group], 0.0)
+    quantized = np.where(exact, part, np.where(filled, (total / np.maximum(members, 1.0))[group], 0.0))
     p, q = clipped / clipped.sum(), quantized / max(quantized.sum(), 1.0)
     # A bin that holds only what was clipped has no counterpart: a small share stands for it.
     q = np.where((p > 0.0) & (q == 0.0), 1e-4 / len(p), q)

@@ -124,7 +124,7 @@ def run_exported(exported: Exported, tensor: np.ndarray) -> list[np.ndarray]:
     Raises:
         EngineError: The engine refuses the artifact or fails.
     """
-    workers = max(1, min(_cores(), len(tensor) // 8))
+    workers = max(1, min(cores(), len(tensor) // 8))
     with ThreadPoolExecutor(workers) as pool:
         parts = list(pool.map(lambda rows: _run(exported, rows), np.array_split(tensor, workers)))
     return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
@@ -138,6 +138,7 @@ def _run(exported: Exported, tensor: np.ndarray) -> list[np.ndarray]:
         engine.close()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores the stage works on, at most 4."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(4, cores)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from boardfit.converters.calibrate import Range, TensorStats, estimate, observe
-from boardfit.converters.quantize.bench import Bench
+from boardfit.converters.quantize.bench import Bench, cores
 from boardfit.converters.targets import Exported
 
 
@@ -46,7 +46,7 @@ def best_ranges(bench: Bench, source: Exported, *, scheme: str) -> Candidate:
     if scheme == "dynamic":
         exported = bench.quantizer.quantize(source, ranges={}, scheme=scheme)
         return Candidate(exported, source, "", bench.error(exported))
-    probe = bench.quantizer.open_probe(source)
+    probe = bench.quantizer.open_probe(source, threads=cores())
     try:
         stats = observe(probe, bench.calibration, progress=bench.progress)
     finally:

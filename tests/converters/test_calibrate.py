@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from boardfit.converters.calibrate import BINS, ESTIMATORS, LEVELS, Range, TensorStats, estimate, observe
+from boardfit.converters.calibrate import (
+    BINS,
+    COUNTED,
+    ESTIMATORS,
+    LEVELS,
+    Range,
+    TensorStats,
+    estimate,
+    observe,
+)
 from boardfit.errors import InputError, RecipeError
 
 RNG = np.random.default_rng(5)
@@ -58,6 +67,18 @@ def test_the_histogram_is_numpys(values):
     assert np.abs(np.cumsum(stats.counts) - np.cumsum(expected)).max() <= 2
 
 
+def test_of_a_large_tensor_a_part_is_counted_and_its_extremes_are_found():
+    """Channels last, each with its own level: the part has all of them in equal shares."""
+    values = np.tile(np.arange(64.0), 5000)
+    values[1] = 99.0
+    stats = stats_of(values, images=1)
+    assert (stats.low, stats.high) == (0.0, 99.0)
+    assert COUNTED // 2 <= stats.counts.sum() <= 2 * COUNTED
+    seen = stats.counts[stats.counts > 0]
+    assert len(seen) in (64, 65)
+    assert np.ptp(np.sort(seen)[-64:]) <= 2
+
+
 @pytest.mark.parametrize("values", SHAPES.values(), ids=SHAPES)
 def test_min_max_holds_all_and_zero(values):
     found = estimate(stats_of(values), "min-max")
@@ -86,13 +107,20 @@ def test_mse_is_near_the_best_range_that_brute_force_finds(values):
 
 
 def brute_divergence(counts: np.ndarray, kept: int, levels: int) -> float:
-    """TensorRT's slide, literally, for a tensor that is not negative: the first ``kept`` bins survive."""
+    """TensorRT's slide, literally, for a tensor that is not negative: the first ``kept`` bins survive.
+
+    The bins of zero and of the largest value are levels of their own.
+    """
+    exact = {0, BINS - 1}
     p = counts[:kept].astype(float)
     p[-1] += counts[kept:].sum()
     q = np.zeros(kept)
     groups = [[] for _ in range(levels)]
     for i in range(kept):
-        groups[i * levels // kept].append(i)
+        if i in exact:
+            q[i] = counts[i]
+        else:
+            groups[i * levels // kept].append(i)
     for group in groups:
         filled = [i for i in group if counts[i] > 0]
         for i in filled:
@@ -116,6 +144,12 @@ def test_kl_cuts_a_lonely_outlier_and_min_max_does_not():
     stats = stats_of(values)
     assert estimate(stats, "min-max").high == 100.0
     assert estimate(stats, "kl").high < 20.0
+
+
+def test_kl_keeps_what_relu6_heaps_at_its_ends():
+    """Nine in ten values are 0, and one in twenty is 6: to cut at a fraction of 6 would be ruin."""
+    rows = np.concatenate([np.zeros(36_000), np.full(2_000, 6.0), RNG.uniform(0.0, 6.0, 2_000)])
+    assert estimate(stats_of(RNG.permutation(rows)), "kl").high > 5.5
 
 
 def test_kl_cuts_both_tails_at_the_same_magnitude():
