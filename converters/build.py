@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from boardfit.bundle import Manifest, check_target, open_bundle, write_bundle
-from boardfit.converters.frameworks import load_frameworks
-from boardfit.converters.ingest import ingest
+from boardfit.bundle import Manifest, open_bundle, write_bundle
+from boardfit.converters.compression import (
+    Effect,
+    Watch,
+    compress,
+    effects,
+    overlap_note,
+)
 from boardfit.converters.measure import Timed, time_artifacts
-from boardfit.converters.model import SourceRequest, TrainedModel
-from boardfit.converters.policy_evidence import FEWEST_IMAGES, Photo, labelled_photos
+from boardfit.converters.model import TrainedModel
+from boardfit.converters.plan import Plan, plan
 from boardfit.converters.policy_fit import Fit, goal_of
-from boardfit.converters.provenance import portable, quantized_precisions, tool_versions
+from boardfit.converters.provenance import portable, tool_versions
 from boardfit.converters.quantize.outcome import Outcome, Shelf
-from boardfit.converters.quantize.photos import choose_pictures, labels_of
-from boardfit.converters.quantize.stage import Order, check_schemes, quantize_all, refused_table
 from boardfit.converters.quantize.stage import measurements as quantized_measurements
-from boardfit.converters.recipe import Recipe, resolve_image_spec
+from boardfit.converters.quantize.stage import quantize_all, refused_table
+from boardfit.converters.recipe import Recipe
 from boardfit.converters.refit import refit
-from boardfit.converters.samples import ENOUGH_IMAGES, Samples, choose_images, load_samples, synthetic_frame
-from boardfit.converters.targets import Exported, export, find_target
-from boardfit.converters.verify import Parity, engine_name, require_inside, run_reference, verify
-from boardfit.errors import ExportError, InputError, ParityError, RecipeError, UnsupportedModel
+from boardfit.converters.samples import ENOUGH_IMAGES, Samples, load_samples, synthetic_frame
+from boardfit.converters.targets import Exported, export
+from boardfit.converters.verify import Parity, require_inside, run_reference, verify
+from boardfit.errors import ExportError, InputError, ParityError, UnsupportedModel
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.specs import QUANTIZED, PolicySpec, classic_policy
 from boardfit.timing import machine_name
@@ -36,29 +39,6 @@ from boardfit.timing import machine_name
 Progress = Callable[[str], None]
 
 GOLDEN_SEED = 2026
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """A build of which everything that can be checked before the long work was checked.
-
-    Attributes:
-        recipe: What was asked for.
-        out: Where the bundle goes.
-        model: The source, imported.
-        paths: The image files that parity is measured on.
-        photos: The images that the policy is fitted on; empty where it is not fitted.
-        not_fitted: Why it is not; empty where it is.
-        order: What the int8 stage is asked for; None where nothing is quantized.
-    """
-
-    recipe: Recipe
-    out: Path
-    model: TrainedModel
-    paths: tuple[Path, ...]
-    photos: tuple[Photo, ...] = ()
-    not_fitted: str = ""
-    order: Order | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +52,24 @@ class BuildReport:
     notes: tuple[str, ...]
     fit: Fit | None = None
     outcomes: tuple[Outcome, ...] = ()
+    effects: tuple[Effect, ...] = ()
 
 
-def build(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None) -> BuildReport:
-    """Build a bundle: import, export, compare with the source, measure, write.
+def build(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    watch: Watch = lambda _: None,
+    progress: Progress = lambda _: None,
+) -> BuildReport:
+    """Build a bundle: import, compress, export, compare, measure, write.
 
     Args:
         recipe: The source, the images, and what is to be made of them.
         out: Path of the bundle; one file if it ends in ``.boardfit``, else a folder.
+        resume: Whether a training that was interrupted goes on. What else was finished is always taken up.
+        watch: Told after every step how far a training is.
         progress: Told, in a sentence, what is being done.
 
     Returns:
@@ -89,11 +79,13 @@ def build(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: Non
         RecipeError: An option makes no sense.
         InputError: The images cannot be used.
         UnsupportedModel: The source cannot be carried over.
+        CompressError: A stage cannot work on the model, or its training failed.
         ExportError: A format's converter failed.
         ParityError: An artifact does not answer like the source. Nothing was written.
         BundleError: The bundle could not be written.
     """
-    checked = plan(recipe, out, progress=progress)
+    planned = plan(recipe, out, progress=progress)
+    checked = _compressed(planned, resume=resume, watch=watch, progress=progress)
     model, sizes = checked.model, recipe.export.sizes
     progress(f"reading {len(checked.paths)} images at {len(sizes)} sizes")
     samples = load_samples(checked.paths, image=model.image, sizes=sizes, progress=progress)
@@ -101,7 +93,7 @@ def build(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: Non
     expected = {size: _expected(model, samples.tensors[size]) for size in sizes}
     exported, parity = _export_all(checked, samples, expected, progress)
     require_inside(parity)
-    shelf = Shelf(checked.out.with_name(f"{checked.out.name}.partial"))
+    shelf = Shelf(checked.partial)
     outcomes = quantize_all(checked.order, shelf, progress=progress) if checked.order else []
     for item in [outcome.exported for outcome in outcomes if outcome.exported]:
         exported.append(item)
@@ -115,6 +107,9 @@ def build(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: Non
     measurements = _measurements(samples, parity, times, notes)
     if checked.order:
         measurements["quantized"] = quantized_measurements(checked.order, outcomes)
+    changed = effects(planned.model, model, samples.tensors) if checked.training else ()
+    if changed:
+        measurements["compressed"] = [effect.to_dict() for effect in changed]
     fit, not_fitted = _write_fitted(checked, exported, measurements, progress)
     shelf.clear()
     if not_fitted:
@@ -129,96 +124,27 @@ def build(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: Non
         notes=notes,
         fit=fit,
         outcomes=tuple(outcomes),
+        effects=changed,
     )
 
 
-def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None) -> Plan:
-    """Check everything that can be checked before the long work: the dry run.
-
-    Raises:
-        RecipeError, InputError, UnsupportedModel, ToolMissing, EngineMissing, BundleError: See ``build``.
-    """
-    target = Path(out)
-    _check_out(target)
-    image = resolve_image_spec(recipe.source.image_spec)
-    labels = read_labels(recipe.source.labels)
-    paths = choose_images(recipe.images.folder, recipe.images.limit)
-    for format_name in recipe.export.formats:
-        find_target(format_name).require_tools()
-        engine_name(format_name)
-    load_frameworks()
-    source = recipe.source.torch or recipe.source.model
-    progress(f"importing {source}")
-    model = ingest(
-        SourceRequest(
-            source=source,
-            sizes=recipe.export.sizes,
-            image=image,
-            labels=labels,
-            assume_same_padding=recipe.source.assume_same_padding,
-        ),
-        kind="torch" if recipe.source.torch else None,
-    )
-    model.require_sizes(recipe.export.sizes)
-    photos, not_fitted = _photos_to_fit(recipe, model)
-    return Plan(
-        recipe=recipe,
-        out=target,
-        model=model,
-        paths=tuple(paths),
-        photos=photos,
-        not_fitted=not_fitted,
-        order=_order(recipe, model, progress),
-    )
-
-
-def read_labels(path: str) -> tuple[str, ...]:
-    """Return the class names in a text file, one a line; nothing for an empty path.
-
-    Raises:
-        RecipeError: The file cannot be read, is empty, or has an empty line.
-    """
-    if not path:
-        return ()
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"cannot read the labels in {path} ({error}): expected a text in UTF-8, one class name a line"
-        ) from error
-    labels = tuple(line.strip() for line in lines)
-    if not labels or not all(labels):
-        number = 1 + (labels.index("") if "" in labels else 0)
-        raise RecipeError(f"{path}: line {number} is empty: expected one class name a line")
-    return labels
-
-
-def _order(recipe: Recipe, model: TrainedModel, progress: Progress) -> Order | None:
-    """Return what the int8 stage is asked for, its images chosen and checked; None where nothing is."""
-    schemes, options = quantized_precisions(recipe), recipe.quantize
-    if not schemes:
-        return None
-    check_schemes(recipe.export.formats, schemes)
-    progress("choosing the images for int8")
-    pictures = choose_pictures(
-        recipe.images.folder,
-        val=recipe.fit.val,
-        calibration_folder=options.calibration,
-        calibration=options.calibration_images,
-        validation=options.validation_images,
+def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress) -> Plan:
+    """Return the plan with the model that the compress stages make of its own."""
+    if checked.training is None:
+        return checked
+    model = compress(
+        checked.recipe,
+        checked.model,
+        checked.training,
+        folder=checked.partial,
+        resume=resume,
+        watch=watch,
         progress=progress,
     )
-    labels_of(pictures.validation, model.outputs[0].shape[-1])
-    return Order(
-        model=model,
-        formats=recipe.export.formats,
-        sizes=recipe.export.sizes,
-        schemes=schemes,
-        fp16_too="fp16" in recipe.export.precisions,
-        pictures=pictures,
-        options=options,
-        parity=recipe.parity,
-    )
+    note = overlap_note(checked.training, [photo.path for photo in checked.photos])
+    model = replace(model, notes=(*model.notes, *([note] if note else ())))
+    order = replace(checked.order, model=model) if checked.order else None
+    return replace(checked, model=model, order=order)
 
 
 def _expected(model: TrainedModel, tensor: np.ndarray) -> list[np.ndarray]:
@@ -259,6 +185,8 @@ def _export_one(
 ) -> tuple[list[Exported], list[Parity]]:
     """Try one file for all sizes; where that is outside the gate, make one per size."""
     sizes = checked.recipe.export.sizes
+    if checked.model.nets_by_size is not None:
+        return _attempt(checked, format_name, precision, [(size,) for size in sizes], samples, expected)
     try:
         done, rows = _attempt(checked, format_name, precision, [sizes], samples, expected)
         if len(sizes) == 1 or not any(row.fault for row in rows):
@@ -285,22 +213,6 @@ def _attempt(
         done.append(item)
         rows.extend(verify(item, samples=samples, expected=expected, gate=gate))
     return done, rows
-
-
-def _photos_to_fit(recipe: Recipe, model: TrainedModel) -> tuple[tuple[Photo, ...], str]:
-    """Return the images to fit the policy on, or why it is not fitted."""
-    if recipe.fit.val:
-        return tuple(labelled_photos(recipe.fit.val, recipe.images.folder)), ""
-    if not recipe.fit.enabled:
-        return (), "it was not asked for"
-    if len(recipe.export.sizes) == 1:
-        return (), "there is one size only"
-    if model.outputs[0].activation == "none":
-        return (), "the output's numbers are no probabilities"
-    paths = choose_images(recipe.images.folder, recipe.fit.limit)
-    if len(paths) < FEWEST_IMAGES:
-        return (), f"{len(paths)} images are too few, at least {FEWEST_IMAGES} are needed"
-    return tuple(Photo(path=path) for path in paths), ""
 
 
 def _write_fitted(
@@ -380,12 +292,3 @@ def _sample_notes(samples: Samples) -> tuple[str, ...]:
     if samples.skipped:
         notes.append(f"{len(samples.skipped)} image files could not be read and were skipped")
     return tuple(notes)
-
-
-def _check_out(out: Path) -> None:
-    folder = out.absolute().parent
-    if not folder.is_dir():
-        raise RecipeError(f"the folder {folder} for the bundle does not exist: make it, or choose another -o")
-    if not os.access(folder, os.W_OK):
-        raise RecipeError(f"the folder {folder} cannot be written to: choose another -o")
-    check_target(out)

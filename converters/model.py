@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,10 @@ class TrainedModel:
     task: str = "classify"
     notes: tuple[str, ...] = ()
 
+    def at(self, size: int) -> TrainedModel:
+        """Return the model as it serves one size; the same object where all sizes share one net."""
+        return self if self.nets_by_size is None else _at(self, size)
+
     def require_sizes(self, sizes: Sequence[int]) -> None:
         """Raise UnsupportedSize if the net cannot take one of these sides."""
         wrong = [size for size in sizes if self.fixed_size is not None and size != self.fixed_size]
@@ -75,3 +80,10 @@ class TrainedModel:
                 f"{', '.join(map(str, wrong))}: {self.fixed_by} binds the size. "
                 f"Build with --sizes {self.fixed_size}, or bring the source in a form that is free of size."
             )
+
+
+@lru_cache(maxsize=8)
+def _at(model: TrainedModel, size: int) -> TrainedModel:
+    """Return the model of one size; the same object each time, which exporters cache by."""
+    assert model.nets_by_size is not None
+    return replace(model, net=model.nets_by_size[size], nets_by_size=None)

@@ -27,6 +27,9 @@ def portable(recipe: Recipe, model: TrainedModel) -> dict[str, Any]:
         "assume_same_padding": recipe.source.assume_same_padding,
     }
     kept = {name: tables[name] for name in ("schema", "export", "policy", "parity")}
+    if recipe.distill.folder:
+        kept["distill"] = {n: v for n, v in tables["distill"].items() if n not in ("folder", "labels")}
+        kept["elastic"] = tables["elastic"]
     if quantized_precisions(recipe):
         kept["quantize"] = {
             name: value for name, value in tables["quantize"].items() if name != "calibration"
@@ -41,8 +44,9 @@ def quantized_precisions(recipe: Recipe) -> tuple[str, ...]:
 
 def _weights_sha256(model: TrainedModel) -> str:
     digest = hashlib.sha256()
-    for weight in model.net.get_weights():
-        digest.update(np.ascontiguousarray(weight).tobytes())
+    for net in (model.nets_by_size or {0: model.net}).values():
+        for weight in net.get_weights():
+            digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from boardfit.converters.calibrate import ESTIMATORS
+from boardfit.converters.recipe_checks import check_choices, check_types
+from boardfit.converters.recipe_train import DistillSection, ElasticSection
 from boardfit.errors import BundleError, RecipeError
 from boardfit.specs import FORMATS, POLICY_KINDS, PRECISIONS, ImageSpec, check_sizes
 
@@ -55,7 +57,7 @@ class SourceSection:
     assume_same_padding: bool = False
 
     def __post_init__(self) -> None:
-        _check_types(self, "source")
+        check_types(self, "source")
         if bool(self.model) == bool(self.torch):
             raise RecipeError(
                 "a build needs one source: give a model file (.keras, .h5, .onnx), "
@@ -76,7 +78,7 @@ class ImagesSection:
     limit: int = 128
 
     def __post_init__(self) -> None:
-        _check_types(self, "images")
+        check_types(self, "images")
         if not self.folder:
             raise RecipeError("a build needs photographs to prove the artifacts on: give --images FOLDER")
         if self.limit < 1:
@@ -98,13 +100,13 @@ class ExportSection:
     precisions: tuple[str, ...] = ("fp32", "fp16")
 
     def __post_init__(self) -> None:
-        _check_types(self, "export")
+        check_types(self, "export")
         try:
             check_sizes(self.sizes, "export.sizes")
         except BundleError as error:
             raise RecipeError(str(error)) from error
-        _check_choices(self.formats, FORMATS, "export.formats")
-        _check_choices(self.precisions, PRECISIONS, "export.precisions")
+        check_choices(self.formats, FORMATS, "export.formats")
+        check_choices(self.precisions, PRECISIONS, "export.precisions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class PolicySection:
     kind: str = "entropy"
 
     def __post_init__(self) -> None:
-        _check_types(self, "policy")
+        check_types(self, "policy")
         if self.kind not in POLICY_KINDS:
             raise RecipeError(f"policy.kind is {self.kind!r}: expected one of {', '.join(POLICY_KINDS)}")
 
@@ -144,7 +146,7 @@ class FitSection:
     max_time: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_types(self, "fit")
+        check_types(self, "fit")
         if self.limit < 1:
             raise RecipeError(f"fit.limit is {self.limit}: expected at least 1")
 
@@ -164,7 +166,7 @@ class ParitySection:
     fp16_max_flips: float = 0.005
 
     def __post_init__(self) -> None:
-        _check_types(self, "parity")
+        check_types(self, "parity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +193,8 @@ class QuantizeSection:
     rescue: bool = True
 
     def __post_init__(self) -> None:
-        _check_types(self, "quantize")
-        _check_choices(self.estimators, ESTIMATORS, "quantize.estimators")
+        check_types(self, "quantize")
+        check_choices(self.estimators, ESTIMATORS, "quantize.estimators")
         if self.calibration_images < FEWEST_TO_CALIBRATE or self.validation_images < FEWEST_TO_VALIDATE:
             raise RecipeError(
                 f"quantize.calibration_images is {self.calibration_images} and validation_images "
@@ -210,10 +212,20 @@ class Recipe:
     source: SourceSection
     images: ImagesSection
     export: ExportSection = field(default_factory=ExportSection)
+    distill: DistillSection = field(default_factory=DistillSection)
+    elastic: ElasticSection = field(default_factory=ElasticSection)
     policy: PolicySection = field(default_factory=PolicySection)
     fit: FitSection = field(default_factory=FitSection)
     parity: ParitySection = field(default_factory=ParitySection)
     quantize: QuantizeSection = field(default_factory=QuantizeSection)
+
+    def __post_init__(self) -> None:
+        if self.elastic.enabled and not self.distill.folder:
+            raise RecipeError("an elastic net is trained: give --distill FOLDER, photographs to train on")
+        if self.distill.folder and not self.elastic.enabled:
+            raise RecipeError(
+                "there is nothing to train on the photographs of --distill: add --elastic, or leave it out"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as TOML values, sections as tables."""
@@ -239,6 +251,8 @@ _SECTIONS: Mapping[str, type] = {
     "source": SourceSection,
     "images": ImagesSection,
     "export": ExportSection,
+    "distill": DistillSection,
+    "elastic": ElasticSection,
     "policy": PolicySection,
     "fit": FitSection,
     "parity": ParitySection,
@@ -320,21 +334,3 @@ def _section(kind: type, table: object, name: str) -> Any:
 
 def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
-
-
-def _check_types(section: Any, name: str) -> None:
-    for item in fields(section):
-        value = getattr(section, item.name)
-        default = item.default if not callable(item.default_factory) else item.default_factory()
-        expected = type(default)
-        fits = type(value) is expected or (expected is float and type(value) is int)
-        if not fits:
-            raise RecipeError(
-                f"recipe field {name}.{item.name} is {value!r}: expected a value like {default!r}"
-            )
-
-
-def _check_choices(values: tuple[str, ...], choices: tuple[str, ...], what: str) -> None:
-    wrong = [value for value in values if value not in choices]
-    if wrong or not values or len(set(values)) != len(values):
-        raise RecipeError(f"{what} are {list(values)!r}: expected distinct ones of {', '.join(choices)}")

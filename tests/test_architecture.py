@@ -64,7 +64,7 @@ ROOMS = {
         inside=TOML,
     ),
     # The door may use everything, but inside functions; of its own and of the kernel also above.
-    "door": Room(("boardfit",), ("numpy",), inside=("cv2",)),
+    "door": Room(("boardfit",), ("numpy",), inside=("cv2", "rich")),
 }
 DOOR_AT_TOP = (*KERNEL, "boardfit.cli", "boardfit.runtime.results")
 

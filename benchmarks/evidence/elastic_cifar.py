@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from cifar import IMAGE, cifar, record, recorded, resnet20
 
-from boardfit.converters.compress.elastic import LARGEST, ElasticNet, ElasticOptions
+from boardfit.converters.compress.elastic_net import LARGEST, ElasticNet, ElasticOptions
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import view, with_private_norms
 from boardfit.converters.compress.train import Moment, Phase, Training, train

@@ -59,15 +59,18 @@ class Position:
 
 
 def fingerprint(variables: Sequence[Any], settings: Mapping[str, Any]) -> str:
-    """Return a hash of what a checkpoint belongs to: the shapes of all variables, and the settings.
+    """Return a hash of what a checkpoint belongs to: what the training begins with, and its settings.
 
     Args:
-        variables: Keras variables, in a fixed order.
+        variables: Keras variables before the first step, in a fixed order.
         settings: JSON values.
     """
-    shapes = [[list(variable.shape), str(variable.dtype)] for variable in variables]
-    text = json.dumps([shapes, settings], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for variable in variables:
+        values = np.asarray(variable)
+        digest.update(f"{values.dtype}{values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, variables: Sequence[Any], *, position: Position, belongs_to: str) -> None:

@@ -7,177 +7,26 @@ largest size teaches the smaller ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
+from boardfit.converters.compress.elastic_net import DEALT, LARGEST, TOGETHER, ElasticNet, ElasticOptions
 from boardfit.converters.compress.images import ImageSet
-from boardfit.converters.compress.losses import as_logits, cross_entropy, feature_hint, softened_kl
-from boardfit.converters.compress.nets import View, batch_norms, require_scores, view, with_private_norms
-from boardfit.converters.compress.resize import resize_batch
+from boardfit.converters.compress.nets import (
+    batch_norms,
+    require_scores,
+    trainable_copy,
+    view,
+    with_private_norms,
+)
 from boardfit.converters.compress.stage import StageResult
 from boardfit.converters.compress.train import Phase, Training, train
 from boardfit.converters.ingest.reference import frozen_copy, keras_reference
 from boardfit.converters.model import TrainedModel
 from boardfit.errors import CompressError
-from boardfit.specs import ImageSpec
-
-LARGEST, DEALT, TOGETHER = "largest", "dealt", "together"
-
-
-@dataclass(frozen=True, slots=True)
-class ElasticOptions:
-    """How an elastic net is taught.
-
-    Attributes:
-        shares: Shares of the epochs that the three phases get; they add up to 1.
-        labels: Weight of the cross entropy with labels, where there are some.
-        teacher: Weight of the teacher's divergence: of the given teacher for the largest size, of the largest
-            size for the others.
-        hint: Weight of the distance between a small size's features and the largest one's.
-        temperature: Of the softened answers.
-    """
-
-    shares: tuple[float, float, float] = (0.35, 0.15, 0.5)
-    labels: float = 1.0
-    teacher: float = 1.0
-    hint: float = 0.0
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if min(self.shares) < 0.0 or abs(sum(self.shares) - 1.0) > 1e-6:
-            raise CompressError(f"elastic.shares are {self.shares}: expected three shares that add up to 1")
-        if min(self.labels, self.teacher, self.hint) < 0.0 or self.temperature < 1.0:
-            raise CompressError("elastic weights must not be negative, and its temperature at least 1")
-
-
-class ElasticNet(keras.Model):  # type: ignore[misc]
-    """The views of one net at all sizes, as one model that Keras trains."""
-
-    def __init__(
-        self,
-        views: Mapping[int, View],
-        *,
-        image: ImageSpec,
-        activation: str,
-        options: ElasticOptions,
-        labelled: bool,
-        batch: int,
-        teacher: Any = None,
-    ) -> None:
-        """Bring the views together.
-
-        Args:
-            views: By size in pixels, ascending; they share layers.
-            image: Mean and deviation of the input.
-            activation: Of the net's scores: ``softmax`` or ``logits``.
-            options: Weights of the losses.
-            labelled: Whether the images have labels.
-            batch: Images in a step.
-            teacher: keras.Model that teaches the largest size, or None.
-        """
-        super().__init__(name="elastic")
-        self.sizes = tuple(views)
-        self.nets = [item.inner for item in views.values()]
-        self.phase = LARGEST
-        self._image = image
-        self._activation = activation
-        self._options = options
-        self._labelled = labelled
-        self._batch = batch
-        # A closure: Keras would take a net in an attribute for a part of what is trained and saved.
-        self._teach = None if teacher is None else lambda images: teacher(images, training=False)
-
-    def call(self, images: Any, training: bool = False) -> dict[str, Any]:
-        """Return scores and features by size, as the phase shows images to sizes.
-
-        Args:
-            images: (B, S, S, 3) uint8.
-            training: Whether normalisation uses the batch's statistics.
-        """
-        answers = {}
-        for size, net, (begin, end) in self._shown():
-            tensor = self.tensor(images[begin:end], size)
-            found = net(tensor, training=training)
-            scores, features = found if isinstance(found, (list, tuple)) else (found, None)
-            answers[str(size)] = {"scores": as_logits(scores, self._activation)}
-            if features is not None:
-                answers[str(size)]["features"] = features
-        return answers
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """Return the mean over sizes of what each is taught."""
-        losses = []
-        largest = y_pred.get(str(self.sizes[-1])) if self.phase == TOGETHER else None
-        for size, _, (begin, end) in self._shown():
-            answer = y_pred[str(size)]
-            if largest is not None and size != self.sizes[-1]:
-                losses.append(self._taught_by(largest, answer, y))
-            else:
-                losses.append(self._taught(answer, x[begin:end], None if y is None else y[begin:end]))
-        loss = sum(losses) / float(len(losses))
-        return loss + sum(self.losses) if self.losses else loss
-
-    def tensor(self, images: Any, size: int) -> Any:
-        """Return (B, size, size, 3) float32 input tensors of (B, S, S, 3) uint8 images."""
-        pixels = resize_batch(ops.cast(images, "float32"), size)
-        mean, std = (np.asarray(value, np.float32) for value in (self._image.mean, self._image.std))
-        return (pixels - mean) / std
-
-    def _shown(self) -> list[tuple[int, Any, tuple[int, int | None]]]:
-        """Return size, net and the part of the batch that each size sees in this phase."""
-        pairs = list(zip(self.sizes, self.nets, strict=True))
-        if self.phase == LARGEST:
-            return [(*pairs[-1], (0, None))]
-        if self.phase == TOGETHER:
-            return [(size, net, (0, None)) for size, net in pairs]
-        edges = dealt_edges(self._batch, len(pairs))
-        return [(size, net, (edges[i], edges[i + 1])) for i, (size, net) in enumerate(pairs)]
-
-    def _taught(self, answer: Mapping[str, Any], images: Any, labels: Any) -> Any:
-        """Return the loss of a size that labels and the given teacher teach."""
-        options, loss = self._options, 0.0
-        if self._labelled:
-            loss = loss + options.labels * cross_entropy(answer["scores"], labels)
-        if self._teach is not None:
-            target = as_logits(self._teach(self.tensor(images, self.sizes[-1])), self._activation)
-            loss = loss + options.teacher * softened_kl(
-                target, answer["scores"], temperature=options.temperature
-            )
-        return loss
-
-    def _taught_by(self, largest: Mapping[str, Any], answer: Mapping[str, Any], labels: Any) -> Any:
-        """Return the loss of a small size that labels and the largest size teach."""
-        options = self._options
-        loss = options.teacher * softened_kl(
-            largest["scores"], answer["scores"], temperature=options.temperature
-        )
-        if self._labelled:
-            loss = loss + options.labels * cross_entropy(answer["scores"], labels)
-        if options.hint and "features" in answer:
-            loss = loss + options.hint * feature_hint(largest["features"], answer["features"])
-        return loss
-
-
-def dealt_edges(batch: int, parts: int) -> list[int]:
-    """Return where a batch is cut so that every size gets a part, as equal as multiples of 8 allow.
-
-    TensorFlow 2.21 with oneDNN frees memory twice in convolutions of odd batches (43 of 128, on x86-64).
-    """
-    unit = 8 if batch >= 8 * parts else 1
-    whole = batch // unit
-    return [*(unit * (i * whole // parts) for i in range(parts)), batch]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,17 +35,17 @@ class Elastic:
 
     Attributes:
         sizes: Input sides in pixels, ascending.
-        images: What is trained on.
+        images: Reads what is trained on, at the side in pixels that it is given; called once.
+        labelled: Whether the images have labels; if not, the model as it comes teaches the largest size.
         training: The loop's settings, and where its checkpoint goes.
         options: How the sizes are taught.
-        use_teacher: Whether the model as it comes teaches the largest size; needed where there are no labels.
     """
 
     sizes: tuple[int, ...]
-    images: ImageSet
+    images: Callable[[int], ImageSet]
+    labelled: bool
     training: Training
-    options: ElasticOptions = ElasticOptions()
-    use_teacher: bool = True
+    options: ElasticOptions = field(default_factory=ElasticOptions)
 
     @property
     def name(self) -> str:
@@ -213,29 +62,22 @@ class Elastic:
         if len(self.sizes) < 2:
             raise CompressError("an elastic net needs two or more sizes, --sizes 112,160,224 for example")
         require_scores(model.net, model.outputs[0].activation)
-        if self.images.labels is None and not self.use_teacher:
-            raise CompressError("images without labels need a teacher: use the source as one")
-        if self.images.labels is not None and self.images.labels.max() >= model.net.outputs[0].shape[1]:
-            raise CompressError(
-                f"a label is {self.images.labels.max()}, but {model.name} answers "
-                f"{model.net.outputs[0].shape[1]} classes, counted from 0"
-            )
 
     def __call__(self, model: TrainedModel) -> StageResult:
         """Train, and return the model with one net per size."""
-        source = frozen_copy(model.net)
-        nets = with_private_norms(frozen_copy(model.net), self.sizes)
+        images = self.images(self.sizes[-1])
+        nets = with_private_norms(trainable_copy(model.net), self.sizes)
         views = {size: view(net) for size, net in nets.items()}
         elastic = ElasticNet(
             views,
             image=model.image,
             activation=model.outputs[0].activation,
             options=self.options,
-            labelled=self.images.labels is not None,
+            labelled=self.labelled,
             batch=self.training.batch,
-            teacher=source if self.use_teacher else None,
+            teacher=frozen_copy(model.net) if self.options.teacher > 0.0 else None,
         )
-        report = train(elastic, self.images, settings=self.training, phases=self._phases())
+        report = train(elastic, images, settings=self.training, phases=self._phases())
         for net in nets.values():
             net.trainable = False
         references = {size: keras_reference(net) for size, net in nets.items()}
@@ -243,14 +85,19 @@ class Elastic:
         def reference(images: np.ndarray) -> Any:
             return references[images.shape[1]](images)
 
-        trained = replace(model, net=nets[self.sizes[-1]], nets_by_size=nets, reference=reference)
+        # Without normalisation of their own all sizes have the same weights: one net serves them.
+        apart = nets if batch_norms(model.net) else None
+        trained = replace(model, net=nets[self.sizes[-1]], nets_by_size=apart, reference=reference)
         return StageResult(model=trained, notes=(*self._notes(model), report.sentence()))
 
     def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
-        """Raise CompressError unless every size has a net with finite weights."""
-        if set(after.nets_by_size or {}) != set(self.sizes):
-            raise CompressError(f"the elastic stage made nets for {sorted(after.nets_by_size or {})} only")
-        for size, net in (after.nets_by_size or {}).items():
+        """Raise CompressError unless every size has a net with finite weights, and answers as before."""
+        nets = after.nets_by_size or dict.fromkeys(self.sizes, after.net)
+        if set(nets) != set(self.sizes):
+            raise CompressError(f"the elastic stage made nets for {sorted(nets)} only")
+        for size, net in nets.items():
+            if tuple(net.outputs[0].shape) != tuple(before.net.outputs[0].shape):
+                raise CompressError(f"the elastic net at {size} pixels answers {tuple(net.outputs[0].shape)}")
             if not all(np.isfinite(weight).all() for weight in net.get_weights()):
                 raise CompressError(f"the elastic net at {size} pixels has weights that are not finite")
 

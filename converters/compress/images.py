@@ -9,13 +9,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from boardfit.converters.recipe_train import FEWEST_TO_TRAIN
 from boardfit.errors import CompressError, InputError
 from boardfit.runtime.images import read_image
 from boardfit.runtime.preprocess import as_bgr, place
 from boardfit.runtime.resize import resize_square
 from boardfit.specs import ImageSpec
-
-FEWEST_IMAGES = 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +86,7 @@ def load_image_set(
         progress: Told about each file that was skipped.
 
     Raises:
-        InputError: Fewer than FEWEST_IMAGES can be read.
+        InputError: Fewer than FEWEST_TO_TRAIN can be read.
     """
     rows, kept = [], []
     for number, path in enumerate(paths):
@@ -101,9 +100,9 @@ def load_image_set(
         pixels = resize_square(square, side, resize=image.resize)
         rows.append(np.array(pixels[..., ::-1] if image.channels == "rgb" else pixels))
         kept.append(number)
-    if len(rows) < FEWEST_IMAGES:
+    if len(rows) < FEWEST_TO_TRAIN:
         raise InputError(
-            f"{len(rows)} of {len(paths)} images could be read: training needs at least {FEWEST_IMAGES}; "
+            f"{len(rows)} of {len(paths)} images could be read: training needs at least {FEWEST_TO_TRAIN}; "
             "give a folder of more photographs"
         )
     picked = None if labels is None else np.asarray(labels, np.int32)[kept]

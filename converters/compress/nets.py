@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from boardfit.converters.ingest.reference import frozen_copy
 from boardfit.errors import CompressError
 
 _AFTER_SCORES = (
@@ -62,6 +63,18 @@ def with_private_norms(net: Any, sizes: Sequence[int]) -> dict[int, Any]:
     """
     nets = {size: _renormalised(net, size) for size in sizes[:-1]}
     return {**nets, sizes[-1]: net}
+
+
+def trainable_copy(net: Any) -> Any:
+    """Return a copy with weights of its own, every layer of which is trained.
+
+    Args:
+        net: keras.Model, functional.
+    """
+    copy = frozen_copy(net)
+    for layer in copy.layers:
+        layer.trainable = True
+    return copy
 
 
 def batch_norms(net: Any) -> list[Any]:

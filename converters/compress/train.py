@@ -27,9 +27,8 @@ from boardfit.converters.compress.checkpoint import (
     save_checkpoint,
 )
 from boardfit.converters.compress.images import Augment, Batches, ImageSet
+from boardfit.converters.recipe_train import OPTIMIZERS
 from boardfit.errors import CompressError
-
-OPTIMIZERS = ("sgd", "adamw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,23 +203,19 @@ def _run_epoch(
     )
     watcher = _Watcher(keeper, position, phase=phase.name, steps=steps)
     try:
+        # All steps may have been done when the training was interrupted, only the epoch not closed.
+        if len(batches) == 0:
+            return watcher.record()
         with warnings.catch_warnings():
             # A phase may leave parts of the model alone: Keras warns of each variable without a gradient.
             warnings.filterwarnings("ignore", message="Gradients do not exist")
-            model.fit(batches, epochs=1, verbose=0, callbacks=[watcher])
+            # Without shuffle=False Keras deals the batches themselves in an order of its own.
+            model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[watcher])
     except KeyboardInterrupt:
         watcher.save()
         raise
     model.optimizer.use_ema = bool(settings.ema)
-    seconds = watcher.seconds
-    return EpochRecord(
-        epoch=position.epoch + 1,
-        phase=phase.name,
-        steps=steps,
-        seconds=round(seconds, 3),
-        images_per_s=round(steps * settings.batch / max(seconds, 1e-9), 1),
-        metrics={name: total / steps for name, total in watcher.sums.items()},
-    )
+    return watcher.record()
 
 
 class _Keeper:
@@ -274,6 +269,18 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         self.sums: dict[str, float] = dict(self._before)
         self._begun = self._saved = time.monotonic()
         self._done = position.step
+
+    def record(self) -> EpochRecord:
+        """Return what the epoch was like, when all its steps are done."""
+        seconds, settings = self.seconds, self._keeper.settings
+        return EpochRecord(
+            epoch=self._position.epoch + 1,
+            phase=self._phase,
+            steps=self._steps,
+            seconds=round(seconds, 3),
+            images_per_s=round(self._steps * settings.batch / max(seconds, 1e-9), 1),
+            metrics={name: total / self._steps for name, total in self.sums.items()},
+        )
 
     @property
     def seconds(self) -> float:

@@ -148,9 +148,8 @@ class _Room:
 
     def __init__(self, order: Order, size: int, tools: Tools, progress: Progress) -> None:
         self.order, self.size, self.tools, self.progress = order, size, tools, progress
-        nets = order.model.nets_by_size
         # Surgery looks at one net: the one of this size.
-        self.model = replace(order.model, net=nets[size], nets_by_size=None) if nets else order.model
+        self.model = order.model.at(size)
         self.largest = size == order.sizes[-1]
 
     @cached_property

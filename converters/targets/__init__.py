@@ -55,6 +55,10 @@ def export(model: TrainedModel, *, format_name: str, sizes: tuple[int, ...], pre
         ExportError: The format's converter failed or dropped a part of the graph.
         ToolMissing: The format's converter is not installed.
     """
+    if model.nets_by_size is not None:
+        if len(sizes) != 1:
+            raise ExportError(f"{model.name} has a net of its own at each size: one file holds one of them")
+        model = model.at(sizes[0])
     exported = find_target(format_name).export(model, sizes=sizes, precision=precision)
     assert isinstance(exported, Exported)
     return exported

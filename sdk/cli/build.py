@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from boardfit.cli.fit import add_goal
+from boardfit.cli.training import TrainingProgress
 
 if TYPE_CHECKING:
     from boardfit.converters.build import BuildReport
@@ -20,6 +22,7 @@ examples:
   boardfit build net.onnx --images photos --image-spec unit --print-recipe > recipe.toml
   boardfit build --recipe recipe.toml -o net.boardfit --dry-run
   boardfit build model.keras --images photos --precisions fp32,int8 -o int8.boardfit --val labels.csv
+  boardfit build model.keras --images photos --elastic --distill more-photos -o elastic.boardfit
 
 A --torch factory is Python code and is run: build only from authors whom you trust.
 """
@@ -60,6 +63,7 @@ def add_parser(subparsers: Any) -> None:
         "--val", metavar="CSV", help="columns file,label: fit and judge on right answers, not agreement"
     )
     add_goal(parser, prefix="policy")
+    _add_training(parser)
     _add_quantize(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="compare on at most N images (default: 128)")
     parser.add_argument(
@@ -72,6 +76,21 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--print-recipe", action="store_true", help="print the recipe as TOML and stop")
     parser.add_argument("--dry-run", action="store_true", help="check all that can be checked, and stop")
     parser.set_defaults(run=run)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--elastic",
+        action="store_true",
+        default=None,
+        help="train the model to be good at every size; the largest one teaches the others",
+    )
+    group.add_argument("--distill", metavar="DIR", help="photographs to train on, without labels")
+    group.add_argument("--distill-labels", metavar="CSV", help="columns file,label: learn from these as well")
+    group.add_argument("--epochs", type=int, metavar="N", help="how often each is seen (default: 10)")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="at its peak (default: 0.0001)")
+    group.add_argument("--resume", action="store_true", help="go on with a training that was interrupted")
 
 
 def _add_quantize(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +119,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.out:
         raise RecipeError("no place for the bundle was given: add -o NAME.boardfit")
-    from boardfit.converters.build import build, plan
+    from boardfit.converters.build import build
+    from boardfit.converters.plan import plan
 
     started = time.monotonic()
     progress = _Progress(started)
@@ -108,7 +128,14 @@ def run(args: argparse.Namespace) -> int:
         checked = plan(recipe, args.out, progress=progress)
         print(_plan_text(checked))
         return 0
-    report = build(recipe, args.out, progress=progress)
+    try:
+        with TrainingProgress() as watch:
+            report = build(recipe, args.out, resume=args.resume, watch=watch, progress=progress)
+    except KeyboardInterrupt:
+        if recipe.distill.folder:
+            words = sys.argv[1:] if args.resume else [*sys.argv[1:], "--resume"]
+            print(f"to go on: boardfit {shlex.join(words)}", file=sys.stderr)
+        raise
     print(_report_text(report, time.monotonic() - started))
     return 0 if all(outcome.kept_integers for outcome in report.outcomes) else 1
 
@@ -130,6 +157,13 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
         },
         "images": {"folder": args.images, "limit": args.limit},
         "export": {"sizes": args.sizes, "formats": args.formats, "precisions": args.precisions},
+        "distill": {
+            "folder": args.distill,
+            "labels": args.distill_labels,
+            "epochs": args.epochs,
+            "learning_rate": args.learning_rate,
+        },
+        "elastic": {"enabled": args.elastic},
         "policy": {"kind": args.policy},
         "fit": {
             "enabled": False if args.no_fit else None,
@@ -171,6 +205,7 @@ def _plan_text(checked: Any) -> str:
         if checked.photos
         else f"would not fit the policy: {checked.not_fitted}",
         *(checked.order.pictures.notes if checked.order else ()),
+        *([f"would train on {len(checked.training.paths)} images"] if checked.training else ()),
         *(f"note: {note}" for note in checked.model.notes),
         "nothing was written (dry run)",
     ]
@@ -187,6 +222,8 @@ def _report_text(report: BuildReport, seconds: float) -> str:
     lines = [f"{table[0]}  {'ms here':>8}"]
     for row, text in zip(report.parity, table[1:], strict=True):
         lines.append(f"{text}    {times[row.artifact, row.size].p50_s * 1e3:>8.2f}")
+    if report.effects:
+        lines += ["", *_effect_lines(report), ""]
     if report.fit is not None:
         lines += ["", fit_table(report.fit), f"policy {policy_text(report.manifest.policy)}", ""]
     if report.outcomes:
@@ -195,6 +232,16 @@ def _report_text(report: BuildReport, seconds: float) -> str:
     size_mb = sum(entry.size_bytes for entry in report.manifest.files) / 1e6
     lines.append(f"wrote {report.out} ({size_mb:.1f} MB) in {seconds:.0f} s")
     return "\n".join(lines)
+
+
+def _effect_lines(report: BuildReport) -> list[str]:
+    """Return what training changed, as a table."""
+    largest = report.effects[-1].size
+    return [
+        f"answers as the source at {largest}, on {report.effects[0].images} images",
+        f"{'size':>5} {'source':>8} {'trained':>8}",
+        *(f"{row.size:>5} {row.before:>6.1f} % {row.after:>6.1f} %" for row in report.effects),
+    ]
 
 
 def _quantized_lines(report: BuildReport) -> list[str]:

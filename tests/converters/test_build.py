@@ -14,7 +14,8 @@ import boardfit
 from boardfit.bundle import open_bundle, verify_bundle
 from boardfit.cli import main
 from boardfit.converters import build as build_module
-from boardfit.converters.build import build, plan, read_labels
+from boardfit.converters.build import build
+from boardfit.converters.plan import plan, read_labels
 from boardfit.converters.recipe import Recipe
 from boardfit.converters.samples import synthetic_frame
 from boardfit.errors import BoardfitError, BundleError, InputError, ParityError, RecipeError, UnsupportedModel

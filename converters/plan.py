@@ -1,0 +1,170 @@
+"""What a build is going to do, checked as far as it can be before the long work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from boardfit.bundle import check_target
+from boardfit.converters.compression import TrainingImages, choose_training_images
+from boardfit.converters.frameworks import load_frameworks
+from boardfit.converters.ingest import ingest
+from boardfit.converters.model import SourceRequest, TrainedModel
+from boardfit.converters.policy_evidence import FEWEST_IMAGES, Photo, labelled_photos
+from boardfit.converters.provenance import quantized_precisions
+from boardfit.converters.quantize.photos import choose_pictures, labels_of
+from boardfit.converters.quantize.stage import Order, check_schemes
+from boardfit.converters.recipe import Recipe, resolve_image_spec
+from boardfit.converters.samples import choose_images
+from boardfit.converters.targets import find_target
+from boardfit.converters.verify import engine_name
+from boardfit.errors import RecipeError
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A build of which everything that can be checked before the long work was checked.
+
+    Attributes:
+        recipe: What was asked for.
+        out: Where the bundle goes.
+        model: The source, imported.
+        paths: The image files that parity is measured on.
+        photos: The images that the policy is fitted on; empty where it is not fitted.
+        not_fitted: Why it is not; empty where it is.
+        order: What the int8 stage is asked for; None where nothing is quantized.
+        training: The images that compress stages train on; None where nothing is compressed.
+    """
+
+    recipe: Recipe
+    out: Path
+    model: TrainedModel
+    paths: tuple[Path, ...]
+    photos: tuple[Photo, ...] = ()
+    not_fitted: str = ""
+    order: Order | None = None
+    training: TrainingImages | None = None
+
+    @property
+    def partial(self) -> Path:
+        """Where what is finished is kept until the bundle is written."""
+        return self.out.with_name(f"{self.out.name}.partial")
+
+
+def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None) -> Plan:
+    """Check everything that can be checked before the long work: the dry run.
+
+    Raises:
+        RecipeError, InputError, UnsupportedModel, ToolMissing, EngineMissing, BundleError: See ``build``.
+    """
+    target = Path(out)
+    _check_out(target)
+    image = resolve_image_spec(recipe.source.image_spec)
+    labels = read_labels(recipe.source.labels)
+    paths = choose_images(recipe.images.folder, recipe.images.limit)
+    for format_name in recipe.export.formats:
+        find_target(format_name).require_tools()
+        engine_name(format_name)
+    load_frameworks()
+    source = recipe.source.torch or recipe.source.model
+    progress(f"importing {source}")
+    model = ingest(
+        SourceRequest(
+            source=source,
+            sizes=recipe.export.sizes,
+            image=image,
+            labels=labels,
+            assume_same_padding=recipe.source.assume_same_padding,
+        ),
+        kind="torch" if recipe.source.torch else None,
+    )
+    model.require_sizes(recipe.export.sizes)
+    photos, not_fitted = _photos_to_fit(recipe, model)
+    return Plan(
+        recipe=recipe,
+        out=target,
+        model=model,
+        paths=tuple(paths),
+        photos=photos,
+        not_fitted=not_fitted,
+        order=_order(recipe, model, progress),
+        training=choose_training_images(recipe, model),
+    )
+
+
+def read_labels(path: str) -> tuple[str, ...]:
+    """Return the class names in a text file, one a line; nothing for an empty path.
+
+    Raises:
+        RecipeError: The file cannot be read, is empty, or has an empty line.
+    """
+    if not path:
+        return ()
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"cannot read the labels in {path} ({error}): expected a text in UTF-8, one class name a line"
+        ) from error
+    labels = tuple(line.strip() for line in lines)
+    if not labels or not all(labels):
+        number = 1 + (labels.index("") if "" in labels else 0)
+        raise RecipeError(f"{path}: line {number} is empty: expected one class name a line")
+    return labels
+
+
+def _order(recipe: Recipe, model: TrainedModel, progress: Progress) -> Order | None:
+    """Return what the int8 stage is asked for, its images chosen and checked; None where nothing is."""
+    schemes, options = quantized_precisions(recipe), recipe.quantize
+    if not schemes:
+        return None
+    check_schemes(recipe.export.formats, schemes)
+    progress("choosing the images for int8")
+    pictures = choose_pictures(
+        recipe.images.folder,
+        val=recipe.fit.val,
+        calibration_folder=options.calibration,
+        calibration=options.calibration_images,
+        validation=options.validation_images,
+        progress=progress,
+    )
+    labels_of(pictures.validation, model.outputs[0].shape[-1])
+    return Order(
+        model=model,
+        formats=recipe.export.formats,
+        sizes=recipe.export.sizes,
+        schemes=schemes,
+        fp16_too="fp16" in recipe.export.precisions,
+        pictures=pictures,
+        options=options,
+        parity=recipe.parity,
+    )
+
+
+def _photos_to_fit(recipe: Recipe, model: TrainedModel) -> tuple[tuple[Photo, ...], str]:
+    """Return the images to fit the policy on, or why it is not fitted."""
+    if recipe.fit.val:
+        return tuple(labelled_photos(recipe.fit.val, recipe.images.folder)), ""
+    if not recipe.fit.enabled:
+        return (), "it was not asked for"
+    if len(recipe.export.sizes) == 1:
+        return (), "there is one size only"
+    if model.outputs[0].activation == "none":
+        return (), "the output's numbers are no probabilities"
+    paths = choose_images(recipe.images.folder, recipe.fit.limit)
+    if len(paths) < FEWEST_IMAGES:
+        return (), f"{len(paths)} images are too few, at least {FEWEST_IMAGES} are needed"
+    return tuple(Photo(path=path) for path in paths), ""
+
+
+def _check_out(out: Path) -> None:
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise RecipeError(f"the folder {folder} for the bundle does not exist: make it, or choose another -o")
+    if not os.access(folder, os.W_OK):
+        raise RecipeError(f"the folder {folder} cannot be written to: choose another -o")
+    check_target(out)

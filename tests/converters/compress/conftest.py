@@ -1,0 +1,87 @@
+"""Small nets and image sets for the compress stages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from boardfit.converters.compress.elastic_net import ElasticNet, ElasticOptions
+from boardfit.converters.compress.images import ImageSet
+from boardfit.converters.compress.nets import view
+from boardfit.converters.compress.train import Training
+from boardfit.specs import ImageSpec
+
+CLASSES = 4
+
+
+def build_images(count: int = 96, side: int = 16, *, labelled: bool = True, seed: int = 0) -> ImageSet:
+    """Stripes across, stripes down, squares, or noise alone: a small net learns them in a few steps."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int32) % CLASSES
+    pixels = rng.integers(0, 180, (count, side, side, 3))
+    rows, columns = np.indices((side, side))[..., None] // 2 % 2
+    patterns = rows, columns, rows ^ columns, np.zeros_like(rows)
+    for image, label in zip(pixels, labels, strict=True):
+        image += 75 * patterns[label]
+    return ImageSet(pixels=pixels.astype(np.uint8), labels=labels if labelled else None)
+
+
+def build_net(*, norm: bool = True, seed: int = 1, softmax: bool = False):
+    import keras
+    from keras import layers
+
+    image = x = keras.Input((None, None, 3), name="image")
+    for filters, stride in ((8, 1), (16, 2)):
+        x = layers.Conv2D(filters, 3, stride, padding="same", use_bias=not norm)(x)
+        x = layers.BatchNormalization(momentum=0.8)(x) if norm else x
+        x = layers.ReLU()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    scores = layers.Dense(CLASSES, activation="softmax" if softmax else None, name="scores")(x)
+    net = keras.Model(image, scores, name="small")
+    # Numpy's chance: initial weights are the same on every Keras backend.
+    rng = np.random.default_rng(seed)
+    for weight in net.trainable_weights:
+        if len(weight.shape) > 1:
+            weight.assign(rng.normal(0.0, np.sqrt(2.0 / np.prod(weight.shape[:-1])), weight.shape))
+    return net
+
+
+def build_model(**options) -> ElasticNet:
+    """One size alone: what the training loop is tried on."""
+    return ElasticNet(
+        {16: view(build_net(**options))},
+        image=ImageSpec(mean=(127.5,) * 3, std=(127.5,) * 3),
+        activation="logits",
+        options=ElasticOptions(),
+        labelled=True,
+        batch=16,
+    )
+
+
+def build_settings(**options) -> Training:
+    return Training(**{"epochs": 3, "batch": 16, "learning_rate": 0.05, "seed": 7, **options})
+
+
+@pytest.fixture
+def make_images():
+    return build_images
+
+
+@pytest.fixture
+def make_net():
+    return build_net
+
+
+@pytest.fixture
+def make_model():
+    return build_model
+
+
+@pytest.fixture
+def settings():
+    return build_settings
+
+
+@pytest.fixture
+def images() -> ImageSet:
+    return build_images()

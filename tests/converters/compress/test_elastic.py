@@ -1,0 +1,199 @@
+"""The elastic stage: its contract, private norms, phases, what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from boardfit.converters.compress.elastic import Elastic
+from boardfit.converters.compress.elastic_net import DEALT, TOGETHER, ElasticNet, ElasticOptions, dealt_edges
+from boardfit.converters.compress.images import ImageSet
+from boardfit.converters.compress.nets import batch_norms, view, with_private_norms
+from boardfit.converters.compress.stage import run_stage
+from boardfit.converters.compress.train import Training
+from boardfit.converters.ingest.reference import keras_reference
+from boardfit.converters.model import TrainedModel
+from boardfit.errors import CompressError, ExportError
+from boardfit.specs import ImageSpec, TensorSpec
+
+SIZES = (8, 12, 16)
+CLASSES = 4
+
+
+@pytest.fixture
+def make_source(make_net):
+    """Return a function that makes a source model."""
+
+    def make(*, activation: str = "logits", **options) -> TrainedModel:
+        net = make_net(softmax=activation == "softmax", **options)
+        return TrainedModel(
+            name="small",
+            net=net,
+            outputs=(TensorSpec(name="scores", shape=(None, CLASSES), activation=activation),),
+            image=ImageSpec(mean=(127.5,) * 3, std=(127.5,) * 3),
+            reference=keras_reference(net),
+        )
+
+    return make
+
+
+@pytest.fixture
+def stage(make_images):
+    """Return a function that makes the stage."""
+
+    def make(images: ImageSet | None = None, **options) -> Elastic:
+        images = make_images() if images is None else images
+        given = {
+            "sizes": SIZES,
+            "images": lambda side: images,
+            "labelled": images.labels is not None,
+            "training": Training(epochs=4, batch=24, learning_rate=0.05, seed=3),
+            "options": ElasticOptions(),
+        }
+        return Elastic(**{**given, **options})
+
+    return make
+
+
+def weights(net) -> list[np.ndarray]:
+    return [np.array(weight) for weight in net.get_weights()]
+
+
+@pytest.mark.parametrize("activation", ["logits", "softmax"])
+@pytest.mark.parametrize("labelled", [True, False], ids=["labels", "no labels"])
+def test_the_contract(activation, labelled, stage, make_source, make_images):
+    model = make_source(activation=activation)
+    before = weights(model.net)
+    result = run_stage(stage(make_images(labelled=labelled)), model)
+    after = result.model
+    assert set(after.nets_by_size) == set(SIZES)
+    assert all(np.array_equal(a, b) for a, b in zip(before, weights(model.net), strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(before, weights(after.net), strict=True))
+    assert "2 batch normalisations are private to each of 3 sizes" in result.notes[0]
+    for size in SIZES:
+        tensor = np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
+        found = np.asarray(after.nets_by_size[size](tensor, training=False))
+        assert np.allclose(after.reference(tensor)[0], found, atol=1e-6)
+        assert after.at(size).net is after.nets_by_size[size]
+
+
+def test_sizes_share_kernels_and_nothing_of_the_norms(make_net):
+    nets = with_private_norms(make_net(), SIZES)
+    kernels = [id(layer) for layer in nets[16].layers if isinstance(layer, keras.layers.Conv2D)]
+    for size in SIZES[:-1]:
+        assert [id(x) for x in nets[size].layers if isinstance(x, keras.layers.Conv2D)] == kernels
+        assert not {id(x) for x in batch_norms(nets[size])} & {id(x) for x in batch_norms(nets[16])}
+
+
+def test_a_small_size_gains(stage, make_source, make_images):
+    """A net that was trained at 16 alone answers worse at 8 than the elastic one does."""
+    images = make_images(192)
+    plain = make_source()
+    alone = Training(epochs=10, batch=24, learning_rate=0.05, seed=3)
+    options = ElasticOptions(shares=(1.0, 0.0, 0.0), teacher=0.0)
+    trained = run_stage(stage(images, training=alone, options=options), plain).model
+    elastic = run_stage(stage(images, training=alone, options=ElasticOptions(teacher=1.0)), plain).model
+    test = make_images(200, seed=9)
+    pixels = (test.pixels.astype(np.float32) - 127.5) / 127.5
+    small = pixels.reshape(200, 8, 2, 8, 2, 3).mean((2, 4))
+
+    def right(net, tensor):
+        return float((np.asarray(net(tensor, training=False)).argmax(1) == test.labels).mean())
+
+    assert right(elastic.nets_by_size[8], small) > right(trained.net, small) + 0.1
+    assert right(elastic.nets_by_size[16], pixels) > 0.8
+
+
+def test_frozen_norms_keep_their_statistics_and_learn_scale_and_shift(stage, make_source):
+    model = make_source()
+    after = run_stage(stage(options=ElasticOptions(norms="frozen")), model).model
+    for size in SIZES:
+        for old, new in zip(batch_norms(model.net), batch_norms(after.nets_by_size[size]), strict=True):
+            assert np.array_equal(old.moving_mean, new.moving_mean)
+            assert not np.array_equal(old.gamma, new.gamma)
+
+
+def test_a_net_without_norms_works_and_says_what_is_skipped(stage, make_source):
+    result = run_stage(stage(), make_source(norm=False))
+    assert result.model.nets_by_size is None
+    assert "no batch normalisation, so that all sizes share everything" in result.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fixed_size": 16, "fixed_by": "flatten"}, "takes 16 pixels only .flatten binds the size"),
+        (
+            {"outputs": (TensorSpec(name="scores", shape=(None, CLASSES), activation="none"),)},
+            "needs scores of two or more classes",
+        ),
+    ],
+    ids=["fixed size", "no scores"],
+)
+def test_what_it_cannot_work_on_is_refused(change, message, stage, make_source):
+    with pytest.raises(CompressError, match=message):
+        run_stage(stage(), replace(make_source(), **change))
+
+
+def test_one_size_is_refused(stage, make_source):
+    with pytest.raises(CompressError, match="two or more sizes"):
+        run_stage(stage(sizes=(16,)), make_source())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"shares": (0.5, 0.0, 0.0)}, {"teacher": -1.0}, {"temperature": 0.5}, {"norms": "magic"}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_options_check_themselves(wrong):
+    with pytest.raises(CompressError):
+        ElasticOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "edges"),
+    [(128, 3, [0, 40, 80, 128]), (24, 3, [0, 8, 16, 24]), (7, 3, [0, 2, 4, 7]), (64, 2, [0, 32, 64])],
+)
+def test_a_batch_is_dealt_whole(batch, parts, edges):
+    assert dealt_edges(batch, parts) == edges
+
+
+def elastic_net(net, **options) -> ElasticNet:
+    views = {size: view(one) for size, one in with_private_norms(net, SIZES).items()}
+    given = {"image": ImageSpec(), "activation": "logits", "options": ElasticOptions(), "labelled": True}
+    return ElasticNet(views, **{**given, "batch": 24, **options})
+
+
+def test_the_smaller_sizes_learn_from_the_largest_and_it_learns_nothing_from_them(make_images, make_net):
+    import tensorflow as tf
+
+    net = make_net()
+    model = elastic_net(net, labelled=False, options=ElasticOptions(labels=0.0))
+    model.phase = TOGETHER
+    images = make_images(24).pixels
+    with tf.GradientTape(persistent=True) as tape:
+        answers = model(images, training=True)
+        loss = model.compute_loss(x=images, y=None, y_pred=answers)
+    largest = batch_norms(model.nets[-1])[-1].gamma.value
+    smallest = batch_norms(model.nets[0])[-1].gamma.value
+    assert float(loss) > 0.0
+    assert tape.gradient(loss, largest) is None
+    assert float(tf.reduce_sum(tf.abs(tape.gradient(loss, smallest)))) > 0.0
+
+
+def test_dealt_images_are_seen_once(make_images, make_net):
+    model = elastic_net(make_net())
+    model.phase = DEALT
+    answers = model(make_images(24).pixels, training=False)
+    assert [answers[str(size)]["scores"].shape[0] for size in SIZES] == [8, 8, 8]
+
+
+def test_one_file_cannot_hold_several_nets(stage, make_source):
+    from boardfit.converters.targets import export
+
+    model = run_stage(stage(), make_source()).model
+    with pytest.raises(ExportError, match="a net of its own at each size"):
+        export(model, format_name="onnx", sizes=SIZES, precision="fp32")

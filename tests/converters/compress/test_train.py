@@ -1,0 +1,215 @@
+"""The training loop: it learns, repeats exactly, survives a kill, and stops at nonsense."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boardfit.converters.compress.train import Phase, train
+from boardfit.errors import CompressError
+
+HERE = Path(__file__).parent
+
+
+PHASE = (Phase("largest"),)
+
+
+def weights_of(model) -> list[np.ndarray]:
+    return [np.asarray(variable) for variable in model.variables]
+
+
+def test_it_learns(images, make_model, settings):
+    report = train(make_model(), images, settings=settings(epochs=8), phases=PHASE)
+    losses = [record.metrics["loss"] for record in report.history]
+    assert losses[-1] < 0.6 * losses[0]
+    assert [record.epoch for record in report.history] == list(range(1, 9))
+    assert "trained for 8 epochs" in report.sentence()
+
+
+def test_it_repeats_to_the_last_bit(images, make_model, settings):
+    models = [make_model(), make_model()]
+    for model in models:
+        train(model, images, settings=settings(), phases=PHASE)
+    for a, b in zip(*map(weights_of, models), strict=True):
+        assert np.array_equal(a, b)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", [(2, 6), (2, 3)], ids=["between epochs", "inside an epoch"])
+@pytest.mark.parametrize("ema", [0.0, 0.9], ids=["last weights", "moving average"])
+def test_what_was_interrupted_goes_on_as_if_nothing_had_happened(
+    images, tmp_path, moment, ema, make_model, settings
+):
+    unbroken = make_model()
+    report = train(unbroken, images, settings=settings(ema=ema), phases=PHASE)
+
+    def interrupt(seen):
+        if (seen.epoch, seen.step) == moment:
+            raise KeyboardInterrupt
+
+    broken = settings(ema=ema, folder=tmp_path, watch=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model(), images, settings=broken, phases=PHASE)
+    resumed = make_model()
+    again = train(resumed, images, settings=settings(ema=ema, folder=tmp_path, resume=True), phases=PHASE)
+    for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
+        assert np.array_equal(a, b)
+    curves = [[record.metrics["loss"] for record in one.history] for one in (report, again)]
+    assert np.allclose(*curves, rtol=1e-5)
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["loss"]) for row in rows] == pytest.approx(curves[0], rel=1e-4)
+
+
+def test_a_finished_training_is_not_run_again(images, tmp_path, make_model, settings):
+    train(make_model(), images, settings=settings(folder=tmp_path), phases=PHASE)
+    steps = []
+    once_more = settings(folder=tmp_path, resume=True, watch=steps.append)
+    assert len(train(make_model(), images, settings=once_more, phases=PHASE).history) == 3
+    assert steps == []
+
+
+@pytest.mark.parametrize(
+    ("change", "seed"),
+    [({"learning_rate": 0.01}, 1), ({"epochs": 4}, 1), ({}, 2)],
+    ids=["rate", "epochs", "weights"],
+)
+def test_a_checkpoint_of_something_else_is_refused(images, tmp_path, change, seed, make_model, settings):
+    train(make_model(), images, settings=settings(folder=tmp_path), phases=PHASE)
+    other = settings(folder=tmp_path, resume=True, **change)
+    with pytest.raises(CompressError, match="belongs to another model, other images or other settings"):
+        train(make_model(seed=seed), images, settings=other, phases=PHASE)
+
+
+def test_a_damaged_checkpoint_is_refused(images, tmp_path, make_model, settings):
+    train(make_model(), images, settings=settings(epochs=1, folder=tmp_path), phases=PHASE)
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(CompressError, match=r"cannot be read .*: delete it to start anew"):
+        train(make_model(), images, settings=settings(folder=tmp_path, resume=True), phases=PHASE)
+
+
+def test_a_full_disk_stops_and_keeps_the_checkpoint_before(
+    images, tmp_path, monkeypatch, make_model, settings
+):
+    folder = tmp_path / "run"
+    train(make_model(), images, settings=settings(epochs=1, folder=folder), phases=PHASE)
+    before = (folder / "checkpoint.npz").read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CompressError, match=r"No space left on device.*The one before is whole"):
+        train(make_model(), images, settings=settings(epochs=1, folder=folder), phases=PHASE)
+    assert (folder / "checkpoint.npz").read_bytes() == before
+    assert not list(folder.glob("*.part"))
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(images, tmp_path, make_model, settings):
+    wild = settings(learning_rate=1e20, warm_up=0.0, folder=tmp_path)
+    with pytest.raises(
+        CompressError, match=r"not finite at step \d+ of epoch \d+: .*lower the learning rate"
+    ):
+        train(make_model(norm=False), images, settings=wild, phases=PHASE)
+
+
+def test_fewer_images_than_a_batch_are_refused(images, make_model, settings):
+    with pytest.raises(CompressError, match="96 images are fewer than a batch of 200"):
+        train(make_model(), images, settings=settings(batch=200), phases=PHASE)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"batch": 0}, {"optimizer": "magic"}, {"learning_rate": 0.0}, {"warm_up": 1.0}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_settings_check_themselves(wrong, settings):
+    with pytest.raises(CompressError):
+        settings(**wrong)
+
+
+def test_time_left_falls_to_nothing(images, make_model, settings, make_images):
+    left = []
+    train(make_model(), images, settings=settings(watch=lambda m: left.append(m.left_s)), phases=PHASE)
+    assert left[-1] == 0.0 and len(left) == 18 and all(seconds >= 0.0 for seconds in left)
+
+
+SCRIPT = """
+    import runpy
+    from pathlib import Path
+
+    import keras
+    import numpy as np
+    from boardfit.converters.compress.train import Phase, train
+
+    small = runpy.run_path({conftest!r})
+
+    watch = lambda moment: print("step", moment.epoch, moment.step, flush=True)
+    folder = Path({folder!r})
+    run = small["build_settings"](epochs={epochs}, folder=folder, resume=True, save_every_s=0.0, watch=watch)
+    model = small["build_model"]()
+    report = train(model, small["build_images"](), settings=run, phases=(Phase("largest"),))
+    print(keras.backend.backend(), *(f"{{r.metrics['loss']:.6f}}" for r in report.history))
+    np.savez(folder / "weights.npz", *(np.asarray(v) for v in model.variables))
+"""
+
+
+def script(folder: Path, *, epochs: int = 3, backend: str = "tensorflow") -> subprocess.Popen:
+    text = SCRIPT.format(conftest=str(HERE / "conftest.py"), folder=str(folder), epochs=epochs)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(text)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    unbroken = script(whole)
+    expected = unbroken.communicate(timeout=300)[0].splitlines()[-1]
+    victim = script(killed)
+    for line in victim.stdout:
+        if line.split() == ["step", "2", "4"]:
+            victim.send_signal(signal.SIGKILL)
+            break
+    victim.wait(timeout=60)
+    assert victim.returncode == -signal.SIGKILL
+    lines = script(killed).communicate(timeout=300)[0].splitlines()
+    assert lines[-1] == expected
+    assert lines[0] == "step 2 4" or lines[0] == "step 2 5"
+    with np.load(whole / "weights.npz") as a, np.load(killed / "weights.npz") as b:
+        assert all(np.array_equal(a[name], b[name]) for name in a.files)
+
+
+def test_it_trains_on_jax_as_on_tensorflow(tmp_path):
+    pytest.importorskip("jax")
+    losses = []
+    for backend in ("tensorflow", "jax"):
+        last = script(tmp_path / backend, backend=backend).communicate(timeout=300)[0].splitlines()[-1]
+        name, *curve = last.split()
+        assert name == backend
+        losses.append([float(loss) for loss in curve])
+    assert losses[1][-1] < losses[1][0]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_replacing_the_seed_changes_the_curve(images, make_model, settings):
+    curves = [
+        train(make_model(), images, settings=replace(settings(), seed=seed), phases=PHASE).history[0].metrics
+        for seed in (1, 2)
+    ]
+    assert curves[0] != curves[1]
