@@ -71,7 +71,7 @@ class Result:
         outputs: Raw arrays of the engine for this frame, each with a batch axis of one.
         size: Input side in pixels of the look that answered.
         looks: Input sides in pixels of every look, in order.
-        entropy_bits: Image entropy of the frame; None where the policy needs none.
+        entropy_bits: Image entropy of the frame; None where the policy needs none, and in a stream for most.
         timings: Seconds per stage.
         placement: Where the tensor's pixels come from.
         labels: Class names; empty where none are known.

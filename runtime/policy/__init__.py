@@ -14,12 +14,12 @@ class Policy(Protocol):
 
     A policy may remember earlier frames only where ``stream`` is true: answers to unrelated images must
     not depend on their order.
-
-    Attributes:
-        needs_entropy: Whether ``first`` wants the image entropy.
     """
 
-    needs_entropy: bool
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether ``first`` wants the entropy of the next image."""
+        ...
 
     def first(self, bits: float | None) -> int:
         """Return the side in pixels of the first look.

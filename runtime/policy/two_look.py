@@ -33,11 +33,15 @@ class TwoLookPolicy:
     """
 
     def __init__(self, spec: PolicySpec, stream: bool) -> None:
-        self.needs_entropy = spec.needs_entropy
         self._spec = spec
         self._stream = stream
         self._entropy = EntropyPolicy(spec, stream)
         self._stay = _NONE
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether the thresholds want the next frame's entropy."""
+        return self._entropy.needs_entropy
 
     def first(self, bits: float | None) -> int:
         """Return the size for an image entropy, or the larger one that the scene has needed."""

@@ -79,6 +79,19 @@ def test_a_stream_follows_a_jump_over_two_thresholds():
     assert policy.first(7.1) == 160
 
 
+@pytest.mark.parametrize("kind", ["entropy", "two-look"])
+def test_a_stream_wants_the_entropy_of_every_third_frame_and_follows_it_then(kind):
+    policy = make_policy(classic_policy(kind, SIZES), stream=True)
+    scene = [7.9] * 4 + [2.0] * 6
+    wanted = [policy.needs_entropy]
+    sizes = []
+    for bits in scene:
+        sizes.append(policy.first(bits if policy.needs_entropy else None))
+        wanted.append(policy.needs_entropy)
+    assert wanted[:10] == [True, False, False] * 3 + [True]
+    assert sizes == [224] * 6 + [112] * 4
+
+
 def test_two_look_asks_for_the_next_larger_size_once():
     policy = make_policy(classic_policy("two-look", SIZES))
     unsure, sure = [0.25] * 4, [0.97, 0.01, 0.01, 0.01]
