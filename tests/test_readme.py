@@ -44,6 +44,8 @@ def test_the_commands_work_one_after_the_other(workplace):
             continue
         if arguments[0] == "build":
             arguments += ["--sizes", "64,96"]
+        if "--elastic" in arguments:
+            arguments += ["--epochs", "1", "--formats", "onnx", "--no-fit"]
         assert main(arguments) == 0, line
 
 
