@@ -68,6 +68,7 @@ def people_text(bundle: Bundle) -> str:
         f"content id  {bundle.content_id}",
         f"task        {manifest.task}, {len(manifest.labels) or 'no'} labels",
         f"image       {image_text(manifest.image)}",
+        *([f"trained     {measured.trained}"] if measured.trained else []),
         f"policy      {policy_text(manifest.policy)}",
         *([f"fitted      {fit_text(manifest.policy.fit)}"] if manifest.policy.fit else []),
         f"files       {len(manifest.files)}, {megabytes(sum(entry.size_bytes for entry in manifest.files))}",

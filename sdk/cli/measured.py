@@ -20,11 +20,13 @@ class Measured:
         machine: Name of the machine that measured; empty where unknown.
         parity: Comparison with the source, by artifact name and size.
         times: Inference times, by artifact name and size.
+        trained: What training changed at each size, in words; empty where nothing was trained.
     """
 
     machine: str
     parity: Mapping[tuple[str, int], Row]
     times: Mapping[tuple[str, int], Row]
+    trained: str = ""
 
     def parity_cells(self, artifact: Artifact, size: int) -> list[str]:
         """Return images, max abs as a share of the output's range, cosine and flips as texts."""
@@ -61,7 +63,22 @@ def read_measured(measurements: Row | None) -> Measured:
         machine=machine if isinstance(machine, str) else "",
         parity=_by_name_and_size(found.get("parity")),
         times=_by_name_and_size(found.get("times")),
+        trained=_trained(found.get("compressed")),
     )
+
+
+def _trained(rows: object) -> str:
+    parts, largest = [], 0
+    for row in rows if isinstance(rows, list) else []:
+        cells = (
+            [_number(row, name) for name in ("size", "before", "after")] if isinstance(row, Mapping) else []
+        )
+        if not cells or None in cells:
+            return ""
+        size, before, after = cells
+        largest = max(largest, int(size or 0))
+        parts.append(f"{size}: {before:.1f} to {after:.1f} %")
+    return f"answers as the source at {largest}, before to after: {', '.join(parts)}" if parts else ""
 
 
 def _by_name_and_size(rows: object) -> dict[tuple[str, int], Row]:

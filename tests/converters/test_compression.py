@@ -39,7 +39,7 @@ def recipe(tiny_file, photos, many_photos):
     return make
 
 
-def test_an_elastic_bundle_has_a_file_per_size_and_says_what_training_changed(recipe, tmp_path):
+def test_an_elastic_bundle_has_a_file_per_size_and_says_what_training_changed(recipe, tmp_path, capsys):
     moments, told = [], []
     report = build(recipe(), tmp_path / "a.boardfit", watch=moments.append, progress=told.append)
     assert [artifact.sizes for artifact in report.manifest.artifacts] == [(24,), (32,)]
@@ -53,6 +53,8 @@ def test_an_elastic_bundle_has_a_file_per_size_and_says_what_training_changed(re
         assert bundle.measurements["compressed"] == [effect.to_dict() for effect in report.effects]
         assert bundle.manifest.recipe["elastic"]["enabled"] is True
         assert "folder" not in bundle.manifest.recipe["distill"]
+    assert main(["inspect", str(tmp_path / "a.boardfit")]) == 0
+    assert "answers as the source at 32, before to after: 24: " in capsys.readouterr().out
     with boardfit.load(tmp_path / "a.boardfit") as model:
         assert model(synthetic_frame(3)).size in (24, 32)
     assert not (tmp_path / "a.boardfit.partial").exists()
