@@ -85,6 +85,7 @@ def build(
         BundleError: The bundle could not be written.
     """
     planned = plan(recipe, out, progress=progress)
+    recipe = planned.recipe
     checked = _compressed(planned, resume=resume, watch=watch, progress=progress)
     model, sizes = checked.model, recipe.export.sizes
     progress(f"reading {len(checked.paths)} images at {len(sizes)} sizes")
@@ -113,7 +114,7 @@ def build(
     fit, not_fitted = _write_fitted(checked, exported, measurements, progress)
     shelf.clear()
     if not_fitted:
-        notes = (*notes, f"the policy was not fitted: {not_fitted}")
+        notes = (*notes, unfitted_note(not_fitted))
     with open_bundle(checked.out) as bundle:
         manifest = bundle.manifest
     return BuildReport(
@@ -234,8 +235,14 @@ def _write_fitted(
                     raise
                 reason = str(error)
     progress(f"writing {checked.out}")
-    _write(checked, checked.out, exported, measurements)
+    notes = [*measurements["notes"], unfitted_note(reason)]
+    _write(checked, checked.out, exported, {**measurements, "notes": notes})
     return None, reason
+
+
+def unfitted_note(reason: str) -> str:
+    """Return the note that says why a bundle carries the classic thresholds."""
+    return f"the policy was not fitted: {reason}"
 
 
 def _write(
@@ -290,5 +297,7 @@ def _sample_notes(samples: Samples) -> tuple[str, ...]:
             "synthetic images were added to the comparison"
         )
     if samples.skipped:
-        notes.append(f"{len(samples.skipped)} image files could not be read and were skipped")
+        count = len(samples.skipped)
+        files, were = ("file", "was") if count == 1 else ("files", "were")
+        notes.append(f"{count} image {files} could not be read and {were} skipped")
     return tuple(notes)

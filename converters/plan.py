@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from boardfit.bundle import check_target
+from boardfit.converters.auto_sizes import require_choice, resolve_sizes
 from boardfit.converters.compression import TrainingImages, choose_training_images
 from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.ingest import ingest
@@ -30,7 +31,7 @@ class Plan:
     """A build of which everything that can be checked before the long work was checked.
 
     Attributes:
-        recipe: What was asked for.
+        recipe: What was asked for, with sizes that are numbers.
         out: Where the bundle goes.
         model: The source, imported.
         paths: The image files that parity is measured on.
@@ -61,6 +62,7 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     Raises:
         RecipeError, InputError, UnsupportedModel, ToolMissing, EngineMissing, BundleError: See ``build``.
     """
+    automatic = recipe.export.auto_sizes
     target = Path(out)
     _check_out(target)
     image = resolve_image_spec(recipe.source.image_spec)
@@ -72,6 +74,9 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     load_frameworks()
     source = recipe.source.torch or recipe.source.model
     progress(f"importing {source}")
+    recipe, sizes_notes = resolve_sizes(recipe)
+    for note in sizes_notes:
+        progress(note)
     model = ingest(
         SourceRequest(
             source=source,
@@ -82,6 +87,9 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         ),
         kind="torch" if recipe.source.torch else None,
     )
+    if automatic:
+        require_choice(model)
+        model = replace(model, notes=(*sizes_notes, *model.notes))
     model.require_sizes(recipe.export.sizes)
     photos, not_fitted = _photos_to_fit(recipe, model)
     return Plan(

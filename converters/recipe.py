@@ -91,6 +91,7 @@ class ExportSection:
 
     Attributes:
         sizes: Input sides in pixels, ascending.
+        auto_sizes: Propose sizes that suit the source instead; ``sizes`` is then not looked at.
         formats: Among ``tflite``, ``onnx``, ``ncnn``.
         precisions: Among ``fp32``, ``fp16``, ``int8``, ``int16x8`` (tflite only) and ``dynamic``.
     """
@@ -98,6 +99,7 @@ class ExportSection:
     sizes: tuple[int, ...] = (112, 160, 224)
     formats: tuple[str, ...] = FORMATS
     precisions: tuple[str, ...] = ("fp32", "fp16")
+    auto_sizes: bool = False
 
     def __post_init__(self) -> None:
         check_types(self, "export")

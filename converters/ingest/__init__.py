@@ -1,7 +1,7 @@
 """Ingest: every source format becomes one TrainedModel.
 
-A format is a module with ``SUFFIXES`` and ``ingest(request)``, found through the entry-point group
-``boardfit.ingest``.
+A format is a module with ``SUFFIXES``, ``ingest(request)`` and ``own_side(source)``, found through the
+entry-point group ``boardfit.ingest``.
 """
 
 from __future__ import annotations
@@ -52,6 +52,23 @@ def ingest(request: SourceRequest, kind: str | None = None) -> TrainedModel:
             "as many. Give one line per class, in the order of the output."
         )
     return model
+
+
+def own_side(source: str, kind: str | None = None) -> int | None:
+    """Return the input side in pixels that a source was made for, or None where it says nothing.
+
+    Args:
+        source: As for ``ingest``.
+        kind: As for ``ingest``.
+
+    Raises:
+        InputError, UnsupportedModel, ToolMissing: The source cannot be read.
+    """
+    modules = {entry.name: entry for entry in entry_points(group="boardfit.ingest")}
+    if kind is None:
+        kind = TORCH if looks_like_factory(source) else _kind_of_file(source, modules)
+    found: int | None = modules[kind].load().own_side(source)
+    return found
 
 
 def looks_like_factory(source: str) -> bool:

@@ -59,6 +59,16 @@ def ingest(request: SourceRequest) -> TrainedModel:
     )
 
 
+def own_side(source: str) -> int | None:
+    """Return the side that the file fixes its input to, or None.
+
+    Args:
+        source: Path of the file.
+    """
+    path = Path(source)
+    return _own_size(load_keras_file(path), path.stem)
+
+
 def _own_size(model: Any, name: str) -> int | None:
     """Return the side that the one image input is fixed to, or None; refuse any other interface."""
     inputs, outputs = list(getattr(model, "inputs", None) or []), list(getattr(model, "outputs", None) or [])

@@ -77,6 +77,15 @@ def ingest(request: SourceRequest) -> TrainedModel:
     )
 
 
+def own_side(source: str) -> int | None:
+    """Return the side that the file fixes its input to, or None.
+
+    Args:
+        source: Path of the file.
+    """
+    return read_onnx(Path(source)).size
+
+
 def fold(source: OnnxSource, size: int) -> Graph:
     """Return a source's graph at one size, folded and fused.
 

@@ -75,6 +75,19 @@ def ingest(request: SourceRequest) -> TrainedModel:
     )
 
 
+def own_side(source: str) -> int | None:
+    """Return the default of the factory's size parameter, or None where there is none.
+
+    Args:
+        source: ``package.module:factory`` or ``path/to/file.py:factory``. This runs its module.
+    """
+    _require_torch()
+    factory, _ = load_factory(source)
+    parameter = size_parameter(factory)
+    default = inspect.signature(factory).parameters[parameter].default if parameter else None
+    return default if type(default) is int and default > 0 else None
+
+
 def load_factory(source: str) -> tuple[Callable[..., Any], str]:
     """Import the function that a source names. This runs its module.
 

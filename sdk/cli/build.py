@@ -19,6 +19,7 @@ EXAMPLE = """\
 examples:
   boardfit build model.keras --images photos -o model.boardfit --sizes 112,160,224
   boardfit build --torch my_package.nets:small --images photos -o small.boardfit
+  boardfit build model.keras --images photos -o model.boardfit --sizes auto
   boardfit build net.onnx --images photos --image-spec unit --print-recipe > recipe.toml
   boardfit build --recipe recipe.toml -o net.boardfit --dry-run
   boardfit build model.keras --images photos --precisions fp32,int8 -o int8.boardfit --val labels.csv
@@ -44,7 +45,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--images", metavar="DIR", help="folder of photographs to compare on")
     parser.add_argument("-o", "--out", metavar="OUT", help="OUT.boardfit (one file) or a folder")
-    parser.add_argument("--sizes", type=_sizes, metavar="S,S", help="input sides (default: 112,160,224)")
+    parser.add_argument(
+        "--sizes",
+        type=_sizes,
+        metavar="S,S",
+        help="input sides (default: 112,160,224); auto proposes: the source's own, and about 1/2 and 1/3 "
+        "of its time",
+    )
     parser.add_argument("--formats", type=_words, metavar="F,F", help="default: tflite,onnx,ncnn")
     parser.add_argument(
         "--precisions",
@@ -156,7 +163,7 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
             "assume_same_padding": args.assume_same_padding,
         },
         "images": {"folder": args.images, "limit": args.limit},
-        "export": {"sizes": args.sizes, "formats": args.formats, "precisions": args.precisions},
+        "export": {**_export_sizes(args.sizes), "formats": args.formats, "precisions": args.precisions},
         "distill": {
             "folder": args.distill,
             "labels": args.distill_labels,
@@ -255,11 +262,20 @@ def _quantized_lines(report: BuildReport) -> list[str]:
     return [*lines, *refused_table(report.outcomes).splitlines()]
 
 
+def _export_sizes(sizes: tuple[int, ...] | None) -> dict[str, Any]:
+    """Return the recipe's fields for --sizes, of which no side means auto."""
+    if sizes is None:
+        return {}
+    return {"sizes": sizes or None, "auto_sizes": not sizes}
+
+
 def _sizes(text: str) -> tuple[int, ...]:
+    if text == "auto":
+        return ()
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected sides like 112,160,224") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: expected sides like 112,160,224, or auto") from None
 
 
 def _words(text: str) -> tuple[str, ...]:

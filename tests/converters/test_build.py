@@ -342,6 +342,18 @@ def test_a_build_that_does_not_fit_says_why(changes, reason, tiny_file, sixty_ph
     assert report.fit is None
     assert not report.manifest.policy.fitted
     assert any(reason in note for note in report.notes)
+    with open_bundle(tmp_path / "x.boardfit") as bundle:
+        assert bundle.measurements["notes"] == list(report.notes)
+
+
+def test_images_that_cannot_be_read_are_counted_in_words(tiny_file, photos, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    for number, words in ((1, "1 image file could not be read and was skipped"), (2, "2 image files could")):
+        (folder / f"broken{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+        report = build(recipe(tiny_file, folder, export=ONE_ARTIFACT), tmp_path / f"{number}.boardfit")
+        assert any(note.startswith(words) for note in report.notes)
 
 
 def test_labels_that_are_asked_for_must_serve(tiny_file, sixty_photos, tmp_path):
