@@ -89,7 +89,6 @@ def _grey(bgr: np.ndarray) -> np.ndarray:
 
 
 def _shannon_bits(counts: np.ndarray) -> float:
-    filled = counts[counts > 0]
-    total = float(filled.sum())
-    # Adding 0.0 turns the -0.0 of a frame of one grey into 0.0.
-    return max(0.0, float(np.log2(total) - (filled * np.log2(filled)).sum() / total)) + 0.0
+    total = float(counts.sum())
+    # An empty bin counts 0 * log2(1). Adding 0.0 turns the -0.0 of a frame of one grey into 0.0.
+    return max(0.0, float(np.log2(total) - (counts * np.log2(np.maximum(counts, 1.0))).sum() / total)) + 0.0
