@@ -16,29 +16,17 @@ from boardfit.specs import Artifact
 
 
 class NcnnEngine:
-    """One net; a batch runs image by image, since ncnn has no batch axis.
-
-    An fp32 artifact runs with ncnn's half-precision options off, which are on by default and cost three
-    digits on x86-64 (1.1e-3 against 6e-6 on a small net) and on ARM; an fp16 artifact leaves them to ncnn.
-    """
+    """One net; a batch runs image by image, since ncnn has no batch axis."""
 
     formats: ClassVar[tuple[str, ...]] = ("ncnn",)
     libraries: ClassVar[tuple[str, ...]] = ("ncnn",)
 
     def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:
-        try:
-            import ncnn
-        except ImportError as error:
-            raise missing("ncnn", "ncnn", "ncnn", error) from error
-        self._ncnn: Any = ncnn
         self._artifact = artifact
-        self._net: Any = ncnn.Net()
-        self._net.opt.num_threads = threads
-        self._net.opt.use_vulkan_compute = False
-        if artifact.precision == "fp32":
-            for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
-                setattr(self._net.opt, f"use_{option}", False)
-        self._load(*(files[path] for path in artifact.files[:2]))
+        self._net: Any = open_net(artifact, files, threads)
+        import ncnn
+
+        self._ncnn: Any = ncnn
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         """Run once; see ``Engine.run``."""
@@ -53,20 +41,6 @@ class NcnnEngine:
     def close(self) -> None:
         """Free the net."""
         self._net = None
-
-    def _load(self, param: bytes, weights: bytes) -> None:
-        name = self._artifact.name
-        try:
-            status = self._net.load_param_mem(param.decode("ascii"))
-        except UnicodeDecodeError as error:
-            raise EngineError(f"the .param of {name} is no text: build the bundle again") from error
-        if status != 0:
-            raise EngineError(f"ncnn refused the .param of {name} (status {status}): build the bundle again")
-        # ncnn reads past the end of a short buffer in memory, but notices the end of a file.
-        with _as_file(weights) as path:
-            status = self._net.load_model(path)
-        if status != 0:
-            raise EngineError(f"ncnn refused the .bin of {name} (status {status}): build the bundle again")
 
     def _run_one(self, image: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         extractor = self._net.create_extractor()
@@ -87,6 +61,51 @@ class NcnnEngine:
                 f"ncnn could not {did} {tensor!r} of {self._artifact.name} (status {status}): "
                 f"the names in the manifest must be blobs of the .param"
             )
+
+
+def open_net(artifact: Artifact, files: Mapping[str, bytes], threads: int) -> Any:
+    """Return an artifact as an ``ncnn.Net`` that computes on the CPU.
+
+    ncnn's half-precision options are on by default and cost three digits on x86-64 (1.1e-3 against 6e-6 on
+    a small net) and on ARM. Only an fp16 artifact leaves them to ncnn: what was measured of an int8 one
+    must hold on a board that computes in half precision too. int8 kernels are on by default.
+
+    Args:
+        artifact: The artifact.
+        files: Its bytes, by path inside the bundle.
+        threads: Threads that ncnn uses.
+
+    Raises:
+        EngineMissing: ncnn is not installed.
+        EngineError: ncnn refuses one of the files.
+    """
+    try:
+        import ncnn
+    except ImportError as error:
+        raise missing("ncnn", "ncnn", "ncnn", error) from error
+    net: Any = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = False
+    if artifact.precision != "fp16":
+        for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+            setattr(net.opt, f"use_{option}", False)
+    param, weights = (files[path] for path in artifact.files[:2])
+    try:
+        status = net.load_param_mem(param.decode("ascii"))
+    except UnicodeDecodeError as error:
+        raise EngineError(f"the .param of {artifact.name} is no text: build the bundle again") from error
+    if status != 0:
+        raise EngineError(
+            f"ncnn refused the .param of {artifact.name} (status {status}): build the bundle again"
+        )
+    # ncnn reads past the end of a short buffer in memory, but notices the end of a file.
+    with _as_file(weights) as path:
+        status = net.load_model(path)
+    if status != 0:
+        raise EngineError(
+            f"ncnn refused the .bin of {artifact.name} (status {status}): build the bundle again"
+        )
+    return net
 
 
 @contextmanager
