@@ -28,7 +28,13 @@ from boardfit.converters.quantize.stage import measurements as quantized_measure
 from boardfit.converters.quantize.stage import quantize_all, refused_table
 from boardfit.converters.recipe import Recipe
 from boardfit.converters.refit import refit
-from boardfit.converters.samples import ENOUGH_IMAGES, Samples, load_samples, synthetic_frame
+from boardfit.converters.samples import (
+    ENOUGH_IMAGES,
+    GOLDEN_SEED,
+    Samples,
+    load_samples,
+    synthetic_frame,
+)
 from boardfit.converters.targets import Exported, export
 from boardfit.converters.verify import Parity, require_inside, run_reference, verify
 from boardfit.errors import ExportError, InputError, ParityError, UnsupportedModel
@@ -37,8 +43,6 @@ from boardfit.specs import QUANTIZED, PolicySpec, classic_policy
 from boardfit.timing import machine_name
 
 Progress = Callable[[str], None]
-
-GOLDEN_SEED = 2026
 
 
 @dataclass(frozen=True, slots=True)

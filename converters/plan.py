@@ -140,7 +140,6 @@ def _order(recipe: Recipe, model: TrainedModel, progress: Progress) -> Order | N
         validation=options.validation_images,
         progress=progress,
     )
-    labels_of(pictures.validation, model.outputs[0].shape[-1])
     return Order(
         model=model,
         formats=recipe.export.formats,
@@ -155,10 +154,12 @@ def _order(recipe: Recipe, model: TrainedModel, progress: Progress) -> Order | N
 
 def _photos_to_fit(recipe: Recipe, model: TrainedModel) -> tuple[tuple[Photo, ...], str]:
     """Return the images to fit the policy on, or why it is not fitted."""
-    if recipe.fit.val:
-        return tuple(labelled_photos(recipe.fit.val, recipe.images.folder)), ""
+    labelled = labelled_photos(recipe.fit.val, recipe.images.folder) if recipe.fit.val else []
+    labels_of(labelled, model.outputs[0].shape[-1])
     if not recipe.fit.enabled:
         return (), "it was not asked for"
+    if labelled:
+        return tuple(labelled), ""
     if len(recipe.export.sizes) == 1:
         return (), "there is one size only"
     if model.outputs[0].activation == "none":

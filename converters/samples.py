@@ -13,6 +13,8 @@ from boardfit.runtime.images import list_images, read_image
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.specs import ImageSpec
 
+GOLDEN_SEED = 2026
+"""Of the synthetic frame that a bundle tests itself with."""
 ENOUGH_IMAGES = 32
 """Fewer images are filled up with synthetic ones."""
 

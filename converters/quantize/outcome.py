@@ -39,6 +39,7 @@ class Outcome:
         source: The source's top-1 answers to the validation images.
         fp32: The float twin's.
         found: The delivered artifact's.
+        golden: Its answer to the bundle's golden frame, see ``golden``; empty for fp16.
     """
 
     format: str
@@ -52,6 +53,7 @@ class Outcome:
     source: tuple[int, ...]
     fp32: tuple[int, ...]
     found: tuple[int, ...]
+    golden: str = ""
 
     @property
     def name(self) -> str:
@@ -89,6 +91,7 @@ class Outcome:
             "source": numbers_text(self.source),
             "fp32": numbers_text(self.fp32),
             "found": numbers_text(self.found),
+            "golden": self.golden,
         }
 
 
@@ -163,6 +166,7 @@ def _read(record: Mapping[str, Any], place: Path) -> Outcome:
         source=read_numbers(record["source"]),
         fp32=read_numbers(record["fp32"]),
         found=read_numbers(record["found"]),
+        golden=record["golden"],
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from boardfit.converters.policy_evidence import labelled_photos
+from boardfit.converters.policy_evidence import Photo, labelled_photos
 from boardfit.converters.recipe import FEWEST_TO_CALIBRATE as FEWEST
 from boardfit.converters.recipe import FEWEST_TO_VALIDATE
 from boardfit.converters.samples import choose_images
@@ -109,7 +109,7 @@ def load_tensors(pictures: Sequence[Picture], *, image: ImageSpec, size: int) ->
     return tensors
 
 
-def labels_of(pictures: Sequence[Picture], classes: int | None) -> np.ndarray | None:
+def labels_of(pictures: Sequence[Picture | Photo], classes: int | None) -> np.ndarray | None:
     """Return (N,) int64 labels, or None where there are none.
 
     Raises:

@@ -16,6 +16,7 @@ from boardfit.converters.model import TrainedModel
 from boardfit.converters.quantize.bench import CHOOSING, Bench, Quantizer, Run, find_quantizer, run_exported
 from boardfit.converters.quantize.blame import IMAGES, blame
 from boardfit.converters.quantize.gate import Answers, Limits
+from boardfit.converters.quantize.golden import golden_text
 from boardfit.converters.quantize.naming import named, share_of
 from boardfit.converters.quantize.outcome import Outcome, Shelf, numbers_text
 from boardfit.converters.quantize.photos import Picture, Pictures, labels_of, load_tensors
@@ -211,6 +212,9 @@ def _one(room: _Room, format_name: str, scheme: str) -> Outcome:
         source=tuple(bench.answers.source.tolist()),
         fp32=tuple(bench.answers.fp32.tolist()),
         found=tuple(state.found.tolist()),
+        golden=golden_text(exported, room.order.model.image, room.tools.run)
+        if exported and exported.artifact.precision != "fp16"
+        else "",
     )
 
 

@@ -93,7 +93,17 @@ def restrict_measurements(
             and row.get("artifact") in names
             and row.get("size") in names[row["artifact"]].sizes
         ]
+    if isinstance(section := measurements.get("quantized"), Mapping):
+        rows = section.get("artifacts")
+        left = [row for row in rows if _remains(row, names)] if isinstance(rows, list) else []
+        kept["quantized"] = {**section, "artifacts": left}
     return kept
+
+
+def _remains(row: object, names: Mapping[str, Artifact]) -> bool:
+    """Return whether a quantized artifact is still there; each has one size, and keeps its name."""
+    name = row.get("artifact") if isinstance(row, Mapping) else None
+    return isinstance(name, str) and name in names
 
 
 def _check_known(manifest: Manifest, wanted: Selection) -> None:

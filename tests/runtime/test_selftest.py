@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from boardfit.bundle import write_bundle
+from boardfit.bundle import open_bundle, write_bundle
 from boardfit.errors import BundleError, RecipeError
-from boardfit.runtime.engines.fake import fake_artifact, fake_files, write_fake_bundle
+from boardfit.runtime.engines.fake import FakeEngine, fake_artifact, fake_files, write_fake_bundle
+from boardfit.runtime.preprocess import Preprocessor
 from boardfit.runtime.selftest import _compare, _is_near, self_test
 from boardfit.specs import ImageSpec, PolicySpec
 
@@ -71,3 +75,50 @@ def test_one_number_with_halved_weights_is_judged_by_its_error():
     assert _is_near(0.003, 0.99999)
     assert not _is_near(0.5, 1.0)
     assert not _is_near(0.003, 0.9)
+
+
+def quantized_bundle(path, golden):
+    """A bundle whose artifact is called int8, answers far from the source, and has its answer recorded."""
+    write_fake_bundle(path.with_name("exact"), sizes=(16,))
+    artifact = replace(fake_artifact((16,)), precision="int8")
+    with open_bundle(path.with_name("exact")) as bundle:
+        frame, source = bundle.golden_frame(), bundle.golden_outputs(16)
+    own = FakeEngine(artifact, fake_files(), 1).run(
+        {"image": Preprocessor(ImageSpec(), artifact.inputs[0].layout).fit(frame, 16)[0]}
+    )
+    found = golden(own[0])
+    text = found if isinstance(found, str) else base64.b64encode(found.astype("<f4").tobytes()).decode()
+    write_bundle(
+        path,
+        name="int8",
+        labels=(),
+        image=ImageSpec(),
+        policy=PolicySpec("fixed", (16,)),
+        artifacts=(artifact,),
+        files=fake_files(),
+        golden_frame=frame,
+        golden_outputs={16: [-array for array in source]},
+        measurements={"schema": 1, "quantized": {"artifacts": [{"artifact": artifact.name, "golden": text}]}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("golden", "passed"),
+    [
+        (lambda own: own, True),
+        (lambda own: own + 0.05 * np.ptp(own) * np.resize([1, -1], own.shape), True),
+        (lambda own: own * 0.5, False),
+        (lambda own: -own, False),
+    ],
+    ids=["same", "rounded otherwise", "weaker", "reversed"],
+)
+def test_what_is_quantized_is_held_against_its_own_answer(golden, passed, tmp_path):
+    quantized_bundle(tmp_path / "b", golden)
+    (record,) = self_test(tmp_path / "b")
+    assert record.passed is passed
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    quantized_bundle(tmp_path / "b", lambda _: "not base64!")
+    with pytest.raises(BundleError, match="recorded answer of fake-int8-16 is damaged"):
+        self_test(tmp_path / "b")
