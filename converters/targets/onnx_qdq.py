@@ -210,8 +210,9 @@ def _read_apart(draft: _Draft, node: Any) -> str:
     weights by itself, per tensor.
     """
     weight, name = draft.view.weights[node.input[1]], str(node.input[0])
-    group = {attribute.name: attribute.i for attribute in node.attribute}.get("group", 1)
-    channels = weight.shape[1] * group if node.op_type == "Conv" else weight.shape[1 - _output_axis(node)]
+    channels = (
+        weight.shape[1] * _groups(node) if node.op_type == "Conv" else weight.shape[1 - _output_axis(node)]
+    )
     scale, zero = draft.scales[draft.sites.tensors[name]]
     apart = f"{name}{MARK}{node.output[0]}"
     grid = [
@@ -254,6 +255,10 @@ def _as_gemm(draft: _Draft, node: Any) -> None:
         draft.absorbed.add(adder.name)
 
 
+def _groups(node: Any) -> int:
+    return int({attribute.name: attribute.i for attribute in node.attribute}.get("group", 1))
+
+
 def _output_axis(node: Any) -> int:
     """Return the axis of a layer's weights that counts its outputs."""
     transposed = {attribute.name: attribute.i for attribute in node.attribute}.get("transB", 0)
@@ -266,7 +271,8 @@ def _store_weights(draft: _Draft, node: Any) -> None:
     weight = draft.view.weights[node.input[1]]
     bias = draft.view.weights[node.input[2]] if len(node.input) > 2 else None
     into = draft.scales[draft.sites.tensors[known_as(node.input[0])]][0]
-    scale = weight_scales(weight, axis, bias, float(into))
+    depthwise = weight.ndim > 2 and weight.shape[1] == 1 and _groups(node) > 1
+    scale = weight_scales(weight, axis, bias=bias, into=float(into), depthwise=depthwise)
     # Named after the layer: two layers may share weights, but not the steps of their inputs.
     node.input[1] = draft.constant(f"{node.output[0]}{MARK}w", rounded(weight, scale, axis), scale, axis)
     if bias is not None:
@@ -275,7 +281,9 @@ def _store_weights(draft: _Draft, node: Any) -> None:
         node.input[2] = draft.constant(f"{node.output[0]}{MARK}b", whole, step, 0)
 
 
-def weight_scales(weight: np.ndarray, axis: int, bias: np.ndarray | None, into: float) -> np.ndarray:
+def weight_scales(
+    weight: np.ndarray, axis: int, *, bias: np.ndarray | None, into: float, depthwise: bool = False
+) -> np.ndarray:
     """Return the step of each output channel's weights.
 
     Args:
@@ -283,6 +291,7 @@ def weight_scales(weight: np.ndarray, axis: int, bias: np.ndarray | None, into: 
         axis: That counts the outputs.
         bias: (outputs,), or None.
         into: Step of the layer's input.
+        depthwise: Whether each group has one input channel.
 
     Returns:
         (outputs,) float32, wide enough that the bias fits into int32 at the product of both steps, and that
@@ -290,7 +299,8 @@ def weight_scales(weight: np.ndarray, axis: int, bias: np.ndarray | None, into: 
     """
     rows = np.moveaxis(weight, axis, 0).astype(np.float64)
     scale = np.abs(rows).reshape(len(rows), -1).max(axis=1) / LEVELS
-    scale = np.maximum(scale, np.abs(_pair_sums(rows)).max(axis=1) / LEVELS)
+    if not depthwise:
+        scale = np.maximum(scale, np.abs(_pair_sums(rows)).max(axis=1) / LEVELS)
     if bias is not None:
         scale = np.maximum(scale, np.abs(bias.astype(np.float64)) / (into * LARGEST_BIAS))
     return np.where(scale > 1e-30, scale, 1.0).astype(np.float32)
@@ -311,8 +321,6 @@ def _pair_sums(rows: np.ndarray) -> np.ndarray:
     Returns:
         (outputs, pairs) float64.
     """
-    if rows.ndim > 2 and rows.shape[1] == 1:
-        return np.zeros((len(rows), 1))
     depth = np.moveaxis(rows, 1, -1).reshape(len(rows), -1)
     if depth.shape[1] % 2:
         depth = np.pad(depth, ((0, 0), (0, 1)))
@@ -324,4 +332,4 @@ def rounded(weight: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
     shape = [1] * weight.ndim
     shape[axis] = -1
     whole = np.rint(weight.astype(np.float64) / scale.reshape(shape))
-    return np.clip(whole, -LEVELS, LEVELS).astype(np.int8)
+    return np.asarray(np.clip(whole, -LEVELS, LEVELS).astype(np.int8))

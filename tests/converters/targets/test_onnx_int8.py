@@ -358,6 +358,16 @@ def test_no_pair_of_weights_saturates_16_bits(pair):
 
 def test_a_bias_that_dwarfs_its_weights_still_fits_into_32_bits():
     weight = np.full((2, 4), 1e-12, np.float32)
-    scale = weight_scales(weight, 0, np.array([5.0, 0.0]), 0.02)
+    scale = weight_scales(weight, 0, bias=np.array([5.0, 0.0]), into=0.02)
     assert 5.0 / (scale[0] * 0.02) <= 2**30 * 1.001
     assert scale[1] == pytest.approx(2e-12 / 127)
+
+
+@pytest.mark.parametrize(
+    ("depthwise", "step"), [(False, 2.0 / 127), (True, 1.0 / 127)], ids=["one", "groups"]
+)
+def test_only_depthwise_kernels_are_spared_the_pairs(depthwise, step):
+    """A convolution over one channel multiplies neighbours of its kernel in pairs."""
+    weight = np.ones((2, 1, 3, 3), np.float32)
+    found = weight_scales(weight, 0, bias=None, into=0.02, depthwise=depthwise)
+    np.testing.assert_allclose(found, step, rtol=1e-6)
