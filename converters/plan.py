@@ -22,6 +22,7 @@ from boardfit.converters.samples import choose_images
 from boardfit.converters.targets import find_target
 from boardfit.converters.verify import engine_name
 from boardfit.errors import RecipeError
+from boardfit.runtime.policy.two_look import NO_CERTAINTY
 
 Progress = Callable[[str], None]
 
@@ -91,6 +92,8 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         require_choice(model)
         model = replace(model, notes=(*sizes_notes, *model.notes))
     model.require_sizes(recipe.export.sizes)
+    if recipe.policy.kind == "two-look" and model.outputs[0].activation == "none":
+        raise RecipeError(NO_CERTAINTY)
     photos, not_fitted = _photos_to_fit(recipe, model)
     return Plan(
         recipe=recipe,

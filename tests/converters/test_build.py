@@ -346,6 +346,18 @@ def test_a_build_that_does_not_fit_says_why(changes, reason, tiny_file, sixty_ph
         assert bundle.measurements["notes"] == list(report.notes)
 
 
+def test_two_look_is_refused_before_the_long_work_for_numbers_that_are_no_probabilities(
+    tiny_net, photos, tmp_path
+):
+    import keras
+
+    scores = keras.layers.Activation("relu")(tiny_net.output)
+    keras.Model(tiny_net.input, scores).save(tmp_path / "relu.keras")
+    asked = recipe(tmp_path / "relu.keras", photos, policy={"kind": "two-look"})
+    with pytest.raises(RecipeError, match="activation 'none': use the policy 'entropy' or 'fixed'"):
+        plan(asked, tmp_path / "x.boardfit")
+
+
 def test_images_that_cannot_be_read_are_counted_in_words(tiny_file, photos, tmp_path):
     import shutil
 
