@@ -13,6 +13,7 @@ import numpy as np
 
 from boardfit._version import __version__
 from boardfit.converters.model import TrainedModel
+from boardfit.converters.quantize import surgery
 from boardfit.converters.quantize.bench import CHOOSING, Bench, Quantizer, Run, find_quantizer, run_exported
 from boardfit.converters.quantize.blame import IMAGES, blame
 from boardfit.converters.quantize.gate import Answers, Limits
@@ -73,7 +74,7 @@ class Tools:
         model, format_name=format_name, sizes=(size,), precision=precision
     )
     run: Run = run_exported
-    surgeries: Surgeries = lambda *_: {}
+    surgeries: Surgeries = surgery.surgeries
 
 
 def quantize_all(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, field, replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -231,6 +233,7 @@ def fake_format():
                 find=lambda _: quantizer,
                 export=lambda model, name, size, precision: fake_export(weights, size, precision),
                 run=fake_run,
+                surgeries=lambda *_: {},
             )
 
     return Format
@@ -267,3 +270,12 @@ def many_pictures(tmp_path_factory):
     for seed in range(60):
         cv2.imwrite(str(folder / f"{seed:02d}.png"), synthetic_frame(seed, height=40, width=50))
     return folder
+
+
+@pytest.fixture(scope="session")
+def nets():
+    """The module of tiny Keras nets beside this file; tests are no package that it could be imported from."""
+    spec = spec_from_file_location("tiny_nets", Path(__file__).with_name("nets.py"))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,130 @@
+"""Int8 in numpy: what a format's rounding does to weights and activations, near enough to correct for it.
+
+Formats differ in which tensors they round. Here it is every tensor but those that all of them compute
+through: what an activation such as ReLU reads from the layer before it, and what only moves values about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from boardfit.converters.calibrate import BINS, LEVELS, Range, TensorStats, estimate
+from boardfit.converters.quantize.fold import kernel_of, set_kernel
+from boardfit.converters.quantize.graph import Graph, Node, forget, run_node
+
+WEIGHT_STEPS = 127
+"""Of an int8 weight to either side of zero."""
+PIXELS = 1_600_000
+"""Of all images together that surgery looks at: bounds time and memory."""
+FEWEST, MOST = 16, 512
+_VALUES = 1_000_000
+_FUSED = ("ReLU", "LeakyReLU", "Clip", "Relu", "Relu6", "Maximum", "Minimum")
+_MOVING = (
+    "Dropout", "SpatialDropout2D", "Identity", "Flatten", "Reshape", "ZeroPadding2D", "Cropping2D",
+    "MaxPooling2D", "GlobalMaxPooling2D", "Permute", "Transpose", "ExpandDims", "Squeeze",
+)  # fmt: skip
+
+Treat = Callable[[Node, np.ndarray, np.ndarray], np.ndarray]
+"""Sees a weighted call, what it reads in int8 and what it writes in float; returns what it writes in int8."""
+
+
+def some_of(images: np.ndarray) -> np.ndarray:
+    """Return as many of (N, S, S, 3) images as surgery looks at: more where they are small."""
+    count = int(np.clip(PIXELS // (images.shape[1] * images.shape[2]), FEWEST, MOST))
+    return images[:count]
+
+
+def simulate(graph: Graph, images: np.ndarray, treat: Treat) -> dict[str, np.ndarray]:
+    """Run a net in float and in simulated int8 side by side; each layer meets the errors made before it.
+
+    Args:
+        graph: Folded. What ``treat`` writes into a layer is seen by the int8 run alone.
+        images: (N, S, S, 3) float32.
+        treat: Called for each weighted call, in order.
+
+    Returns:
+        The net's outputs in simulated int8, by label.
+    """
+    exact = {graph.image: images}
+    coarse = {graph.image: rounded(images, range_of(images))}
+    for position, node in enumerate(graph.nodes):
+        exact[node.label] = run_node(node, exact)
+        if node.weighted:
+            found = treat(node, coarse[node.inputs[0]], exact[node.label])
+        else:
+            found = run_node(node, coarse)
+        if is_stored(graph, node):
+            found = rounded(found, range_of(exact[node.label]))
+        coarse[node.label] = found
+        forget(exact, graph, position)
+        forget(coarse, graph, position)
+    return {label: coarse[label] for label in graph.outputs}
+
+
+def is_stored(graph: Graph, node: Node) -> bool:
+    """Return whether a format rounds what this call writes."""
+    if node.kind in _MOVING or node.label in graph.outputs:
+        return False
+    reader = graph.only_reader(node.label)
+    return reader is None or not fuses(reader)
+
+
+def fuses(node: Node) -> bool:
+    """Return whether every format computes this call inside the layer before it."""
+    import keras
+
+    if node.kind == "Activation":
+        names = (keras.activations.relu, keras.activations.relu6, keras.activations.linear)
+        return node.operation.activation in names
+    return node.kind in _FUSED
+
+
+def range_of(values: np.ndarray) -> Range:
+    """Return the range of the least squared error for the values of one tensor."""
+    flat = values.reshape(-1)
+    flat = flat[:: max(1, flat.size // _VALUES)]
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return Range(min(low, 0.0), max(high, 0.0))
+    counts, _ = np.histogram(flat, bins=BINS, range=(low, high))
+    return estimate(TensorStats(low, high, counts), "mse")
+
+
+def rounded(values: np.ndarray, to: Range) -> np.ndarray:
+    """Return values rounded to 256 levels over a range, of which zero is one."""
+    step = (to.high - to.low) / (LEVELS - 1)
+    if step == 0.0:
+        return np.zeros_like(values)
+    zero = round(-to.low / step)
+    found = np.rint(values * np.float32(1.0 / step))
+    np.clip(found, -zero, LEVELS - 1 - zero, out=found)
+    return np.asarray(found * np.float32(step), np.float32)
+
+
+def steps_of(columns: np.ndarray) -> np.ndarray:
+    """Return the (channels,) float64 step between weights of each output channel; 1 for one that is zero.
+
+    Args:
+        columns: (fan-in, channels), see ``fold.kernel_of``.
+    """
+    largest = np.abs(columns).max(axis=0).astype(np.float64)
+    return np.where(largest > 0.0, largest / WEIGHT_STEPS, 1.0)
+
+
+def nearest(columns: np.ndarray) -> np.ndarray:
+    """Return (fan-in, channels) weights rounded to the nearest int8 of their output channel."""
+    step = steps_of(columns)
+    return np.asarray(np.rint(columns / step) * step, np.float32)
+
+
+def run_rounded(node: Node, inputs: np.ndarray) -> np.ndarray:
+    """Run a weighted call with its weights rounded to the nearest; the layer keeps its own."""
+    layer = node.operation
+    columns, bias = kernel_of(layer), np.asarray(layer.get_weights()[1])
+    set_kernel(layer, nearest(columns), bias)
+    try:
+        return run_node(node, {node.inputs[0]: inputs})
+    finally:
+        set_kernel(layer, columns, bias)
