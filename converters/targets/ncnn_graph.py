@@ -9,8 +9,9 @@ stores, which is what the ``load_model`` functions under ncnn's ``src/layer`` re
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,11 @@ MAGIC = "7767517"
 FLOAT32, FLOAT16, INT8 = 0x0, 0x01306B47, 0x000D4B38
 """What the four bytes before a tagged array say of its numbers."""
 
-_DTYPES = {FLOAT32: np.dtype("<f4"), FLOAT16: np.dtype("<f2"), INT8: np.dtype("i1")}
+_DTYPES: Mapping[int, np.dtype[Any]] = {
+    FLOAT32: np.dtype("<f4"),
+    FLOAT16: np.dtype("<f2"),
+    INT8: np.dtype("i1"),
+}
 _ARRAY = -23300
 _PARAMETER = re.compile(r'(-?\d+)=("[^"]*"|\S+)')
 
@@ -329,8 +334,3 @@ _STORES: Mapping[str, Callable[[NcnnLayer], Sizes]] = {
 def float_text(value: float) -> str:
     """Return a float as a .param takes it: with a point, and at most the 15 characters that ncnn reads."""
     return f"{value:.7e}"
-
-
-def layer_numbers(graph: NcnnGraph) -> Iterator[tuple[str, Sequence[Numbers]]]:
-    """Yield the name of each layer that stores numbers, and these."""
-    return ((layer.name, layer.numbers) for layer in graph.layers if layer.numbers)

@@ -139,16 +139,17 @@ def _in_int8(layer: NcnnLayer, source: Grid, target: Grid | None) -> NcnnLayer:
     levels = (rows * scales[:, None]).reshape(outputs, -1)
     integers = rounded(levels, taps=_taps(layer), one_signed=source.one_signed)
     sums = integers.sum(axis=1) / np.repeat(scales.astype(np.float64), outputs // groups)
-    has_bias = len(layer.numbers) > 1
-    bias = layer.numbers[1].values.astype(np.float64) if has_bias else np.zeros(outputs)
+    bias = layer.numbers[1].values.astype(np.float64) if len(layer.numbers) > 1 else np.zeros(outputs)
     bias = onto.sign * (bias + source.offset * sums) + onto.offset
-    stored = [Numbers((source.sign * onto.sign * integers).astype(np.int8).reshape(-1), tagged=True)]
-    if has_bias or source.zero or onto.zero:
-        stored.append(_raw(bias))
-    stored += [_raw(scales), _raw([source.scale])] + [_raw([onto.scale])] * onto.chained
-    return replace(
-        _declared(layer, source, onto, with_bias=len(stored) > 3 + onto.chained), numbers=tuple(stored)
+    with_bias = bool(len(layer.numbers) > 1 or source.zero or onto.zero)
+    stored = (
+        Numbers((source.sign * onto.sign * integers).astype(np.int8).reshape(-1), tagged=True),
+        *([_raw(bias)] if with_bias else []),
+        _raw(scales),
+        _raw([source.scale]),
+        *([_raw([onto.scale])] if onto.chained else []),
     )
+    return replace(_declared(layer, source, onto, with_bias=with_bias), numbers=stored)
 
 
 def _declared(layer: NcnnLayer, source: Grid, onto: Grid, *, with_bias: bool) -> NcnnLayer:
