@@ -18,6 +18,8 @@ from boardfit.specs import POLICY_KINDS, PolicySpec
 ENTROPY_STEPS = 12
 CERTAINTY_STEPS = 48
 BOOTSTRAPS = 1000
+SURE = 1.645
+"""Standard errors by which a drop must stay below what is allowed: one-sided 95 % of a normal estimate."""
 FOLDS = 5
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the allowed drop under which a kind of policy is tried."""
@@ -192,6 +194,9 @@ ALWAYS_SMALL_BITS = 9.0
 def choose(answers: Answers, times: Times, *, max_drop: float | None, max_time: float | None) -> PolicySpec:
     """Return the fastest policy that loses at most ``max_drop`` points, or the best within a time.
 
+    What may be lost is a promise: a policy holds it only if the drop on these images plus 1.645 of its
+    standard errors does. Few images promise little, and then the largest size alone is what is left.
+
     The best of thousands of policies on some images looks better than it is. So each kind of policy is
     judged by cross-validation: it is chosen on four fifths and counted on the last, five times, under
     allowed drops up to ``max_drop``. A kind that changes size must so beat the mix of two fixed sizes of
@@ -274,10 +279,18 @@ class _Field:
             allowed = seconds <= max_time * base.times_s[rows].mean()
             order = np.lexsort((seconds, -scores))
         else:
-            allowed = 100.0 * (base.hits[rows].mean() - scores) <= drop + 1e-9
+            allowed = self.largest_drop(members, rows) <= drop + 1e-9
             order = np.lexsort((-scores, seconds))
         order = order[allowed[order]]
         return int(members[order[0]]) if len(order) else None
+
+    def largest_drop(self, members: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the upper 95 % bounds of the drops, in points, of some candidates on some images."""
+        base, hits = self.base.hits[rows], self.hits[np.ix_(members, rows)]
+        drops = base.mean() - hits.mean(axis=1)
+        # A difference of two right-or-wrong answers is -1, 0 or 1: its square's mean is the share of unlike.
+        variances = (hits != base).mean(axis=1) - drops**2
+        return np.asarray(100.0 * (drops + SURE * np.sqrt(variances / len(rows))))
 
     def cross_validated(self, kind: str, drop: float, max_time: float | None) -> tuple[float, float] | None:
         """Return score in per cent and mean seconds of picking a kind on four fifths, on the last one."""

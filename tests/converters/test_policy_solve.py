@@ -219,3 +219,24 @@ def test_where_no_choice_holds_under_cross_validation_the_largest_size_is_kept()
     )
     chosen = choose(answers, PAIR, max_drop=0.0, max_time=None)
     assert (chosen.kind, chosen.sizes) == ("fixed", (32,))
+
+
+def test_what_may_be_lost_is_held_on_images_that_were_not_seen():
+    """With the drop itself as the measure, about half of these would lose more than they may."""
+    unseen = evidence(20_000, confidence_knows=False, seed=99)
+    base = replay(PolicySpec(kind="fixed", sizes=(32,)), unseen, TIMES)
+    drops = []
+    for seed in range(12):
+        policy = choose(evidence(400, confidence_knows=False, seed=seed), TIMES, max_drop=16.0, max_time=None)
+        drops.append(base.score - replay(policy, unseen, TIMES).score)
+    assert sum(drop <= 16.0 for drop in drops) >= 11
+    assert sum(drop > 8.0 for drop in drops) >= 6
+
+
+def test_few_images_promise_little():
+    unseen = evidence(5000, confidence_knows=False, seed=99)
+    few, many = (
+        choose(evidence(count, confidence_knows=False), TIMES, max_drop=14.5, max_time=None)
+        for count in (60, 6000)
+    )
+    assert replay(few, unseen, TIMES).time_s > replay(many, unseen, TIMES).time_s + 0.1
