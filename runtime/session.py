@@ -61,7 +61,7 @@ def load(
         max_resident_sizes: Keep an engine for each of at most so many sizes, the last ones used. By default
             one engine per file serves all its sizes, which takes the least memory; but for a two-look policy
             on LiteRT, where a change of size costs 0.3 to 1.0 ms, two engines (for EfficientNet-Lite0 some
-            37 MiB more). Give 1 to spare that memory.
+            40 MiB more). Give 1 to spare that memory.
 
     Raises:
         BundleError: If the bundle is damaged, or not a bundle.
