@@ -25,6 +25,7 @@ SCRIPTS = ("benchmarks/evidence", "sdk/examples")
 KERNEL = ("boardfit.errors", "boardfit.specs", "boardfit.timing", "boardfit.bundle", "boardfit._version")
 DOOR = ("boardfit.cli",)
 HEAVY_FRAMEWORKS = ("tensorflow", "keras", "torch", "jax", "tf2onnx", "onnx", "onnxslim", "pnnx", "h5py")
+CONVERSION = (*HEAVY_FRAMEWORKS, "ai_edge_quantizer", "flatbuffers")
 ENGINE_LIBRARIES = ("onnxruntime", "ai_edge_litert", "tflite_runtime", "ncnn")
 TOML = ("tomli", "tomli_w")
 # sys.stdlib_module_names of Python 3.10 lacks the one that came with 3.11.
@@ -54,7 +55,7 @@ ROOMS = {
     "converters": Room(
         (*KERNEL, "boardfit.runtime", "boardfit.converters"),
         ("numpy",),
-        inside=(*HEAVY_FRAMEWORKS, *ENGINE_LIBRARIES, *TOML),
+        inside=(*CONVERSION, *ENGINE_LIBRARIES, *TOML),
     ),
     # Subclasses keras.Model and its callbacks: pure Keras 3, for any backend, so nothing of TensorFlow's.
     "compress": Room((*KERNEL, "boardfit.runtime", "boardfit.converters"), ("numpy", "keras")),
