@@ -1,8 +1,8 @@
 """ONNX in int8: QuantizeLinear and DequantizeLinear around what ONNX Runtime then runs in integers.
 
-``dynamic`` is not made: ONNX Runtime has no fast kernel for a convolution whose input's range is found while
-it runs (its ConvInteger took 6 times as long as fp32 on EfficientNet-Lite0). Nor is ``int16x8``: its QDQ
-passes leave 16-bit convolutions in float.
+``dynamic`` is not made: ONNX Runtime's kernel for a convolution whose input's range is found while it runs,
+ConvInteger, is many times slower than fp32 on depthwise layers. Nor is ``int16x8``: its QDQ passes leave
+16-bit convolutions in float.
 """
 
 from __future__ import annotations
