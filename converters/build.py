@@ -17,6 +17,7 @@ from boardfit.converters.compression import (
     compress,
     effects,
     overlap_note,
+    worse_note,
 )
 from boardfit.converters.measure import Timed, time_artifacts
 from boardfit.converters.model import TrainedModel
@@ -108,11 +109,12 @@ def build(
         raise ParityError(f"nothing is inside the gate, nothing was written\n{refused_table(outcomes)}")
     progress("timing the artifacts")
     times = time_artifacts(exported, samples)
-    notes = (*model.notes, *_sample_notes(samples), *(checked.order.pictures.notes if checked.order else ()))
+    changed = effects(planned.model, model, samples.tensors) if checked.training else ()
+    worse = [note for note in [worse_note(changed)] if note]
+    notes = (*model.notes, *worse, *_sample_notes(samples), *_pictures_notes(checked))
     measurements = _measurements(samples, parity, times, notes)
     if checked.order:
         measurements["quantized"] = quantized_measurements(checked.order, outcomes)
-    changed = effects(planned.model, model, samples.tensors) if checked.training else ()
     if changed:
         measurements["compressed"] = [effect.to_dict() for effect in changed]
     fit, not_fitted = _write_fitted(checked, exported, measurements, progress)
@@ -291,6 +293,10 @@ def _measurements(
         "times": [asdict(row) for row in times],
         "notes": list(notes),
     }
+
+
+def _pictures_notes(checked: Plan) -> tuple[str, ...]:
+    return checked.order.pictures.notes if checked.order else ()
 
 
 def _sample_notes(samples: Samples) -> tuple[str, ...]:

@@ -205,6 +205,18 @@ def effects(
     )
 
 
+def worse_note(found: Sequence[Effect]) -> str:
+    """Return a sentence if training made a size worse, by more than one image in fifty; else nothing."""
+    worse = [effect for effect in found if effect.before - effect.after > 2.0]
+    if not worse:
+        return ""
+    sizes = ", ".join(f"{effect.size}: {effect.before:.0f} to {effect.after:.0f} %" for effect in worse)
+    return (
+        f"training made the model worse ({sizes} of the answers are the source's at its largest size): lower "
+        "--learning-rate, give more photographs, or leave --elastic out"
+    )
+
+
 def overlap_note(trained: TrainingImages, fitted_on: Sequence[Path]) -> str:
     """Return a sentence if the policy is fitted on images that were trained on; else nothing."""
     seen = {_sha256(path) for path in trained.paths}

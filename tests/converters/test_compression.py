@@ -134,3 +134,10 @@ def test_a_label_that_is_no_class_is_refused(recipe, many_photos, tmp_path, labe
 def test_a_policy_that_is_fitted_on_what_was_trained_on_is_told(recipe, many_photos, tmp_path):
     report = build(recipe(images={"folder": str(many_photos)}), tmp_path / "a.boardfit")
     assert any("54 of the 54 images on which the policy is fitted were trained on" in n for n in report.notes)
+
+
+def test_a_model_that_training_made_worse_is_told(recipe, tmp_path):
+    wild = build(recipe(distill={"learning_rate": 0.5}), tmp_path / "a.boardfit")
+    assert any("training made the model worse (" in note and "32: 100 to" in note for note in wild.notes)
+    calm = build(recipe(distill={"learning_rate": 1e-7}), tmp_path / "b.boardfit")
+    assert not any("made the model worse" in note for note in calm.notes)
