@@ -8,9 +8,12 @@ only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -25,6 +28,10 @@ COUNTED = 2**16
 PERCENTILE = 99.99
 LEVELS = 256
 """Of an 8-bit integer."""
+
+_Seen = tuple[int, Mapping[str, np.ndarray]]
+"""The place of an image, and its tensors by name."""
+_Part = TypeVar("_Part")
 
 _STEPS = 64
 _ROUNDS = 3
@@ -70,13 +77,18 @@ class TensorStats:
 
 
 def observe(
-    probe: Probe, tensors: np.ndarray, *, progress: Callable[[str], None] = lambda _: None
+    probe: Probe,
+    tensors: np.ndarray,
+    *,
+    more: Sequence[Probe] = (),
+    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, TensorStats]:
     """Run an artifact over images and count the values of every tensor.
 
     Args:
         probe: The float artifact.
         tensors: (N, S, S, 3) float32.
+        more: Other probes of the same artifact; the images are shared out, a thread for each probe.
         progress: Told once per pass.
 
     Raises:
@@ -84,22 +96,68 @@ def observe(
     """
     progress(f"finding the extremes of each tensor on {len(tensors)} images")
     extremes: dict[str, tuple[float, float]] = {}
-    for number, image in enumerate(tensors):
-        for name, values in probe.run(image[None]).items():
-            low, high = float(values.min()), float(values.max())
-            if not (np.isfinite(low) and np.isfinite(high)):
-                raise InputError(
-                    f"image {number + 1} of {len(tensors)} makes the tensor {name!r} NaN or infinite: "
-                    "check the image spec and the model; no range can be taken from it"
-                )
+    for part in _share_out((probe, *more), tensors, _extremes_of):
+        for name, (low, high) in part.items():
             known = extremes.get(name, (low, high))
             extremes[name] = min(low, known[0]), max(high, known[1])
     progress(f"counting the values of {len(extremes)} tensors on {len(tensors)} images")
     counts = {name: np.zeros(BINS, np.int64) for name in extremes}
-    for image in tensors:
-        for name, values in probe.run(image[None]).items():
-            counts[name] += _histogram(values, *extremes[name])
+    for found in _share_out((probe, *more), tensors, partial(_counts_of, extremes=extremes)):
+        for name, values in found.items():
+            counts[name] += values
     return {name: TensorStats(*extremes[name], counts[name]) for name in extremes}
+
+
+def _share_out(
+    probes: Sequence[Probe], tensors: np.ndarray, see: Callable[[int, Iterator[_Seen]], _Part]
+) -> list[_Part]:
+    """Let each probe run a part of the images, and return what was seen of each part, in their order."""
+    stopped = threading.Event()
+
+    def seen(probe: Probe, rows: np.ndarray) -> Iterator[_Seen]:
+        for row in rows:
+            if stopped.is_set():
+                return
+            yield int(row), probe.run(tensors[row][None])
+
+    parts = np.array_split(np.arange(len(tensors)), len(probes))
+    with ThreadPoolExecutor(len(probes)) as pool:
+        try:
+            work = [
+                pool.submit(see, len(tensors), seen(probe, rows))
+                for probe, rows in zip(probes, parts, strict=True)
+            ]
+            wait(work, return_when=FIRST_EXCEPTION)
+            failed = next((each for each in work if each.done() and each.exception()), None)
+            return [each.result() for each in ([failed] if failed else work)]
+        finally:
+            # After Ctrl-C, or where one failed, the others need not go on.
+            stopped.set()
+
+
+def _extremes_of(count: int, runs: Iterator[_Seen]) -> dict[str, tuple[float, float]]:
+    extremes: dict[str, tuple[float, float]] = {}
+    for row, tensors in runs:
+        for name, values in tensors.items():
+            low, high = float(values.min()), float(values.max())
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise InputError(
+                    f"image {row + 1} of {count} makes the tensor {name!r} NaN or infinite: "
+                    "check the image spec and the model; no range can be taken from it"
+                )
+            known = extremes.get(name, (low, high))
+            extremes[name] = min(low, known[0]), max(high, known[1])
+    return extremes
+
+
+def _counts_of(
+    _: int, runs: Iterator[_Seen], *, extremes: Mapping[str, tuple[float, float]]
+) -> dict[str, np.ndarray]:
+    counts = {name: np.zeros(BINS, np.int64) for name in extremes}
+    for _row, tensors in runs:
+        for name, values in tensors.items():
+            counts[name] += _histogram(values, *extremes[name])
+    return counts
 
 
 def estimate(stats: TensorStats, method: str) -> Range:

@@ -46,11 +46,13 @@ def best_ranges(bench: Bench, source: Exported, *, scheme: str) -> Candidate:
     if scheme == "dynamic":
         exported = bench.quantizer.quantize(source, ranges={}, scheme=scheme)
         return Candidate(exported, source, "", bench.error(exported))
-    probe = bench.quantizer.open_probe(source, threads=cores())
+    # One thread each: on a busy machine ncnn's OpenMP threads spin for each other.
+    probes = [bench.quantizer.open_probe(source) for _ in range(cores())]
     try:
-        stats = observe(probe, bench.calibration, progress=bench.progress)
+        stats = observe(probes[0], bench.calibration, more=probes[1:], progress=bench.progress)
     finally:
-        probe.close()
+        for probe in probes:
+            probe.close()
     return min(_candidates(bench, source, stats, scheme), key=lambda candidate: candidate.error)
 
 

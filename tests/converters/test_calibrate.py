@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from boardfit.converters.calibrate import (
     estimate,
     observe,
 )
-from boardfit.errors import InputError, RecipeError
+from boardfit.errors import EngineError, InputError, RecipeError
 
 RNG = np.random.default_rng(5)
 SHAPES = {
@@ -42,11 +44,43 @@ class ArrayProbe:
         pass
 
 
-def stats_of(values: np.ndarray, images: int = 8) -> TensorStats:
+def stats_of(values: np.ndarray, images: int = 8, workers: int = 1) -> TensorStats:
     rows = np.asarray(values).reshape(images, -1)
     tensors = np.zeros((images, 2, 2, 3), np.float32)
     tensors[:, 0, 0, 0] = np.arange(images)
-    return observe(ArrayProbe(rows), tensors)["t"]
+    more = [ArrayProbe(rows) for _ in range(workers - 1)]
+    return observe(ArrayProbe(rows), tensors, more=more)["t"]
+
+
+@pytest.mark.parametrize("workers", [2, 3, 9])
+def test_several_probes_see_what_one_sees(workers):
+    alone, shared = (stats_of(SHAPES["two long tails"], workers=each) for each in (1, workers))
+    assert (alone.low, alone.high) == (shared.low, shared.high)
+    np.testing.assert_array_equal(alone.counts, shared.counts)
+
+
+@pytest.mark.parametrize("failing", [0, 1], ids=["first", "second"])
+def test_where_one_probe_fails_the_others_stop(failing):
+    """One of two fails at its first image; the other would go on for a hundred seconds."""
+    runs = []
+
+    class Slow(ArrayProbe):
+        def run(self, image):
+            runs.append(1)
+            time.sleep(0.01)
+            return super().run(image)
+
+    class Failing(ArrayProbe):
+        def run(self, image):
+            raise EngineError("gone")
+
+    tensors = np.zeros((20_000, 1, 1, 3), np.float32)
+    rows = np.ones((1, 4))
+    with pytest.raises(EngineError, match="gone"):
+        probes = [Slow(rows), Slow(rows)]
+        probes[failing] = Failing(rows)
+        observe(probes[0], tensors, more=probes[1:])
+    assert len(runs) < 1000
 
 
 def true_error(values: np.ndarray, found: Range) -> float:
