@@ -33,4 +33,4 @@ def _correct(node: Node, inputs: np.ndarray, expected: np.ndarray) -> np.ndarray
     shift = (found - expected).mean(axis=axes, dtype=np.float64)
     bias = np.asarray(layer.get_weights()[1]) - shift
     set_kernel(layer, kernel_of(layer), bias)
-    return found - shift.astype(np.float32)
+    return np.asarray(found - shift.astype(np.float32))

@@ -43,7 +43,7 @@ class Channels:
     @property
     def magnitude(self) -> np.ndarray:
         """Largest magnitude."""
-        return np.maximum(self.high, -self.low)
+        return np.asarray(np.maximum(self.high, -self.low))
 
 
 def equalize(net: Any, images: np.ndarray) -> bool:
@@ -143,7 +143,7 @@ def by_input(layer: Any) -> np.ndarray:
 
 def _row_range(columns: np.ndarray, *, depthwise: bool = False) -> np.ndarray:
     largest = np.abs(columns).max(axis=0 if depthwise else (0, 1), keepdims=True)
-    return np.maximum(largest, 1e-12)
+    return np.asarray(np.maximum(largest, 1e-12))
 
 
 def _noise(group: Group, seen: Mapping[str, Channels], scale: np.ndarray) -> float:

@@ -69,7 +69,7 @@ def _round(node: Node, inputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
     found = run_node(node, {node.inputs[0]: inputs})
     shift = (found - expected).mean(axis=tuple(range(found.ndim - 1)), dtype=np.float64)
     set_kernel(layer, kernel_of(layer), bias - shift)
-    return found - shift.astype(np.float32)
+    return np.asarray(found - shift.astype(np.float32))
 
 
 def moments(rows: np.ndarray, answers: np.ndarray, weights: np.ndarray) -> Moments:
@@ -106,7 +106,7 @@ def choose(scaled: np.ndarray, steps: np.ndarray, of: Moments) -> np.ndarray:
     starts = np.rint(scaled), _one_by_one(scaled, steps, of)
     ends = [_descend(start, scaled, steps, of) for start in starts]
     errors = [of.error((end - scaled) * steps) for end in ends]
-    return np.where((errors[1] < errors[0])[:, None], ends[1], ends[0])
+    return np.asarray(np.where((errors[1] < errors[0])[:, None], ends[1], ends[0]))
 
 
 def _other(chosen: np.ndarray, scaled: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ def _one_by_one(scaled: np.ndarray, steps: np.ndarray, of: Moments) -> np.ndarra
     nearest = np.rint(scaled)
     others = _other(nearest, scaled)
     wanted = scaled * steps - inverse @ of.pull
-    chosen = nearest.copy()
+    chosen = np.array(nearest)
     for index in range(fan_in):
         goal, step = wanted[:, index], steps[:, index]
         a, b = nearest[:, index], others[:, index]
@@ -189,9 +189,9 @@ def patches(layer: Any, inputs: np.ndarray, outputs: np.ndarray) -> tuple[np.nda
 
     rng = np.random.default_rng(_SEED)
     if isinstance(layer, keras.layers.Dense):
-        rows = inputs.reshape(-1, 1, inputs.shape[-1])
-        picked = _picked(len(rows), rows.shape[-1], rng)
-        return rows[picked], outputs.reshape(len(rows), -1)[picked]
+        every = inputs.reshape(-1, 1, inputs.shape[-1])
+        picked = _picked(len(every), every.shape[-1], rng)
+        return every[picked], outputs.reshape(len(every), -1)[picked]
     depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
     width = inputs.shape[-1]
     groups = width if depthwise else layer.groups
@@ -208,8 +208,8 @@ def patches(layer: Any, inputs: np.ndarray, outputs: np.ndarray) -> tuple[np.nda
         for row in range(layer.kernel_size[0])
         for column in range(layer.kernel_size[1])
     ]
-    rows = np.stack(taps, axis=1).reshape(len(picked), len(taps), groups, -1)
-    rows = rows.transpose(0, 2, 1, 3).reshape(len(picked), groups, -1)
+    split = np.stack(taps, axis=1).reshape(len(picked), len(taps), groups, -1)
+    rows = split.transpose(0, 2, 1, 3).reshape(len(picked), groups, -1)
     return rows, outputs.reshape(places, -1)[picked]
 
 
