@@ -118,7 +118,10 @@ class _Draft:
 
     def constant(self, name: str, whole: np.ndarray, scale: np.ndarray, axis: int) -> str:
         """Put integers into the file, one scale per channel, and return the name of their floats."""
-        grid = [self.store(name + SCALE, scale), self.store(name + ZERO, np.zeros(len(scale), whole.dtype))]
+        grid = [self.store(name + SCALE, scale)]
+        if whole.dtype != np.int32:
+            # DequantizeLinear gives int32 none; for a small net the zeros of its biases are 2 % of the file.
+            grid.append(self.store(name + ZERO, np.zeros(len(scale), whole.dtype)))
         self.add(
             "DequantizeLinear",
             [self.store(name + QUANTIZED, whole), *grid],
