@@ -171,6 +171,7 @@ def _elastic(recipe: Recipe, training: Training, read: Callable[[int], ImageSet]
         hint=wanted.hint_weight,
         temperature=wanted.temperature,
         norms=wanted.norms,
+        kernels=wanted.kernels,
     )
     return Elastic(
         sizes=recipe.export.sizes, images=read, labelled=labelled, training=training, options=options

@@ -61,12 +61,19 @@ class Elastic:
             )
         if len(self.sizes) < 2:
             raise CompressError("an elastic net needs two or more sizes, --sizes 112,160,224 for example")
+        if self._frozen and not batch_norms(model.net):
+            raise CompressError(
+                f"{model.name} has no batch normalisation, so that a size has nothing of its own to learn: "
+                'set elastic.kernels = "trained" in the recipe'
+            )
         require_scores(model.net, model.outputs[0].activation)
 
     def __call__(self, model: TrainedModel) -> StageResult:
         """Train, and return the model with one net per size."""
         images = self.images(self.sizes[-1])
         nets = with_private_norms(trainable_copy(model.net), self.sizes)
+        if self._frozen:
+            nets[self.sizes[-1]].trainable = False
         views = {size: view(net) for size, net in nets.items()}
         elastic = ElasticNet(
             views,
@@ -75,7 +82,7 @@ class Elastic:
             options=self.options,
             labelled=self.labelled,
             batch=self.training.batch,
-            teacher=frozen_copy(model.net) if self.options.teacher > 0.0 else None,
+            teacher=None if self._frozen or not self.options.teacher else frozen_copy(model.net),
         )
         report = train(elastic, images, settings=self.training, phases=self._phases())
         for net in nets.values():
@@ -101,7 +108,13 @@ class Elastic:
             if not all(np.isfinite(weight).all() for weight in net.get_weights()):
                 raise CompressError(f"the elastic net at {size} pixels has weights that are not finite")
 
+    @property
+    def _frozen(self) -> bool:
+        return self.options.kernels == "frozen"
+
     def _phases(self) -> tuple[Phase, ...]:
+        if self._frozen:
+            return (Phase(TOGETHER),)
         names = (LARGEST, DEALT, TOGETHER)
         return tuple(
             Phase(name=n, share=s) for n, s in zip(names, self.options.shares, strict=True) if s > 0.0

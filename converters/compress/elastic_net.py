@@ -13,7 +13,7 @@ from keras import ops
 from boardfit.converters.compress.losses import as_logits, cross_entropy, feature_hint, softened_kl
 from boardfit.converters.compress.nets import View
 from boardfit.converters.compress.resize import resize_batch
-from boardfit.converters.recipe_train import NORMS
+from boardfit.converters.recipe_train import KERNELS, NORMS
 from boardfit.errors import CompressError
 from boardfit.specs import ImageSpec
 
@@ -33,6 +33,8 @@ class ElasticOptions:
         temperature: Of the softened answers.
         norms: ``batch``: each size takes statistics from the batches. ``frozen``: they stay as they came,
             and each size learns its own scale and shift; dropout is off then, too.
+        kernels: ``trained``: all sizes learn together. ``frozen``: the largest size stays as it came, and the
+            others learn their normalisation only, from it.
     """
 
     shares: tuple[float, float, float] = (0.35, 0.15, 0.5)
@@ -41,6 +43,7 @@ class ElasticOptions:
     hint: float = 0.0
     temperature: float = 1.0
     norms: str = "batch"
+    kernels: str = "trained"
 
     def __post_init__(self) -> None:
         if min(self.shares) < 0.0 or abs(sum(self.shares) - 1.0) > 1e-6:
@@ -49,6 +52,8 @@ class ElasticOptions:
             raise CompressError("elastic weights must not be negative, and its temperature at least 1")
         if self.norms not in NORMS:
             raise CompressError(f"elastic.norms is {self.norms!r}: expected {' or '.join(NORMS)}")
+        if self.kernels not in KERNELS:
+            raise CompressError(f"elastic.kernels is {self.kernels!r}: expected {' or '.join(KERNELS)}")
 
 
 class ElasticNet(keras.Model):  # type: ignore[misc]

@@ -96,7 +96,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--distill", metavar="DIR", help="photographs to train on, without labels")
     group.add_argument("--distill-labels", metavar="CSV", help="columns file,label: learn from these as well")
     group.add_argument("--epochs", type=int, metavar="N", help="how often each is seen (default: 10)")
-    group.add_argument("--learning-rate", type=float, metavar="R", help="at its peak (default: 0.0001)")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="at its peak (default: 0.002)")
     group.add_argument("--resume", action="store_true", help="go on with a training that was interrupted")
 
 

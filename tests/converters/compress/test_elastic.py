@@ -116,6 +116,23 @@ def test_frozen_norms_keep_their_statistics_and_learn_scale_and_shift(stage, mak
             assert not np.array_equal(old.gamma, new.gamma)
 
 
+def test_frozen_kernels_leave_the_largest_size_as_it_was(stage, make_source):
+    model = make_source()
+    frozen = ElasticOptions(norms="frozen", kernels="frozen", labels=0.0)
+    after = run_stage(stage(options=frozen), model).model
+    for old, new in zip(weights(model.net), weights(after.nets_by_size[16]), strict=True):
+        assert np.array_equal(old, new)
+    small, source = after.nets_by_size[8], model.net
+    for old, new in zip(source.layers, small.layers, strict=True):
+        same = all(np.array_equal(a, b) for a, b in zip(weights(old), weights(new), strict=True))
+        assert same is not isinstance(old, keras.layers.BatchNormalization)
+
+
+def test_frozen_kernels_need_norms(stage, make_source):
+    with pytest.raises(CompressError, match="nothing of its own to learn"):
+        run_stage(stage(options=ElasticOptions(kernels="frozen")), make_source(norm=False))
+
+
 def test_a_net_without_norms_works_and_says_what_is_skipped(stage, make_source):
     result = run_stage(stage(), make_source(norm=False))
     assert result.model.nets_by_size is None
@@ -145,7 +162,13 @@ def test_one_size_is_refused(stage, make_source):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"shares": (0.5, 0.0, 0.0)}, {"teacher": -1.0}, {"temperature": 0.5}, {"norms": "magic"}],
+    [
+        {"shares": (0.5, 0.0, 0.0)},
+        {"teacher": -1.0},
+        {"temperature": 0.5},
+        {"norms": "magic"},
+        {"kernels": "magic"},
+    ],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_options_check_themselves(wrong):
