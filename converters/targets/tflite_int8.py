@@ -22,6 +22,7 @@ from boardfit.converters.quantize.records import Layer, Probe
 from boardfit.converters.targets import Exported, file_stem
 from boardfit.converters.targets.tflite_probe import TfliteProbe
 from boardfit.converters.targets.tflite_view import Op, View, pack, tensor_name, view_of
+from boardfit.converters.targets.tflite_weights import rebalance
 from boardfit.errors import ExportError, ToolMissing
 
 SCHEMES = ("int8", "int16x8", "dynamic")
@@ -76,9 +77,11 @@ def quantize(
     else:
         statistics = _Statistics({name: ranges[name] for name in view.activations()}, {})
         made = _settled(data, view, recipe, statistics)
+    finished = view_of(made, name="the quantized file")
+    rebalance(view, finished, {} if scheme == "dynamic" else ranges)
     path = f"{file_stem('tflite', precision=scheme, sizes=exported.artifact.sizes)}.tflite"
     artifact = replace(exported.artifact, precision=scheme, files=(path,))
-    return Exported(artifact=artifact, files={path: made})
+    return Exported(artifact=artifact, files={path: pack(finished.model)})
 
 
 def _require_tools() -> None:

@@ -246,6 +246,27 @@ def test_a_layer_in_float_alone_is_exact(twins, ranges):
     assert not any(each.integer for each in tflite_int8.layers(kept))
 
 
+@pytest.mark.parametrize("scheme", tflite_int8.SCHEMES)
+@pytest.mark.parametrize(
+    ("name", "signed"), [("stem", True), ("wide", False), ("narrow", False), ("scores", False)]
+)
+def test_errors_of_rounding_weights_cancel(name, signed, scheme, twins, made):
+    before, after = view(twins["residual"]), view(made["residual", scheme])
+    (source, kind), (op, _) = next(
+        pair for pair in zip(before.layers(), after.layers(), strict=True) if pair[0][1].name == name
+    )
+    axis = 3 if kind.kind == "depthwise" else 0
+    steps = np.moveaxis(before.values(source.weight), axis, -1) / after.scales(op.weight)
+    integers = np.moveaxis(after.values(op.weight), axis, -1)
+    errors = (integers - steps.astype(np.float64)).reshape(-1, len(after.scales(op.weight)))
+    assert np.abs(errors).max() < 1.0 + 1e-4
+    if not signed:
+        assert np.abs(errors.sum(axis=0)).max() <= 0.5 + 1e-3
+    if name == "stem":
+        taps = (integers - steps).sum(axis=(0, 1))
+        assert np.abs(taps).max() <= 0.5 + 1e-3
+
+
 def test_a_softmax_at_the_end_stays_in_float(made):
     seen = view(made["modern", "int8"])
     assert Counter(op.code for op in seen.ops)["SOFTMAX"] == 1

@@ -1,0 +1,78 @@
+"""The int8 weights of a .tflite file, rounded so that their errors do not add up; see ``ncnn_round``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from boardfit.converters.calibrate import Range
+from boardfit.converters.targets.ncnn_round import rounded
+from boardfit.converters.targets.tflite_view import Op, View
+
+_CLIPPED = (1, 3)
+"""Fused activations of the schema that leave nothing below 0: ReLU and ReLU6."""
+_POSITIVE = ("RELU", "RELU6", "RELU_0_TO_1", "LOGISTIC", "SOFTMAX")
+_KEEPING = ("MEAN", "AVERAGE_POOL_2D", "MAX_POOL_2D", "RESHAPE", "SQUEEZE", "PAD", "CONCATENATION")
+
+
+def rebalance(view: View, made: View, ranges: Mapping[str, Range]) -> None:
+    """Round the weights of a quantized file anew, on the steps that they have.
+
+    Args:
+        view: Of the float file.
+        made: Of the quantized file, whose model is changed.
+        ranges: Of activations; empty where the file says itself what has no negative values.
+    """
+    signed = {name for name, span in ranges.items() if span.low < 0.0 < span.high}
+    one_signed = ranges.keys() - signed if ranges else _positive(view)
+    for (source, layer), (op, _) in zip(view.layers(), made.layers(), strict=True):
+        scale = made.scales(op.weight)
+        integer = made.type_of(op.weight) == "INT8" and made.is_constant(op.weight)
+        if not integer or not layer.inputs or layer.kind == "matmul" or len(scale) == 1:
+            continue
+        weights = _rows(source, view.values(source.weight).astype(np.float64)) / scale[:, None]
+        integers = rounded(weights, taps=_taps(view, source), one_signed=layer.inputs[0] in one_signed)
+        buffer = made.model.buffers[made.graph.tensors[op.weight].buffer]
+        buffer.data = (
+            _unrowed(source, integers, view.shape(source.weight)).astype(np.int8).reshape(-1).view(np.uint8)
+        )
+
+
+def _positive(view: View) -> set[str]:
+    """Return the activations that are never negative, by what makes them."""
+    found: set[int] = set()
+    for op in view.ops:
+        read = [place for place in op.inputs if place >= 0 and not view.is_constant(place)]
+        clipped = getattr(op.options, "fusedActivationFunction", 0) in _CLIPPED
+        kept = op.code in _KEEPING and all(place in found for place in read)
+        if clipped or kept or op.code in _POSITIVE:
+            found |= set(op.outputs)
+    return {view.names[place] for place in found}
+
+
+def _taps(view: View, op: Op) -> int:
+    """Return how many weights of a row stand together that read neighbouring places of one channel."""
+    if op.code not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        # Each output of a deconvolution reads some of its taps only.
+        return 1
+    _, height, width, _ = view.shape(op.weight)
+    return height * width
+
+
+def _rows(op: Op, weights: np.ndarray) -> np.ndarray:
+    """Return (outputs, K) weights, all places of a channel side by side."""
+    if weights.ndim == 2:
+        return weights
+    last = (3, 0, 1, 2) if op.code == "DEPTHWISE_CONV_2D" else (0, 3, 1, 2)
+    turned = weights.transpose(last)
+    return turned.reshape(len(turned), -1)
+
+
+def _unrowed(op: Op, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return rows in the order of the file again."""
+    if len(shape) == 2:
+        return rows
+    if op.code == "DEPTHWISE_CONV_2D":
+        return rows.reshape(shape[3], shape[0], shape[1], shape[2]).transpose(1, 2, 3, 0)
+    return rows.reshape(shape[0], shape[3], shape[1], shape[2]).transpose(0, 2, 3, 1)
