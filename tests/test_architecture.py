@@ -55,7 +55,7 @@ ROOMS = {
     "converters": Room(
         (*KERNEL, "boardfit.runtime", "boardfit.converters"),
         ("numpy",),
-        inside=(*CONVERSION, *ENGINE_LIBRARIES, *TOML),
+        inside=("cv2", *CONVERSION, *ENGINE_LIBRARIES, *TOML),
     ),
     # Subclasses keras.Model and its callbacks: pure Keras 3, for any backend, so nothing of TensorFlow's.
     "compress": Room((*KERNEL, "boardfit.runtime", "boardfit.converters"), ("numpy", "keras")),
