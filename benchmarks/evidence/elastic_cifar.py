@@ -3,7 +3,8 @@
     python benchmarks/evidence/elastic_cifar.py WORK [--epochs 12]
 
 Two trainings of one seed: at 32 alone, and elastic. Each resumes where it stopped, is recorded in
-results/elastic_cifar.jsonl, and is not run again once it is recorded. WORK keeps checkpoints and the nets.
+results/elastic_cifar.jsonl, and is not run again once it is recorded. WORK keeps the images and checkpoints;
+the nets lie in nets/.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from boardfit.converters.compress.train import Moment, Phase, Training, train
 from boardfit.timing import machine_name
 
 SIZES = (16, 24, 32)
+NETS = Path(__file__).parent / "nets"
 RESULTS = Path(__file__).parent / "results" / "elastic_cifar.jsonl"
 SEED = 1
 
@@ -71,7 +73,7 @@ def run(args: Any, name: str, sizes: tuple[int, ...], sets: dict[str, ImageSet])
     phases = [Phase(n, s) for n, s in zip(names, shares, strict=True) if s]
     report = train(model, sets["train"], settings=settings, phases=phases)
     for size, item in nets.items():
-        item.save(folder / f"{name}-{size}.keras")
+        item.save(NETS / f"{name}-{size}.keras")
     row: dict[str, Any] = {
         "name": name,
         "machine": machine_name(),

@@ -2,7 +2,7 @@
 
     python benchmarks/evidence/elastic_policy_cifar.py WORK
 
-WORK is that of elastic_cifar.py, which trains both nets. Prints top-1 by size on the 5,000 test images with
+Of the nets that elastic_cifar.py trained; WORK keeps the decoded images. Prints top-1 by size on the 5,000 test images with
 the paired bootstrap of the difference; then, for each net, the policy that is fitted on 5,000 images on which
 neither was trained, at several drops, on the test images: multiply-accumulates, gain over the best fixed size
 or mix of equal cost, and the time on each engine.
@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from cifar import IMAGE, cifar
-from elastic_cifar import SIZES
+from elastic_cifar import NETS, SIZES
 
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.resize import resize_batch
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("work", type=Path)
     args = parser.parse_args(argv)
     sets = cifar(args.work)
-    nets = {name: load(args.work / name, name) for name in ("plain", "elastic")}
+    nets = {name: load(name) for name in ("plain", "elastic")}
     held, test = (
         {name: answers(by_size, sets[part]) for name, by_size in nets.items()} for part in ("held", "test")
     )
@@ -99,9 +99,9 @@ def ratios(spec: PolicySpec, test: Answers, look_s: dict[str, Times]) -> str:
     )
 
 
-def load(folder: Path, name: str) -> dict[int, Any]:
+def load(name: str) -> dict[int, Any]:
     """Return the nets of one training by size; one trained at one size serves all."""
-    paths = {size: folder / f"{name}-{size}.keras" for size in SIZES}
+    paths = {size: NETS / f"{name}-{size}.keras" for size in SIZES}
     largest = paths[SIZES[-1]]
     return {
         size: keras.saving.load_model(path if path.is_file() else largest, compile=False)
