@@ -78,7 +78,7 @@ def quantize(
         statistics = _Statistics({name: ranges[name] for name in view.activations()}, {})
         made = _settled(data, view, recipe, statistics)
     finished = view_of(made, name="the quantized file")
-    rebalance(view, finished, {} if scheme == "dynamic" else ranges)
+    rebalance(view, finished)
     path = f"{file_stem('tflite', precision=scheme, sizes=exported.artifact.sizes)}.tflite"
     artifact = replace(exported.artifact, precision=scheme, files=(path,))
     return Exported(artifact=artifact, files={path: pack(finished.model)})

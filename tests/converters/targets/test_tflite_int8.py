@@ -247,10 +247,8 @@ def test_a_layer_in_float_alone_is_exact(twins, ranges):
 
 
 @pytest.mark.parametrize("scheme", tflite_int8.SCHEMES)
-@pytest.mark.parametrize(
-    ("name", "signed"), [("stem", True), ("wide", False), ("narrow", False), ("scores", False)]
-)
-def test_errors_of_rounding_weights_cancel(name, signed, scheme, twins, made):
+@pytest.mark.parametrize("name", ["stem", "wide", "narrow", "scores"])
+def test_errors_of_rounding_weights_cancel(name, scheme, twins, made):
     before, after = view(twins["residual"]), view(made["residual", scheme])
     (source, kind), (op, _) = next(
         pair for pair in zip(before.layers(), after.layers(), strict=True) if pair[0][1].name == name
@@ -260,11 +258,12 @@ def test_errors_of_rounding_weights_cancel(name, signed, scheme, twins, made):
     integers = np.moveaxis(after.values(op.weight), axis, -1)
     errors = (integers - steps.astype(np.float64)).reshape(-1, len(after.scales(op.weight)))
     assert np.abs(errors).max() < 1.0 + 1e-4
-    if not signed:
-        assert np.abs(errors.sum(axis=0)).max() <= 0.5 + 1e-3
+    assert np.abs(errors.sum(axis=0)).max() <= 0.5 + 1e-3
     if name == "stem":
         taps = (integers - steps).sum(axis=(0, 1))
-        assert np.abs(taps).max() <= 0.5 + 1e-3
+        # Rounded to nearest, nine errors add up to 0.7 in the mean.
+        assert np.abs(taps).max() <= 1.5 + 1e-3
+        assert np.abs(taps).mean() < 0.5
 
 
 def test_a_softmax_at_the_end_stays_in_float(made):
