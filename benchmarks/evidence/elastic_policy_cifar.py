@@ -3,9 +3,9 @@
     python benchmarks/evidence/elastic_policy_cifar.py WORK
 
 Of the nets that elastic_cifar.py trained; WORK keeps the decoded images. Prints top-1 by size on the 5,000
-test images with the paired bootstrap of the difference; then, for each net, the policy that is fitted on 5,000
-images on which neither was trained, at several drops, on the test images: multiply-accumulates, gain over the
-best fixed size or mix of equal cost, and the time on each engine.
+test images with the paired bootstrap of the difference. Then, for each net, the policies that are fitted on
+5,000 images on which neither net was trained, on the test images: multiply-accumulates, gain over the best
+fixed size or mix of equal cost, and the time on each engine.
 """
 
 from __future__ import annotations
