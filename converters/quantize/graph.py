@@ -14,7 +14,8 @@ from boardfit.converters.ingest.keras_rebuild import walk
 from boardfit.errors import UnsupportedModel
 
 BATCH = 16
-"""Images that are run at once."""
+"""Images that are run at once, or more where they are small."""
+_VALUES = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +143,13 @@ def run_node(node: Node, values: Mapping[str, np.ndarray], operation: Any = None
     import keras
 
     chosen = operation or node.operation
-    count = len(values[node.inputs[0]])
+    first = values[node.inputs[0]]
+    batch = max(BATCH, _VALUES // first[0].size)
     parts = []
-    for start in range(0, count, BATCH):
+    for start in range(0, len(first), batch):
 
         def part(leaf: Any, start: int = start) -> Any:
-            return values[leaf.label][start : start + BATCH] if isinstance(leaf, Ref) else leaf
+            return values[leaf.label][start : start + batch] if isinstance(leaf, Ref) else leaf
 
         args, kwargs = keras.tree.map_structure(part, (node.args, dict(node.kwargs)))
         parts.append(np.asarray(chosen(*args, **kwargs), np.float32))

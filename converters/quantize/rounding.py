@@ -18,7 +18,7 @@ from boardfit.converters.quantize.graph import Node, graph_of, run_node
 from boardfit.converters.quantize.simulate import simulate, some_of, steps_of
 
 _SWEEPS = 8
-_ROWS = 16_384
+_ROWS = 8192
 _FEWEST_ROWS = 1024
 _VALUES = 20_000_000
 _SEED = 5
@@ -81,11 +81,13 @@ def moments(rows: np.ndarray, answers: np.ndarray, weights: np.ndarray) -> Momen
         weights: (G, F, O) before rounding.
     """
     count, groups, fan_in = rows.shape
-    x = (rows - rows.mean(axis=0)).transpose(1, 0, 2).astype(np.float64)
-    y = answers.reshape(count, groups, -1).astype(np.float64)
-    y = (y - y.mean(axis=0)).transpose(1, 0, 2)
-    gram = x.transpose(0, 2, 1) @ x / count
-    pull = x.transpose(0, 2, 1) @ (x @ weights - y) / count
+    # Contiguous and float32: the products are most of the work.
+    x = np.ascontiguousarray((rows - rows.mean(axis=0)).transpose(1, 2, 0), np.float32)
+    y = answers.reshape(count, groups, -1)
+    y = np.ascontiguousarray((y - y.mean(axis=0)).transpose(1, 0, 2), np.float32)
+    gram = (x @ x.transpose(0, 2, 1)).astype(np.float64) / count
+    left = x.transpose(0, 2, 1) @ weights.astype(np.float32) - y
+    pull = (x @ left).astype(np.float64) / count
     # Few rows for many weights: what they seem to have in common is believed that much less.
     trust = count / (count + fan_in)
     diagonal = gram * np.eye(fan_in)
