@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.calibrate import Range
+from boardfit.converters.targets.ncnn_round import rounded
 from boardfit.converters.targets.onnx_view import DENSE, MARK, View, known_as
 from boardfit.errors import ExportError
 
@@ -277,7 +278,9 @@ def _store_weights(draft: _Draft, node: Any) -> None:
     depthwise = weight.ndim > 2 and weight.shape[1] == 1 and _groups(node) > 1
     scale = weight_scales(weight, axis, bias=bias, into=float(into), depthwise=depthwise)
     # Named after the layer: two layers may share weights, but not the steps of their inputs.
-    node.input[1] = draft.constant(f"{node.output[0]}{MARK}w", rounded(weight, scale, axis), scale, axis)
+    node.input[1] = draft.constant(
+        f"{node.output[0]}{MARK}w", whole_weights(weight, scale, axis), scale, axis
+    )
     if bias is not None:
         step = (into * scale).astype(np.float32)
         whole = np.rint(bias.astype(np.float64) / step).astype(np.int32)
@@ -330,9 +333,14 @@ def _pair_sums(rows: np.ndarray) -> np.ndarray:
     return np.asarray(depth[:, 0::2] + depth[:, 1::2])
 
 
-def rounded(weight: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
-    """Return the weights as int8, of the same shape."""
-    shape = [1] * weight.ndim
-    shape[axis] = -1
-    whole = np.rint(weight.astype(np.float64) / scale.reshape(shape))
-    return np.asarray(np.clip(whole, -LEVELS, LEVELS).astype(np.int8))
+def whole_weights(weight: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
+    """Return the weights as int8, of the same shape, rounded so that errors cancel, see ``ncnn_round``.
+
+    Each stays less than a level from its weight, so that a pair of them sums up to 128 at most: times 255
+    that is still within 16 bits.
+    """
+    rows = np.moveaxis(weight, axis, 0).astype(np.float64)
+    levels = rows.reshape(len(rows), -1) / scale[:, None]
+    taps = int(np.prod(weight.shape[2:], dtype=np.int64)) if axis == 0 else 1
+    integers = rounded(levels, taps=taps, one_signed=True).reshape(rows.shape)
+    return np.asarray(np.moveaxis(integers, 0, axis).astype(np.int8))
