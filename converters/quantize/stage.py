@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from boardfit._version import __version__
+from boardfit.converters.memory import give_back_memory
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.quantize import surgery
 from boardfit.converters.quantize.bench import CHOOSING, Bench, Quantizer, Run, find_quantizer, run_exported
@@ -171,6 +172,7 @@ class _Room:
         self.progress(f"running the source on {len(self.validation)} images at {self.size}")
         outputs = run_reference(self.order.model.reference, self.validation)
         require_finite(outputs, self.order.pictures.validation)
+        give_back_memory()
         return outputs
 
     @cached_property
@@ -237,6 +239,7 @@ def _fp16(room: _Room, bench: Bench, state: Climb, format_name: str) -> tuple[Ex
 def _bench(room: _Room, format_name: str) -> Bench:
     order, tools = room.order, room.tools
     twin = tools.export(order.model, format_name, room.size, "fp32")
+    give_back_memory()
     validated = tools.run(twin, room.validation)
     _check_twin(room, twin, validated)
     activation = twin.artifact.outputs[0].activation
