@@ -67,7 +67,7 @@ def choose_training_images(recipe: Recipe, model: TrainedModel) -> TrainingImage
     if not wanted.folder:
         return None
     if wanted.labels:
-        photos = labelled_photos(wanted.labels, wanted.folder)[: wanted.limit]
+        photos = labelled_photos(wanted.labels, wanted.folder)
         classes = model.outputs[0].shape[-1] or 0
         wrong = [photo for photo in photos if not 0 <= (photo.label or 0) < classes]
         if wrong:
@@ -75,6 +75,9 @@ def choose_training_images(recipe: Recipe, model: TrainedModel) -> TrainingImage
                 f"{wrong[0].path} has the label {wrong[0].label}, but the model answers {classes} classes, "
                 "counted from 0: correct distill.labels"
             )
+        # Tables are often sorted by class: the first ones would leave classes out.
+        count = min(wanted.limit, len(photos))
+        photos = [photos[i * len(photos) // count] for i in range(count)]
         found = TrainingImages(
             paths=tuple(photo.path for photo in photos), labels=tuple(photo.label or 0 for photo in photos)
         )
@@ -220,6 +223,8 @@ def worse_note(found: Sequence[Effect]) -> str:
 
 def overlap_note(trained: TrainingImages, fitted_on: Sequence[Path]) -> str:
     """Return a sentence if the policy is fitted on images that were trained on; else nothing."""
+    if not fitted_on:
+        return ""
     seen = {_sha256(path) for path in trained.paths}
     both = sum(_sha256(path) in seen for path in fitted_on)
     if not both:

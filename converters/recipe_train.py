@@ -21,7 +21,8 @@ class DistillSection:
         folder: Folder of images, searched with its subfolders; labels are not needed.
         labels: CSV file with the columns ``file`` and ``label``, files relative to ``folder``; empty for
             none. Then only the images that it names are trained on.
-        limit: At most so many images, evenly spaced over the sorted names. They are kept in memory.
+        limit: At most so many images, evenly spaced over the sorted names, or over the rows of
+            ``labels``. They are kept in memory.
         epochs: How often every image is seen.
         batch: Images in a step.
         optimizer: ``sgd`` (Nesterov momentum 0.9) or ``adamw``.

@@ -1,6 +1,6 @@
 """Elastic training against the same net trained at one size, on CIFAR-10: sizes 32, 24 and 16.
 
-    python benchmarks/evidence/elastic_cifar.py WORK [--epochs 12]
+    python benchmarks/evidence/elastic_cifar.py WORK [--epochs 15] [--only plain|elastic]
 
 Two trainings of one seed: at 32 alone, and elastic. Each resumes where it stopped, is recorded in
 results/elastic_cifar.jsonl, and is not run again once it is recorded. WORK keeps the images and checkpoints;
@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from cifar import IMAGE, cifar, record, recorded, resnet20
 
-from boardfit.converters.compress.elastic_net import LARGEST, ElasticNet, ElasticOptions
+from boardfit.converters.compress.elastic_net import DEALT, LARGEST, TOGETHER, ElasticNet, ElasticOptions
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import view, with_private_norms
 from boardfit.converters.compress.train import Moment, Phase, Training, train
@@ -38,7 +38,7 @@ SEED = 1
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--only", choices=("plain", "elastic"))
     args = parser.parse_args(argv)
     sets = cifar(args.work)
@@ -68,7 +68,7 @@ def run(args: Any, name: str, sizes: tuple[int, ...], sets: dict[str, ImageSet])
     settings = Training(
         epochs=args.epochs, learning_rate=0.2, seed=SEED, folder=folder, resume=True, watch=Told()
     )
-    names = (LARGEST, "dealt", "together")
+    names = (LARGEST, DEALT, TOGETHER)
     shares = (1.0, 0.0, 0.0) if len(sizes) == 1 else options.shares
     phases = [Phase(n, s) for n, s in zip(names, shares, strict=True) if s]
     report = train(model, sets["train"], settings=settings, phases=phases)

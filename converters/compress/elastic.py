@@ -36,7 +36,8 @@ class Elastic:
     Attributes:
         sizes: Input sides in pixels, ascending.
         images: Reads what is trained on, at the side in pixels that it is given; called once.
-        labelled: Whether the images have labels; if not, the model as it comes teaches the largest size.
+        labelled: Whether the images have labels. With or without, the model as it comes teaches the largest
+            size where kernels are trained and ``options.teacher`` is not 0.
         training: The loop's settings, and where its checkpoint goes.
         options: How the sizes are taught.
     """
@@ -65,6 +66,17 @@ class Elastic:
             raise CompressError(
                 f"{model.name} has no batch normalisation, so that a size has nothing of its own to learn: "
                 'set elastic.kernels = "trained" in the recipe'
+            )
+        if self.training.batch < len(self.sizes):
+            raise CompressError(
+                f"a batch of {self.training.batch} images cannot be dealt among {len(self.sizes)} sizes: "
+                "make distill.batch larger"
+            )
+        taught = self.options.teacher or (self.labelled and self.options.labels)
+        if not taught:
+            raise CompressError(
+                "nothing teaches the net: expected elastic.teacher_weight above 0, or labels "
+                "(distill.labels) with elastic.label_weight above 0"
             )
         require_scores(model.net, model.outputs[0].activation)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
@@ -92,6 +92,17 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
         self._batch = batch
         # A closure: Keras would take a net in an attribute for a part of what is trained and saved.
         self._teach = None if teacher is None else lambda images: teacher(images, training=False)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree with, as JSON values."""
+        return {
+            "sizes": self.sizes,
+            "image": [self._image.channels, self._image.mean, self._image.std],
+            "activation": self._activation,
+            "labelled": self._labelled,
+            "taught": self._teach is not None,
+            "options": asdict(self._options),
+        }
 
     def call(self, images: Any, training: bool = False) -> dict[str, Any]:
         """Return scores and features by size, as the phase shows images to sizes.

@@ -118,16 +118,7 @@ class Training:
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint must agree with, as JSON values."""
-        names = (
-            "epochs",
-            "batch",
-            "optimizer",
-            "learning_rate",
-            "warm_up",
-            "weight_decay",
-            "ema",
-            "seed",
-        )
+        names = ["epochs", "batch", "optimizer", "learning_rate", "warm_up", "weight_decay", "ema", "seed"]
         return {**{name: getattr(self, name) for name in names}, "augment": asdict(self.augment)}
 
 
@@ -153,7 +144,8 @@ def train(
     """Train a Keras model that makes its own loss.
 
     Args:
-        model: keras.Model; takes (B, S, S, 3) uint8 and has an attribute ``phase``.
+        model: keras.Model; takes (B, S, S, 3) uint8, has an attribute ``phase``, and a method ``settings``
+            with what a checkpoint must agree with, as JSON values.
         images: What to train on.
         settings: Epochs, optimizer, seed, checkpoints.
         phases: In their order; the shares add up to 1.
@@ -227,7 +219,8 @@ class _Keeper:
         about = {
             **settings.settings(),
             "phases": [asdict(phase) for phase in phases],
-            "images": [images.count, images.side, int(images.pixels[:: max(1, images.count // 97)].sum())],
+            "model": model.settings(),
+            "images": images.checksum(),
         }
         self._belongs_to = fingerprint(self._variables(), about)
 
@@ -309,7 +302,7 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
 
     def save(self) -> None:
         """Write a checkpoint inside the epoch."""
-        self.model  # noqa: B018 - on JAX, reading it brings the trained values into the variables
+        self._catch_up()
         self._keeper.save(
             Position(
                 epoch=self._position.epoch,
@@ -320,6 +313,17 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
             )
         )
         self._saved = time.monotonic()
+
+    def _catch_up(self) -> None:
+        """Count a step that is done but was not told: Ctrl-C mostly comes while one runs."""
+        # On JAX, reading ``self.model`` brings the trained values into the variables.
+        model = self.model
+        done = int(model.optimizer.iterations) - self._position.epoch * self._steps
+        if done > self._done:
+            here = done - self._position.step
+            for name, mean in model.get_metrics_result().items():
+                self.sums[name] = self._before.get(name, 0.0) + float(mean) * here
+            self._done = done
 
     def _tell(self, done_here: int) -> None:
         settings = self._keeper.settings

@@ -131,6 +131,16 @@ def test_a_label_that_is_no_class_is_refused(recipe, many_photos, tmp_path, labe
         build(recipe(distill={"labels": str(table)}), tmp_path / "a.boardfit")
 
 
+def test_a_limit_leaves_no_class_of_a_sorted_table_out(recipe, many_photos, tmp_path):
+    from boardfit.converters.plan import plan
+
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["file,label", *(f"{n:02d}.png,{int(n >= 52)}" for n in range(54))]))
+    checked = plan(recipe(distill={"labels": str(table), "limit": 50}), tmp_path / "a.boardfit")
+    assert len(checked.training.paths) == 50
+    assert set(checked.training.labels) == {0, 1}
+
+
 def test_a_policy_that_is_fitted_on_what_was_trained_on_is_told(recipe, many_photos, tmp_path):
     report = build(recipe(images={"folder": str(many_photos)}), tmp_path / "a.boardfit")
     assert any("54 of the 54 images on which the policy is fitted were trained on" in n for n in report.notes)

@@ -155,6 +155,17 @@ def test_what_it_cannot_work_on_is_refused(change, message, stage, make_source):
         run_stage(stage(), replace(make_source(), **change))
 
 
+def test_a_batch_smaller_than_the_sizes_is_refused(stage, make_source):
+    with pytest.raises(CompressError, match="a batch of 2 images cannot be dealt among 3 sizes"):
+        run_stage(stage(training=Training(epochs=1, batch=2)), make_source())
+
+
+def test_a_net_that_nothing_teaches_is_refused(stage, make_source, make_images):
+    idle = stage(make_images(labelled=False), options=ElasticOptions(teacher=0.0))
+    with pytest.raises(CompressError, match="nothing teaches the net"):
+        run_stage(idle, make_source())
+
+
 def test_one_size_is_refused(stage, make_source):
     with pytest.raises(CompressError, match="two or more sizes"):
         run_stage(stage(sizes=(16,)), make_source())

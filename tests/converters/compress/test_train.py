@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boardfit.converters.compress.train import Phase, train
+from boardfit.converters.compress.elastic_net import ElasticOptions
+from boardfit.converters.compress.images import ImageSet
+from boardfit.converters.compress.train import Phase, _Watcher, train
 from boardfit.errors import CompressError
 
 HERE = Path(__file__).parent
@@ -73,6 +75,30 @@ def test_what_was_interrupted_goes_on_as_if_nothing_had_happened(
     assert [float(row["loss"]) for row in rows] == pytest.approx(curves[0], rel=1e-4)
 
 
+@pytest.mark.parametrize("step", [0, 2, 5], ids=["first", "inside", "last"])
+def test_ctrl_c_while_a_step_runs_does_not_repeat_it(
+    images, tmp_path, step, monkeypatch, make_model, settings
+):
+    """The signal is handled when the step is done, before anybody was told of it."""
+    unbroken, resumed = make_model(), make_model()
+    report = train(unbroken, images, settings=settings(), phases=PHASE)
+    told = _Watcher.on_train_batch_end
+
+    def interrupt(self, batch, logs=None):
+        if self._position.epoch == 1 and batch == step:
+            raise KeyboardInterrupt
+        told(self, batch, logs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_Watcher, "on_train_batch_end", interrupt)
+        train(make_model(), images, settings=settings(folder=tmp_path), phases=PHASE)
+    again = train(resumed, images, settings=settings(folder=tmp_path, resume=True), phases=PHASE)
+    for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
+        assert np.array_equal(a, b)
+    curves = [[record.metrics["loss"] for record in one.history] for one in (report, again)]
+    assert np.allclose(*curves, rtol=1e-5)
+
+
 def test_a_finished_training_is_not_run_again(images, tmp_path, make_model, settings):
     train(make_model(), images, settings=settings(folder=tmp_path), phases=PHASE)
     steps = []
@@ -91,6 +117,21 @@ def test_a_checkpoint_of_something_else_is_refused(images, tmp_path, change, see
     other = settings(folder=tmp_path, resume=True, **change)
     with pytest.raises(CompressError, match="belongs to another model, other images or other settings"):
         train(make_model(seed=seed), images, settings=other, phases=PHASE)
+
+
+@pytest.mark.parametrize("what", ["labels", "one pixel", "options"])
+def test_a_checkpoint_of_other_images_or_losses_is_refused(images, tmp_path, what, make_model, settings):
+    train(make_model(), images, settings=settings(epochs=1, folder=tmp_path), phases=PHASE)
+    model, pixels, labels = make_model(), images.pixels.copy(), images.labels.copy()
+    if what == "labels":
+        labels[3] = 0
+    elif what == "one pixel":
+        pixels[3, 1, 1, 1] ^= 1
+    else:
+        model._options = ElasticOptions(temperature=2.0)
+    resumed = settings(epochs=1, folder=tmp_path, resume=True)
+    with pytest.raises(CompressError, match="belongs to another model, other images or other settings"):
+        train(model, ImageSet(pixels=pixels, labels=labels), settings=resumed, phases=PHASE)
 
 
 def test_a_damaged_checkpoint_is_refused(images, tmp_path, make_model, settings):
