@@ -52,8 +52,8 @@ class ImageSet:
         found = 0
         # Image by image: they need not lie in one piece, and no copy of all is made.
         for pixels in self.pixels:
-            found = zlib.crc32(np.ascontiguousarray(pixels), found)
-        labels = 0 if self.labels is None else zlib.crc32(np.ascontiguousarray(self.labels))
+            found = zlib.crc32(pixels.tobytes(), found)
+        labels = 0 if self.labels is None else zlib.crc32(self.labels.tobytes())
         return [self.count, self.side, found, labels]
 
 
