@@ -62,11 +62,6 @@ class Elastic:
             )
         if len(self.sizes) < 2:
             raise CompressError("an elastic net needs two or more sizes, --sizes 112,160,224 for example")
-        if self._frozen and not batch_norms(model.net):
-            raise CompressError(
-                f"{model.name} has no batch normalisation, so that a size has nothing of its own to learn: "
-                'set elastic.kernels = "trained" in the recipe'
-            )
         if self.training.batch < len(self.sizes):
             raise CompressError(
                 f"a batch of {self.training.batch} images cannot be dealt among {len(self.sizes)} sizes: "
@@ -82,6 +77,12 @@ class Elastic:
 
     def __call__(self, model: TrainedModel) -> StageResult:
         """Train, and return the model with one net per size."""
+        if self._frozen and not batch_norms(model.net):
+            note = (
+                "elastic: skipped, the net has no batch normalisation, so that a size has nothing of its own "
+                'to learn while kernels are frozen; elastic.kernels = "trained" in the recipe trains them'
+            )
+            return StageResult(model=model, notes=(note,))
         images = self.images(self.sizes[-1])
         nets = with_private_norms(trainable_copy(model.net), self.sizes)
         if self._frozen:

@@ -114,7 +114,9 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
         answers = {}
         for size, net, (begin, end) in self._shown():
             tensor = self.tensor(images[begin:end], size)
-            found = net(tensor, training=training and self._options.norms == "batch")
+            # A net that is frozen teaches as it answers, without dropout.
+            learns = self._options.kernels == "trained" or size != self.sizes[-1]
+            found = net(tensor, training=training and learns and self._options.norms == "batch")
             scores, features = found if isinstance(found, (list, tuple)) else (found, None)
             answers[str(size)] = {"scores": as_logits(scores, self._activation)}
             if features is not None:

@@ -128,9 +128,11 @@ def test_frozen_kernels_leave_the_largest_size_as_it_was(stage, make_source):
         assert same is not isinstance(old, keras.layers.BatchNormalization)
 
 
-def test_frozen_kernels_need_norms(stage, make_source):
-    with pytest.raises(CompressError, match="nothing of its own to learn"):
-        run_stage(stage(options=ElasticOptions(kernels="frozen")), make_source(norm=False))
+def test_a_net_without_norms_is_left_alone_while_kernels_are_frozen_and_that_is_said(stage, make_source):
+    model = make_source(norm=False)
+    result = run_stage(stage(options=ElasticOptions(kernels="frozen")), model)
+    assert result.model is model
+    assert "skipped, the net has no batch normalisation" in result.notes[0]
 
 
 def test_a_net_without_norms_works_and_says_what_is_skipped(stage, make_source):
