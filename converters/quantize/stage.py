@@ -93,18 +93,24 @@ def quantize_all(
     weights = fingerprint(order)
     outcomes = []
     for size in order.sizes:
-        room = _Room(order, size, tools, progress)
-        for format_name in order.formats:
-            for scheme in _offered(tools.find(format_name), order.schemes):
-                key = f"{format_name}-{scheme}-{size}-{weights[:24]}"
-                outcome = shelf.get(key)
-                if outcome is None:
-                    progress(f"quantizing {format_name} {scheme} at {size}")
-                    outcome = _one(room, format_name, scheme)
-                    shelf.put(key, outcome)
-                else:
-                    progress(f"{format_name} {scheme} at {size} was finished before")
-                outcomes.append(outcome)
+        jobs = [
+            (format_name, scheme, f"{format_name}-{scheme}-{size}-{weights[:24]}")
+            for format_name in order.formats
+            for scheme in _offered(tools.find(format_name), order.schemes)
+        ]
+        kept = {key: shelf.get(key) for *_, key in jobs}
+        lacking = tuple(dict.fromkeys(name for name, _, key in jobs if kept[key] is None))
+        room = _Room(order, size, lacking, tools, progress)
+        for format_name, scheme, key in jobs:
+            outcome = kept[key]
+            if outcome is None:
+                progress(f"quantizing {format_name} {scheme} at {size}")
+                outcome = _one(room, format_name, scheme)
+                shelf.put(key, outcome)
+                give_back_memory()
+            else:
+                progress(f"{format_name} {scheme} at {size} was finished before")
+            outcomes.append(outcome)
     return outcomes
 
 
@@ -149,11 +155,25 @@ def fingerprint(order: Order) -> str:
 class _Room:
     """One size: its tensors and the source's answers are computed when the first format needs them."""
 
-    def __init__(self, order: Order, size: int, tools: Tools, progress: Progress) -> None:
+    def __init__(
+        self, order: Order, size: int, formats: tuple[str, ...], tools: Tools, progress: Progress
+    ) -> None:
         self.order, self.size, self.tools, self.progress = order, size, tools, progress
+        self._formats = formats
         # Surgery looks at one net: the one of this size.
         self.model = order.model.at(size)
         self.largest = size == order.sizes[-1]
+
+    @cached_property
+    def twins(self) -> Mapping[str, Exported]:
+        """The fp32 artifacts by format: made before any image is read, for exports take the most memory."""
+        return {name: self._twin(name) for name in self._formats}
+
+    def _twin(self, format_name: str) -> Exported:
+        self.progress(f"exporting {format_name} fp32 at {self.size}")
+        twin = self.tools.export(self.order.model, format_name, self.size, "fp32")
+        give_back_memory()
+        return twin
 
     @cached_property
     def calibration(self) -> np.ndarray:
@@ -238,8 +258,7 @@ def _fp16(room: _Room, bench: Bench, state: Climb, format_name: str) -> tuple[Ex
 
 def _bench(room: _Room, format_name: str) -> Bench:
     order, tools = room.order, room.tools
-    twin = tools.export(order.model, format_name, room.size, "fp32")
-    give_back_memory()
+    twin = room.twins[format_name]
     validated = tools.run(twin, room.validation)
     _check_twin(room, twin, validated)
     activation = twin.artifact.outputs[0].activation
