@@ -24,6 +24,8 @@ from boardfit.specs import PolicySpec
 
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle, Manifest
+    from boardfit.runtime.isolate.host import EngineHost
+    from boardfit.runtime.isolate.options import Isolation, IsolationReport
 
 # Longer batches gain nothing on a CPU, and 16 float tensors of 224 pixels take 10 MB.
 MAX_BATCH = 16
@@ -39,6 +41,7 @@ def load(
     size: int | None = None,
     stream: bool = False,
     max_resident_sizes: int | None = None,
+    isolate: bool | Isolation = False,
 ) -> Session:
     """Open a bundle and make it ready to run.
 
@@ -62,22 +65,29 @@ def load(
             one engine per file serves all its sizes, which takes the least memory; but for a two-look policy
             on LiteRT, where a change of size costs 0.3 to 1.0 ms, two engines (for EfficientNet-Lite0 some
             40 MiB more). Give 1 to spare that memory.
+        isolate: Whether the engine runs in a process of its own, which is killed and replaced where it
+            crashes, hangs or takes too much memory; or the limits that it then has.
 
     Raises:
         BundleError: If the bundle is damaged, or not a bundle.
         EngineMissing: If the engine, or every engine for the bundle's formats, is not installed.
-        EngineError: If the engine refuses the bundle's file.
+        EngineError: If the engine refuses the bundle's file; EngineLost, if it was isolated and did not
+            survive the file.
         RecipeError: If the bundle lacks what is asked for, or the options contradict each other.
     """
     from boardfit.bundle import Bundle, open_bundle
+    from boardfit.runtime.isolate.engine import isolate_choice
 
     owned = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    host = None
     try:
         manifest = opened.manifest
         choice = choose_engine(manifest.artifacts, engine=engine, precision=precision)
         spec = choose_policy(manifest.policy, policy=policy, size=size, choice=choice)
         count = default_threads() if threads is None else threads
+        if isolate:
+            choice, host = isolate_choice(choice, isolate)
         return Session(
             opened,
             choice,
@@ -86,8 +96,11 @@ def load(
             stream=stream,
             owns_bundle=owned,
             max_resident_sizes=max_resident_sizes,
+            host=host,
         )
     except BaseException:
+        if host is not None:
+            host.close()
         if owned:
             opened.close()
         raise
@@ -106,6 +119,7 @@ class Session:
         stream: bool,
         owns_bundle: bool,
         max_resident_sizes: int | None = None,
+        host: EngineHost | None = None,
     ) -> None:
         """Load the artifact of the policy's largest size; others are hashed, and loaded when needed.
 
@@ -117,6 +131,7 @@ class Session:
             stream: Whether frames follow each other in time.
             owns_bundle: Whether ``close`` closes the bundle.
             max_resident_sizes: Engines to keep, one per size; None for as many as the policy gains by.
+            host: Of the engine's process, where it has one; ``close`` closes it.
         """
         if threads < 1:
             raise RecipeError(f"threads is {threads}: expected at least 1")
@@ -127,6 +142,7 @@ class Session:
         self._spec = policy
         self._threads = threads
         self._owns_bundle = owns_bundle
+        self._host = host
         self._closed = False
         self._lock = threading.Lock()
         self._policy = make_policy(policy, stream)
@@ -204,6 +220,8 @@ class Session:
                 return
             self._closed = True
             self._engines.close()
+            if self._host is not None:
+                self._host.close()
             if self._owns_bundle:
                 self._bundle.close()
 
@@ -231,6 +249,11 @@ class Session:
     def policy(self) -> PolicySpec:
         """How sizes are chosen."""
         return self._spec
+
+    @property
+    def isolation(self) -> IsolationReport | None:
+        """What became of the engine's processes so far; None where the engine runs in this one."""
+        return None if self._host is None else self._host.report()
 
     @property
     def labels(self) -> tuple[str, ...]:

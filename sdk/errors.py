@@ -48,6 +48,22 @@ class EngineError(BoardfitError, RuntimeError):
     """An inference engine refused an artifact or failed while it ran."""
 
 
+class EngineLost(EngineError):
+    """An isolated engine crashed, hung or took too much memory, and was killed; another takes its place.
+
+    Attributes:
+        reason: ``crashed``, ``hung`` or ``memory``.
+    """
+
+    def __init__(self, message: str, reason: str = "crashed") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SwapRefused(BoardfitError, RuntimeError):
+    """A new bundle failed its tests before it answered a frame; the old one goes on."""
+
+
 class EngineMissing(BoardfitError, ImportError):
     """The engine's library is not installed. The message names the command to type."""
 

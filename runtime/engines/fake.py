@@ -1,8 +1,8 @@
 """An engine without a library, for the tests of boardfit and of those who use it.
 
-Its one file is JSON: ``{"classes": 10, "seed": 0, "delay_s": 0.0}``. The logits are a fixed random
-projection of the means and deviations of the image's channels, so that they depend on the pixels and
-are the same everywhere.
+Its one file is JSON: ``{"classes": 10, "seed": 0, "delay_s": 0.0, "fault": "", "after": 0}``. The logits are
+a fixed random projection of the means and deviations of the image's channels, so that they depend on the
+pixels and are the same everywhere. ``fault`` makes every run go wrong that follows the first ``after`` ones.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from boardfit.errors import EngineError
+from boardfit.runtime.engines.faults import FAULTS, strike
 from boardfit.specs import Artifact, ImageSpec, PolicySpec, TensorSpec, classic_policy
 
-_FIELDS = {"classes": 10, "seed": 0, "delay_s": 0.0}
+_FIELDS = {"classes": 10, "seed": 0, "delay_s": 0.0, "fault": "", "after": 0}
 
 
 class FakeEngine:
@@ -36,6 +37,8 @@ class FakeEngine:
         self._artifact = artifact
         fields = _parse(files[artifact.files[0]], artifact.name)
         self._delay_s = float(fields["delay_s"])
+        self._fault = str(fields["fault"])
+        self._good_runs = int(fields["after"])
         random = np.random.RandomState(int(fields["seed"]))
         self._weights = [
             random.standard_normal((6, int(fields["classes"]))).astype(np.float32) for _ in artifact.outputs
@@ -53,9 +56,14 @@ class FakeEngine:
         self.calls.append(image.shape)
         if self._delay_s > 0.0:
             time.sleep(self._delay_s)
+        faulty = self._good_runs == 0
+        self._good_runs = max(0, self._good_runs - 1)
+        if faulty:
+            strike(self._fault, self._delay_s)
         axes = (2, 3) if spec.layout == "NCHW" else (1, 2)
         seen = np.concatenate([image.mean(axes), image.std(axes)], axis=1)
-        logits = [np.asarray(4.0 * seen @ weights, np.float32) for weights in self._weights]
+        gain = np.nan if faulty and self._fault == "nan" else 4.0
+        logits = [np.asarray(gain * seen @ weights, np.float32) for weights in self._weights]
         return [
             _activate(rows, output.activation)
             for output, rows in zip(self._artifact.outputs, logits, strict=True)
@@ -84,16 +92,22 @@ def fake_artifact(sizes: tuple[int, ...], *, classes: int = 10, activation: str 
     )
 
 
-def fake_files(classes: int = 10, seed: int = 0, *, delay_s: float = 0.0) -> dict[str, bytes]:
+def fake_files(
+    classes: int = 10, seed: int = 0, *, delay_s: float = 0.0, fault: str = "", after: int = 0
+) -> dict[str, bytes]:
     """Return the files of a fake model.
 
     Args:
         classes: Columns of the output.
         seed: Of the made-up weights.
         delay_s: Seconds that every run sleeps.
+        fault: What goes wrong; see ``boardfit.runtime.engines.faults``. Nothing by default.
+        after: Runs that go well before.
     """
-    text = json.dumps({"classes": classes, "seed": seed, "delay_s": delay_s}, sort_keys=True)
-    return {"model/fake.json": text.encode()}
+    fields: dict[str, Any] = {"classes": classes, "seed": seed, "delay_s": delay_s}
+    if fault:
+        fields |= {"fault": fault, "after": after}
+    return {"model/fake.json": json.dumps(fields, sort_keys=True).encode()}
 
 
 def write_fake_bundle(
@@ -106,6 +120,9 @@ def write_fake_bundle(
     activation: str = "logits",
     image: ImageSpec | None = None,
     policy: PolicySpec | None = None,
+    labels: int | None = None,
+    fault: str = "",
+    after: int = 0,
 ) -> None:
     """Write a bundle that runs anywhere, for tests.
 
@@ -118,20 +135,23 @@ def write_fake_bundle(
         activation: Of the output.
         image: How frames become tensors; the default ImageSpec if None.
         policy: How sizes are chosen; the classic entropy rule if None.
+        labels: How many classes are labelled; all if None.
+        fault: What goes wrong in every run after the first ones; see ``boardfit.runtime.engines.faults``.
+        after: Runs of an engine that go well before.
     """
     from boardfit.bundle import write_bundle
     from boardfit.runtime.preprocess import Preprocessor
 
     image = image or ImageSpec()
     artifact = fake_artifact(sizes, classes=classes, activation=activation)
-    files = fake_files(classes, seed, delay_s=delay_s)
+    files = fake_files(classes, seed, delay_s=delay_s, fault=fault, after=after)
     frame = np.random.RandomState(0).randint(0, 256, (96, 128, 3)).astype(np.uint8)
     engine = FakeEngine(artifact, fake_files(classes, seed), threads=1)
     fit = Preprocessor(image, "NHWC").fit
     write_bundle(
         out,
         name="fake",
-        labels=tuple(f"class {i}" for i in range(classes)),
+        labels=tuple(f"class {i}" for i in range(classes if labels is None else labels)),
         image=image,
         policy=policy or classic_policy("entropy", sizes),
         artifacts=(artifact,),
@@ -141,7 +161,7 @@ def write_fake_bundle(
     )
 
 
-def _parse(data: bytes, name: str) -> dict[str, float]:
+def _parse(data: bytes, name: str) -> dict[str, Any]:
     try:
         fields = json.loads(data)
     except ValueError as error:
@@ -149,8 +169,13 @@ def _parse(data: bytes, name: str) -> dict[str, float]:
     if not isinstance(fields, dict) or not set(fields) <= set(_FIELDS):
         raise EngineError(f"{name} holds {fields!r}: expected the fields {sorted(_FIELDS)}")
     merged = {**_FIELDS, **fields}
-    if not all(isinstance(value, (int, float)) and value >= 0 for value in merged.values()):
+    numbers = [value for key, value in merged.items() if key != "fault"]
+    if not all(isinstance(value, (int, float)) and value >= 0 for value in numbers):
         raise EngineError(f"{name} holds {fields!r}: expected numbers that are not negative")
+    if merged["fault"] not in FAULTS:
+        raise EngineError(
+            f"{name} has the fault {merged['fault']!r}: expected one of {', '.join(FAULTS[1:])}"
+        )
     return merged
 
 

@@ -5,24 +5,42 @@ from __future__ import annotations
 import dataclasses
 import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 
 from boardfit.errors import EngineError, EngineMissing
 from boardfit.runtime.engines import available_engines, engine_classes, find_engine, is_installed
+from boardfit.runtime.isolate.engine import isolated_engine
+from boardfit.runtime.isolate.host import EngineHost
+from boardfit.runtime.isolate.options import Isolation
 from boardfit.specs import FORMATS
 
 ENGINES = engine_classes()
 CASES = [(name, format) for name, engine in sorted(ENGINES.items()) for format in engine.formats]
 
 
+@pytest.fixture(params=["here", "isolated"])
+def made_in(request):
+    """Lends a function that makes an engine: in this process, or each one in a process of its own."""
+    hosts = []
+
+    def isolated(engine, artifact, files, threads):
+        hosts.append(EngineHost(engine, Isolation()))
+        return isolated_engine(engine, hosts[-1])(artifact, files, threads)
+
+    yield isolated if request.param == "isolated" else lambda engine, *given: engine(*given)
+    for host in hosts:
+        host.close()
+
+
 @pytest.fixture(params=CASES, ids=["-".join(case) for case in CASES])
-def case(request, tiny_of):
+def case(request, tiny_of, made_in):
     name, format = request.param
     if not is_installed(ENGINES[name]):
         pytest.skip(f"the library of {name} is not installed")
-    return ENGINES[name], tiny_of(format)
+    return partial(made_in, ENGINES[name]), tiny_of(format)
 
 
 @pytest.fixture

@@ -1,0 +1,58 @@
+"""How long a run may take, from how long such runs took."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from boardfit.runtime.isolate.options import Isolation
+from boardfit.timing import percentile
+
+FLOOR_S = 0.2
+FACTOR = 5.0
+FIRST_RUNS = 5
+WINDOW = 512
+_EVERY = 32
+
+
+@dataclass(slots=True)
+class _Runs:
+    """The runs of one shape."""
+
+    last_s: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    count: int = 0
+    fresh: bool = True
+    p99_s: float = 0.0
+
+
+class Deadlines:
+    """Remembers the durations of runs by their shape."""
+
+    def __init__(self, options: Isolation) -> None:
+        self._options = options
+        self._runs: dict[Hashable, _Runs] = {}
+
+    def allowed_s(self, shape: Hashable) -> float:
+        """Return how many seconds the next run of a shape may take."""
+        runs = self._runs.get(shape)
+        first_s = self._options.first_deadline_s
+        if runs is None or runs.fresh or runs.count < FIRST_RUNS:
+            return max(first_s, self._options.deadline_s or 0.0)
+        return self._options.deadline_s or max(FLOOR_S, FACTOR * runs.p99_s)
+
+    def took(self, shape: Hashable, seconds: float) -> None:
+        """Remember a run that ended; the first one of a shape in a process counts for no percentile."""
+        runs = self._runs.setdefault(shape, _Runs())
+        runs.count += 1
+        if runs.fresh:
+            runs.fresh = False
+            return
+        runs.last_s.append(seconds)
+        if len(runs.last_s) < _EVERY or runs.count % _EVERY == 0:
+            runs.p99_s = percentile(list(runs.last_s), 99.0)
+
+    def restarted(self) -> None:
+        """Grant every shape a first run again: a new process has planned none of them."""
+        for runs in self._runs.values():
+            runs.fresh = True

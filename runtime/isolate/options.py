@@ -1,0 +1,83 @@
+"""What an isolated engine may take, and what became of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from boardfit.errors import RecipeError
+
+_MIB = 1 << 20
+BASE_BYTES = 512 * _MIB
+PER_FILE_BYTE = 16
+SHARE_OF_MACHINE = 0.75
+REASONS = ("crashed", "hung", "memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """The limits of an isolated engine.
+
+    Attributes:
+        deadline_s: Seconds for one run; None for five times the 99th percentile of the last 512 runs at the
+            same shape, at least 0.2.
+        first_deadline_s: Seconds for a run without a precedent: the first five at each shape, and the first
+            one of each shape in a new process. Engines plan and compile there.
+        load_deadline_s: Seconds for starting a process and loading a file.
+        memory_bytes: Resident memory that the process may reach. It is looked at every 50 ms while a run
+            goes on, so a fast eater is caught some 100 MiB above. None for 512 MiB and 16 times the bytes of
+            the model's files, but at most three quarters of the machine's memory.
+        spare: Whether a second process waits with the model loaded. It replaces a lost one without the time
+            to start, and takes as much memory again as the engine.
+    """
+
+    deadline_s: float | None = None
+    first_deadline_s: float = 10.0
+    load_deadline_s: float = 60.0
+    memory_bytes: int | None = None
+    spare: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("deadline_s", "first_deadline_s", "load_deadline_s", "memory_bytes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise RecipeError(f"isolation's {name} is {value!r}: expected a positive number")
+
+    def memory_limit_bytes(self, file_bytes: int) -> int:
+        """Return the resident memory that the process may reach.
+
+        Args:
+            file_bytes: Bytes of all model files that it has loaded.
+        """
+        if self.memory_bytes is not None:
+            return self.memory_bytes
+        machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return min(BASE_BYTES + PER_FILE_BYTE * file_bytes, int(SHARE_OF_MACHINE * machine_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationReport:
+    """What became of a session's engine processes.
+
+    Attributes:
+        pid: Of the process that runs the engine; None where none could be started.
+        spare_pid: Of the one that waits; None where there is none.
+        rss_bytes: Resident memory of the engine's process; 0 where it is gone.
+        memory_limit_bytes: What it may reach.
+        crashed: Processes that died by themselves.
+        hung: Processes that were killed for missing a deadline.
+        memory: Processes that were killed for their memory.
+    """
+
+    pid: int | None
+    spare_pid: int | None
+    rss_bytes: int
+    memory_limit_bytes: int
+    crashed: int
+    hung: int
+    memory: int
+
+    @property
+    def replaced(self) -> int:
+        """Processes that were lost."""
+        return self.crashed + self.hung + self.memory

@@ -1,0 +1,266 @@
+"""One engine process, as its owner holds it: start it, ask it, watch it, end it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from boardfit.errors import EngineError, EngineLost
+from boardfit.runtime.isolate.shared import SharedBlock
+from boardfit.runtime.isolate.worker import PACKET_BYTES
+
+CHECK_EVERY_S = 0.05
+SMALLEST_BLOCK = 1 << 20
+_CODE = """\
+import sys
+sys.path[:] = {path!r}
+from boardfit.runtime.isolate.worker import main
+main({socket_fd}, {lifeline_fd})
+"""
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class EngineProcess:
+    """A child process that runs engines. It is killed when this object is closed, dropped or outlived.
+
+    The child is a fresh interpreter and no fork of the owner, which may have threads; it does not import the
+    owner's main module. It is the leader of a session of its own: a Ctrl-C in the terminal is the owner's.
+
+    Attributes:
+        pid: Of the child.
+        failed: The answers to loads that failed, by key.
+        block: Shared with the child; None before the first run.
+    """
+
+    def __init__(self) -> None:
+        """Start the interpreter, without waiting for it.
+
+        Raises:
+            EngineError: It cannot be started.
+        """
+        if not sys.executable or not hasattr(socket, "SOCK_SEQPACKET"):
+            raise EngineError(
+                "an isolated engine needs Linux and sys.executable, which is "
+                f"{sys.executable!r}: load without isolate"
+            )
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        lifeline_fd, held_fd = os.pipe()
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        code = _CODE.format(path=path, socket_fd=theirs.fileno(), lifeline_fd=lifeline_fd)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), lifeline_fd),
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            os.close(held_fd)
+            raise EngineError(f"a process for the isolated engine could not be started: {error}") from error
+        finally:
+            theirs.close()
+            os.close(lifeline_fd)
+        self.pid = process.pid
+        self.failed: dict[int, Mapping[str, Any]] = {}
+        self.block: SharedBlock | None = None
+        self._process = process
+        self._socket = ours
+        self._poll = select.poll()
+        self._poll.register(ours.fileno(), select.POLLIN)
+        self._pending: deque[_Pending] = deque()
+        self._seq = 0
+        self._checked = 0.0
+        self._end = weakref.finalize(self, _end, process, ours, held_fd)
+        self._held_fd = held_fd
+        _LIVING.add(self)
+
+    def request(
+        self,
+        message: Mapping[str, Any],
+        fds: Sequence[int] = (),
+        *,
+        within_s: float,
+        loads: int | None = None,
+    ) -> None:
+        """Send a message that will be answered.
+
+        Args:
+            message: JSON values.
+            fds: File descriptors to lend.
+            within_s: Seconds that ``reply`` will wait for its answer.
+            loads: The key that it loads; a refusal is then kept in ``failed``.
+
+        Raises:
+            EngineLost: The process is gone.
+        """
+        self._seq += 1
+        self._pending.append(_Pending(self._seq, within_s, loads))
+        self.tell({**message, "seq": self._seq}, fds)
+
+    def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send a message that will not be answered; raises as ``request``."""
+        try:
+            socket.send_fds(self._socket, [json.dumps(message).encode()], list(fds), socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise self._crashed() from error
+
+    @property
+    def owes(self) -> bool:
+        """Whether an answer is still to come."""
+        return bool(self._pending)
+
+    def reply(self, memory_bytes: int) -> dict[str, Any]:
+        """Wait for the oldest answer.
+
+        Args:
+            memory_bytes: Resident memory that the process may reach.
+
+        Raises:
+            EngineLost: It died, missed the deadline or took too much memory. It still has to be closed.
+        """
+        within_s = self._pending[0].within_s
+        now = monotonic()
+        until = now + within_s
+        while True:
+            if now - self._checked >= CHECK_EVERY_S:
+                self._checked = now
+                self._check_memory(memory_bytes)
+            if self._poll.poll(max(0.0, min(until - now, CHECK_EVERY_S)) * 1e3):
+                return self._receive()
+            now = monotonic()
+            if now >= until:
+                raise EngineLost(f"the isolated engine gave no answer within {within_s:.3g} s", "hung")
+
+    def settle(self, memory_bytes: int) -> None:
+        """Wait for all answers that are still to come; raises as ``reply``."""
+        while self._pending:
+            self.reply(memory_bytes)
+
+    def share(self, size: int) -> SharedBlock:
+        """Return a shared block of at least a size in bytes; a new one holds nothing of the last."""
+        if self.block is None or self.block.size < size:
+            self.tell(*self._new_block(size))
+        assert self.block is not None
+        return self.block
+
+    def grow(self, size: int, within_s: float) -> SharedBlock:
+        """Share a larger block, into which the process will put the outputs that it has kept, and answer."""
+        message, fds = self._new_block(size)
+        self.request(message, fds, within_s=within_s)
+        assert self.block is not None
+        return self.block
+
+    def exited(self) -> bool:
+        """Return whether the process is dead; if so it is no zombie any more."""
+        return self._process.poll() is not None
+
+    def rss_bytes(self) -> int:
+        """Return the resident memory in bytes, 0 where the process is gone."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:  # noqa: PTH123 - read 20 times a second
+                return int(file.read().split()[1]) * _PAGE
+        except OSError:
+            return 0
+
+    def close(self) -> None:
+        """Kill the process and reap it. Twice does no harm."""
+        _LIVING.discard(self)
+        self._end()
+        if self.block is not None:
+            self.block.close()
+
+    def forget(self) -> None:
+        """Let go of it in a forked copy of the owner, whose child it is not."""
+        if self._end.detach() is not None:
+            self._socket.close()
+            os.close(self._held_fd)
+
+    def _new_block(self, size: int) -> tuple[dict[str, Any], list[int]]:
+        if self.block is not None:
+            self.block.close()
+            self.block = None
+        try:
+            self.block = SharedBlock.create(max(SMALLEST_BLOCK, 1 << (size - 1).bit_length()))
+        except OSError as error:
+            raise EngineError(f"no {size >> 20} MiB of shared memory for a tensor: {error}") from error
+        return {"op": "block", "size": self.block.size}, [self.block.fd]
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            data = self._socket.recv(PACKET_BYTES)
+        except OSError as error:
+            raise self._crashed() from error
+        if not data:
+            raise self._crashed()
+        pending = self._pending.popleft()
+        try:
+            answer = json.loads(data)
+            if answer["seq"] != pending.seq:
+                raise ValueError(f"answer {answer['seq']} to message {pending.seq}")
+        except (ValueError, TypeError, KeyError) as error:
+            raise EngineLost(f"the isolated engine's process answered nonsense ({error})") from error
+        if pending.loads is not None and "error" in answer:
+            self.failed[pending.loads] = answer
+        return dict(answer)
+
+    def _check_memory(self, memory_bytes: int) -> None:
+        taken = self.rss_bytes()
+        if taken > memory_bytes:
+            raise EngineLost(
+                f"the isolated engine took {taken >> 20} MiB of memory, {memory_bytes >> 20} are allowed",
+                "memory",
+            )
+
+    def _crashed(self) -> EngineLost:
+        """Return the error for a process that closed its socket, which it does by dying."""
+        try:
+            code = self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return EngineLost("the isolated engine's process closed its socket")
+        if code >= 0:
+            return EngineLost(f"the isolated engine's process ended with status {code}")
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return EngineLost(f"the isolated engine's process was ended by {name}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An answer that is to come: to which message, within how many seconds, for the load of which key."""
+
+    seq: int
+    within_s: float
+    loads: int | None
+
+
+_LIVING: weakref.WeakSet[EngineProcess] = weakref.WeakSet()
+
+
+def _end(process: subprocess.Popen[bytes], channel: socket.socket, held_fd: int) -> None:
+    """Kill and reap; a process that the kernel cannot end yet is reaped when Python next starts one."""
+    channel.close()
+    process.kill()
+    os.close(held_fd)
+    with suppress(subprocess.TimeoutExpired):  # in an uninterruptible wait, such as for a dead disk
+        process.wait(timeout=5.0)
+
+
+def _forget_all() -> None:
+    for living in list(_LIVING):
+        living.forget()
+
+
+# A copy that held the pipe would keep the engines alive after their owner's death.
+os.register_at_fork(after_in_child=_forget_all)
