@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -60,7 +59,7 @@ def nothing_left():
 
     def held() -> tuple[set[str], set[str], set[str], set[str]]:
         threads = {thread.name for thread in threading.enumerate()}
-        return open_fds(), children(), threads, set(os.listdir("/dev/shm"))
+        return open_fds(), children(), threads, set(map(str, Path("/dev/shm").iterdir()))
 
     before = held()
     yield
