@@ -264,7 +264,7 @@ def test_without_a_process_there_is_an_error_and_later_frames_are_answered(path,
         expected = model(FRAMES[0])
         monkeypatch.setattr("sys.executable", "/nonexistent/python")
         os.kill(model.isolation.pid, signal.SIGSTOP)
-        with pytest.raises(EngineLost, match="no answer within 0.2 s|no answer within 10 s"):
+        with pytest.raises(EngineLost, match="no answer within"):
             monkeypatch.setattr(model._host._deadlines, "allowed_s", lambda shape: 0.2)
             model(FRAMES[0])
         assert "no replacement yet" in caplog.text
