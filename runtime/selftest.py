@@ -99,24 +99,57 @@ def _test(
 ) -> list[SelfTest]:
     preprocessor = Preprocessor(bundle.manifest.image, artifact.inputs[0].layout)
     running = found(artifact, bundle.artifact_files(artifact), default_threads())
-    recorded = None if artifact.precision in ("fp32", "fp16") else _recorded(bundle, artifact)
+    recorded = recorded_answer(bundle, artifact)
     records = []
     try:
         for size in artifact.sizes:
             tensor, _ = preprocessor.fit(frame, size)
             outputs = running.run({artifact.inputs[0].name: tensor})
-            if recorded is not None:
-                outputs = [np.concatenate([output.ravel() for output in outputs])]
-            error, cosine = _compare(outputs, bundle.golden_outputs(size) if recorded is None else [recorded])
-            passed = _passes(artifact.precision, error, cosine)
-            records.append(SelfTest(artifact.name, name, size, passed, error, cosine))
+            test = judge(bundle, artifact, engine=name, size=size, outputs=outputs, recorded=recorded)
+            records.append(test)
     finally:
         running.close()
     return records
 
 
-def _recorded(bundle: Bundle, artifact: Artifact) -> np.ndarray | None:
-    """Return what a quantized artifact answered on the machine of the build, all outputs in a row."""
+def judge(
+    bundle: Bundle,
+    artifact: Artifact,
+    *,
+    engine: str,
+    size: int,
+    outputs: Sequence[np.ndarray],
+    recorded: np.ndarray | None,
+) -> SelfTest:
+    """Compare what an artifact answered to the golden frame with what it should have.
+
+    Args:
+        bundle: Open bundle.
+        artifact: That answered.
+        engine: Name of the engine that ran it.
+        size: Input side in pixels.
+        outputs: Its arrays for the golden frame.
+        recorded: As ``recorded_answer`` returns it.
+
+    Raises:
+        BundleError: A golden file is damaged, or has another number of values.
+    """
+    if recorded is not None:
+        outputs = [np.concatenate([output.ravel() for output in outputs])]
+    error, cosine = _compare(outputs, bundle.golden_outputs(size) if recorded is None else [recorded])
+    return SelfTest(artifact.name, engine, size, _passes(artifact.precision, error, cosine), error, cosine)
+
+
+def recorded_answer(bundle: Bundle, artifact: Artifact) -> np.ndarray | None:
+    """Return what a quantized artifact answered on the machine of the build, all outputs in a row.
+
+    None for one in floating point, which is held against the source's answer.
+
+    Raises:
+        BundleError: The record is damaged.
+    """
+    if artifact.precision in ("fp32", "fp16"):
+        return None
     section = (bundle.measurements or {}).get("quantized")
     rows = section.get("artifacts") if isinstance(section, Mapping) else None
     for row in rows if isinstance(rows, list) else []:

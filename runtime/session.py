@@ -20,7 +20,7 @@ from boardfit.runtime.policy import make_policy
 from boardfit.runtime.preprocess import as_bgr
 from boardfit.runtime.residents import Residents, residents_by_default
 from boardfit.runtime.results import Result, Timings
-from boardfit.specs import PolicySpec
+from boardfit.specs import Artifact, PolicySpec
 
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle, Manifest
@@ -43,38 +43,7 @@ def load(
     max_resident_sizes: int | None = None,
     isolate: bool | Isolation = False,
 ) -> Session:
-    """Open a bundle and make it ready to run.
-
-    Thread safety: a Session may be called, and closed, from several threads; its calls run one after
-    the other (to use more cores, give it more ``threads``, or load one Session per thread). ``load``
-    itself may run in several threads at once. Results are immutable records; their arrays belong to the
-    caller and are never written to again. With ``stream=True`` the size of a frame depends on the frame
-    before it, so feed one stream from one thread.
-
-    Args:
-        bundle: Path of a .boardfit file or of an unpacked one, or an open Bundle, which stays open.
-        engine: ``litert``, ``onnxruntime``, ``ncnn`` or another registered one. By default the first of
-            these whose format is in the bundle and whose library is installed; every one that is passed
-            over for want of its library is named in a warning of the logger ``boardfit``.
-        precision: ``fp32``, ``fp16``, ``int8`` and so on; by default fp32 where the bundle has it.
-        threads: Of the engine; by default the usable cores, at most 4.
-        policy: ``fixed``, ``entropy``, ``two-look``, or a PolicySpec; by default the bundle's own.
-        size: The one input side in pixels to use, which means the policy ``fixed``.
-        stream: Whether frames follow each other in time: sizes then change with hysteresis.
-        max_resident_sizes: Keep an engine for each of at most so many sizes, the last ones used. By default
-            one engine per file serves all its sizes, which takes the least memory; but for a two-look policy
-            on LiteRT, where a change of size costs 0.3 to 1.0 ms, two engines (for EfficientNet-Lite0 some
-            40 MiB more). Give 1 to spare that memory.
-        isolate: Whether the engine runs in a process of its own, which is killed and replaced where it
-            crashes, hangs or takes too much memory; or the limits that it then has.
-
-    Raises:
-        BundleError: If the bundle is damaged, or not a bundle.
-        EngineMissing: If the engine, or every engine for the bundle's formats, is not installed.
-        EngineError: If the engine refuses the bundle's file; EngineLost, if it was isolated and did not
-            survive the file.
-        RecipeError: If the bundle lacks what is asked for, or the options contradict each other.
-    """
+    """Open a bundle as a plain session; see ``boardfit.runtime.model.load`` for all arguments and errors."""
     from boardfit.bundle import Bundle, open_bundle
     from boardfit.runtime.isolate.engine import isolate_choice
 
@@ -259,6 +228,15 @@ class Session:
     def labels(self) -> tuple[str, ...]:
         """Class names; empty where none are known."""
         return self._labels
+
+    def artifact(self, size: int) -> Artifact:
+        """Return what runs a size, which must be one of ``sizes``."""
+        return self._by_size[size]
+
+    @property
+    def bundle(self) -> Bundle:
+        """The open bundle."""
+        return self._bundle
 
     @property
     def manifest(self) -> Manifest:

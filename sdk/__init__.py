@@ -12,15 +12,17 @@ from boardfit._version import __version__
 
 if TYPE_CHECKING:
     from boardfit.converters.build import build
-    from boardfit.runtime.session import Session, load
+    from boardfit.runtime.model import Model, load
+    from boardfit.runtime.session import Session
 
 _LAZY = {
     "build": "boardfit.converters.build",
-    "load": "boardfit.runtime.session",
+    "Model": "boardfit.runtime.model",
+    "load": "boardfit.runtime.model",
     "Session": "boardfit.runtime.session",
 }
 
-__all__ = ["Session", "__version__", "build", "load"]
+__all__ = ["Model", "Session", "__version__", "build", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -135,7 +136,7 @@ def write_fake_bundle(
         activation: Of the output.
         image: How frames become tensors; the default ImageSpec if None.
         policy: How sizes are chosen; the classic entropy rule if None.
-        labels: How many classes are labelled; all if None.
+        labels: How many classes are labelled, rightly or not; all if None.
         fault: What goes wrong in every run after the first ones; see ``boardfit.runtime.engines.faults``.
         after: Runs of an engine that go well before.
     """
@@ -144,6 +145,9 @@ def write_fake_bundle(
 
     image = image or ImageSpec()
     artifact = fake_artifact(sizes, classes=classes, activation=activation)
+    if labels is not None:  # a shape that says nothing of the classes: no reader can object
+        output = replace(artifact.outputs[0], shape=(None, None))
+        artifact = replace(artifact, outputs=(output,))
     files = fake_files(classes, seed, delay_s=delay_s, fault=fault, after=after)
     frame = np.random.RandomState(0).randint(0, 256, (96, 128, 3)).astype(np.uint8)
     engine = FakeEngine(artifact, fake_files(classes, seed), threads=1)

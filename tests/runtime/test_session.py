@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import boardfit
 from boardfit.bundle import open_bundle, write_bundle
 from boardfit.errors import BundleError, EngineError, EngineMissing, InputError, RecipeError
 from boardfit.runtime import session as module
@@ -45,10 +44,6 @@ LOW, MIDDLE, HIGH = frame_of_bits(2), frame_of_bits(6), frame_of_bits(8)
 
 def calls_of(session: Session) -> list[tuple[int, ...]]:
     return [call for engine, _ in session._engines.loaded.values() for call in engine.calls]
-
-
-def test_the_door_hands_out_the_same_load():
-    assert boardfit.load is load
 
 
 def test_an_answer_has_all_that_was_promised(model):

@@ -1,0 +1,159 @@
+"""Measure what isolation costs, and what becomes of engines that crash, hang or take memory.
+
+Cost: ``model(frame)`` at 640x480 with the engine in its own process against one in this process, in turn.
+The rounds come in blocks: other jobs disturb both sides, so the block with the least extra time is shown
+beside the median one, and the bars are held against the median.
+
+Chaos: four kinds of fatal engine; how long from its detection to the next answer.
+
+Usage: python benchmarks/evidence/isolation.py cost BUNDLE [--blocks N] [--rounds N]
+       python benchmarks/evidence/isolation.py chaos WORK [--times N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import statistics
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from endless import write_endless_bundle
+
+from boardfit.bundle import open_bundle
+from boardfit.errors import EngineLost
+from boardfit.runtime.engines import available_engines
+from boardfit.runtime.engines.fake import write_fake_bundle
+from boardfit.runtime.isolate.options import Isolation
+from boardfit.runtime.session import Session, load
+from boardfit.timing import machine_name, time_paired
+
+P50_BAR_MS, P99_BAR_MS, REPLACED_BAR_S = 0.25, 0.6, 1.0
+FRAME = np.random.RandomState(0).randint(0, 256, (480, 640, 3)).astype(np.uint8)
+
+
+def extra_ms(here: Session, there: Session, rounds: int) -> tuple[float, float]:
+    """Return what isolation adds to the median and to the 99th percentile."""
+    assert np.array_equal(here(FRAME).scores, there(FRAME).scores)
+    times = time_paired(
+        {"here": lambda: here(FRAME), "there": lambda: there(FRAME)}, rounds=rounds, warmup=20
+    )
+    one, other = times["here"], times["there"]
+    return (other.p50_s - one.p50_s) * 1e3, (other.p99_s - one.p99_s) * 1e3
+
+
+def cost(asked: argparse.Namespace) -> int:
+    """Print a table of every engine and size; 0 where the median blocks are within the bars."""
+    print(f"{machine_name()}, 1 thread, 640x480, {asked.blocks} blocks of {asked.rounds} rounds, fp32\n")
+    print("| engine | size | extra p50 ms, median block (least) | extra p99 ms, median block (least) |")
+    print("|---|---|---|---|")
+    good = True
+    with open_bundle(asked.bundle) as bundle:
+        for artifact in bundle.manifest.artifacts:
+            if artifact.precision != "fp32":
+                continue
+            for engine in available_engines(artifact.format):
+                for size in artifact.sizes:
+                    options = {"engine": engine, "precision": "fp32", "threads": 1, "size": size}
+                    with load(bundle, **options) as here, load(bundle, isolate=True, **options) as there:
+                        blocks = [extra_ms(here, there, asked.rounds) for _ in range(asked.blocks)]
+                    p50, p99 = (statistics.median(column) for column in zip(*blocks, strict=True))
+                    least = [min(column) for column in zip(*blocks, strict=True)]
+                    row = [f"{p50:.3f} ({least[0]:.3f})", f"{p99:.3f} ({least[1]:.3f})"]
+                    print("|", " | ".join([engine, str(size), *row]), "|", flush=True)
+                    good = good and p50 <= P50_BAR_MS and p99 <= P99_BAR_MS
+    print(f"\nbars: p50 {P50_BAR_MS} ms, p99 {P99_BAR_MS} ms: {'met' if good else 'MISSED'}")
+    return 0 if good else 1
+
+
+def fatal(work: Path) -> Iterator[tuple[str, Path, Isolation, int]]:
+    """Yield a name, a bundle, limits, and the signal that the engine is sent while it runs, or 0."""
+    write_fake_bundle(work / "slow", delay_s=0.15)
+    yield "SIGSEGV", work / "slow", Isolation(), signal.SIGSEGV
+    yield "SIGSTOP", work / "slow", Isolation(), signal.SIGSTOP
+    write_endless_bundle(work / "endless")
+    yield "endless .tflite", work / "endless", Isolation(first_deadline_s=1.0), 0
+    write_fake_bundle(work / "eater", fault="eat", after=2)
+    yield "8 GB allocation", work / "eater", Isolation(deadline_s=30.0), 0
+
+
+def lose(model: Session, number: int) -> tuple[float, float]:
+    """Lose the engine; return the seconds until that was noticed, and from there to the next answer."""
+    timer = None
+    if number:
+        model(FRAME)
+        timer = threading.Timer(0.05, os.kill, (model.isolation.pid, number))
+        timer.start()
+    begin = perf_counter()
+    try:
+        while True:
+            begin = perf_counter()
+            model(FRAME)
+    except EngineLost:
+        noticed = perf_counter()
+    if timer is not None:
+        timer.join()
+    while True:
+        try:
+            model(FRAME)
+        except EngineLost:
+            continue  # the endless model: its replacement is there, and as endless
+        break
+    return noticed - begin, perf_counter() - noticed
+
+
+def replaced_s(model: Session) -> tuple[float, float]:
+    """Lose an endless model: until it was noticed, and until a new process has it loaded."""
+    begin = perf_counter()
+    try:
+        model(FRAME)
+        raise AssertionError("the endless model answered")
+    except EngineLost:
+        noticed = perf_counter()
+    host = model._host
+    host._settle(host._settled())
+    return noticed - begin, perf_counter() - noticed
+
+
+def chaos(asked: argparse.Namespace) -> int:
+    """Print a table of the four; 0 where every replacement came in time."""
+    work = Path(asked.bundle)
+    work.mkdir(parents=True, exist_ok=True)
+    print(f"{machine_name()}, {asked.times} times each\n")
+    print("| the engine's end | noticed after s, worst | replaced s after that, median | worst |")
+    print("|---|---|---|---|")
+    good = True
+    for name, path, limits, number in fatal(work):
+        with load(path, isolate=limits, threads=1) as model:
+            if "endless" in name:
+                found = [replaced_s(model) for _ in range(asked.times)]
+            else:
+                found = [lose(model, number) for _ in range(asked.times)]
+        noticed, replaced = zip(*found, strict=True)
+        row = [f"{max(noticed):.2f}", f"{statistics.median(replaced):.2f}", f"{max(replaced):.2f}"]
+        print("|", " | ".join([name, *row]), "|", flush=True)
+        good = good and max(replaced) <= REPLACED_BAR_S
+    print(f"\nbar: replaced within {REPLACED_BAR_S} s: {'met' if good else 'MISSED'}")
+    return 0 if good else 1
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("cost", "chaos"))
+    parser.add_argument("bundle", metavar="BUNDLE|WORK")
+    parser.add_argument("--blocks", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--times", type=int, default=10)
+    asked = parser.parse_args(argv)
+    return cost(asked) if asked.what == "cost" else chaos(asked)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
