@@ -370,7 +370,10 @@ class _OnTrial:
 
 
 def _free(session: Session) -> None:
-    """Close a session, and give the memory that its engine has freed back to the machine."""
+    """Close a session, and give the memory that its engine has freed back to the machine.
+
+    glibc keeps it else: 30 swaps of EfficientNet-Lite0 on ONNX Runtime then ended at 296 MB instead of 151.
+    """
     session.close()
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)

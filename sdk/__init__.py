@@ -12,17 +12,19 @@ from boardfit._version import __version__
 
 if TYPE_CHECKING:
     from boardfit.converters.build import build
+    from boardfit.errors import EngineLost
     from boardfit.runtime.model import Model, load
     from boardfit.runtime.session import Session
 
 _LAZY = {
+    "EngineLost": "boardfit.errors",
     "build": "boardfit.converters.build",
     "Model": "boardfit.runtime.model",
     "load": "boardfit.runtime.model",
     "Session": "boardfit.runtime.session",
 }
 
-__all__ = ["Model", "Session", "__version__", "build", "load"]
+__all__ = ["EngineLost", "Model", "Session", "__version__", "build", "load"]
 
 
 def __getattr__(name: str) -> Any:
