@@ -50,6 +50,7 @@ class EngineHost:
         self._process: EngineProcess | None = None
         self._spare: EngineProcess | None = None
         self._lost = dict.fromkeys(REASONS, 0)
+        self._load_s = 0.0
         self._owner = os.getpid()
         self._closed = False
 
@@ -69,6 +70,7 @@ class EngineHost:
                 crashed, hung or took too much memory over the file.
         """
         self._check()
+        begin = perf_counter()
         key = self._next_key
         self._next_key += 1
         self._models[key] = _Model.of(artifact, files, threads)
@@ -87,6 +89,7 @@ class EngineHost:
                 self._discard(error)
             self._models.pop(key).block.close()
             raise
+        self._load_s = max(self._load_s, perf_counter() - begin)
         return key
 
     def run(self, key: int, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -217,7 +220,10 @@ class EngineHost:
             "files": model.places,
             "threads": model.threads,
         }
-        process.request(message, [model.block.fd], within_s=self._options.load_deadline_s, loads=key)
+        within_s = self._options.load_deadline_s
+        if self._load_s > 0.0:  # a replacement that is stuck shall not take as long as a first start may
+            within_s = min(within_s, max(_AGAIN_S, _AGAIN_FACTOR * self._load_s))
+        process.request(message, [model.block.fd], within_s=within_s, loads=key)
 
     def _replace(self, error: EngineLost) -> None:
         """Put the spare, or a new process that is still starting, in the place of a lost one."""
@@ -243,6 +249,8 @@ class EngineHost:
         return self._options.memory_limit_bytes(sum(model.block.size for model in self._models.values()))
 
 
+_AGAIN_S = 5.0
+_AGAIN_FACTOR = 10.0
 _ROOM_FOR_OUTPUTS = 1 << 16
 """Bytes behind the inputs, so that the answers of most classifiers need no second block."""
 

@@ -23,7 +23,8 @@ class Isolation:
             same shape, at least 0.2.
         first_deadline_s: Seconds for a run without a precedent: the first five at each shape, and the first
             one of each shape in a new process. Engines plan and compile there.
-        load_deadline_s: Seconds for starting a process and loading a file.
+        load_deadline_s: Seconds for starting a process and loading a file; to do so again, it has ten times
+            as long as the longest such start took, at least 5 s.
         memory_bytes: Resident memory that the process may reach. It is looked at every 50 ms while a run
             goes on, so a fast eater is caught some 100 MiB above. None for 512 MiB and 16 times the bytes of
             the model's files, but at most three quarters of the machine's memory.
