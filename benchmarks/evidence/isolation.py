@@ -86,7 +86,8 @@ def lose(model: Session, number: int) -> tuple[float, float]:
     """Lose the engine; return the seconds until that was noticed, and from there to the next answer."""
     timer = None
     if number:
-        model(FRAME)
+        for _ in range(6):  # after five runs, the deadline is that of the runs
+            model(FRAME)
         timer = threading.Timer(0.05, os.kill, (model.isolation.pid, number))
         timer.start()
     begin = perf_counter()

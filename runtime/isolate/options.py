@@ -20,7 +20,8 @@ class Isolation:
 
     Attributes:
         deadline_s: Seconds for one run; None for five times the 99th percentile of the last 512 runs at the
-            same shape, at least 0.2.
+            same shape, at least 0.2. Time in which the engine waited for a processor that others had does not
+            count, up to nine times as much.
         first_deadline_s: Seconds for a run without a precedent: the first five at each shape, and the first
             one of each shape in a new process. Engines plan and compile there.
         load_deadline_s: Seconds for starting a process and loading a file; to do so again, it has ten times

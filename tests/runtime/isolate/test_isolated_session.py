@@ -6,6 +6,8 @@ import asyncio
 import gc
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -175,6 +177,35 @@ def test_a_closed_session_has_ended_its_process_and_refuses_frames(path, watch, 
     assert not watch.is_alive(report.spare_pid)
     with pytest.raises(EngineError, match="closed"):
         model(FRAMES[0])
+
+
+def test_time_without_a_processor_is_not_the_engines(tmp_path, monkeypatch):
+    write_fake_bundle(tmp_path / "b", delay_s=0.6)
+    with load(tmp_path / "b", isolate=Isolation(deadline_s=0.2, first_deadline_s=0.2)) as model:
+        process = model._host._process
+        with monkeypatch.context() as starved:
+            waited = iter(np.arange(0.0, 100.0, 0.1))
+            starved.setattr(process, "_waited_for_cpu_s", lambda: float(next(waited)))
+            assert model(FRAMES[0]).size == 32
+        with pytest.raises(EngineLost, match=r"within 0\.2 s"):
+            model(FRAMES[0])
+
+
+def test_the_kernel_tells_who_has_no_processor(tmp_path):
+    write_fake_bundle(tmp_path / "b", fault="hang")
+    limits = Isolation(deadline_s=0.2, first_deadline_s=0.2)
+    core = min(os.sched_getaffinity(0))
+    spin = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
+    with load(tmp_path / "b", isolate=limits) as model, subprocess.Popen(spin) as rival:
+        process = model._host._process
+        os.sched_setaffinity(process.pid, {core})
+        waited = []
+        monkey = process._waited_for_cpu_s
+        process._waited_for_cpu_s = lambda: waited.append(monkey()) or waited[-1]
+        with pytest.raises(EngineLost, match=r"within 0\.2 s"):
+            model(FRAMES[0])
+        rival.kill()
+    assert max(waited) - min(waited) > 0.02
 
 
 def test_an_interrupted_call_spoils_no_other(tmp_path, nothing_left):
