@@ -47,11 +47,7 @@ def load(
 
     The arguments hold for bundles that are swapped in later, too.
 
-    Thread safety: a Model may be called, and closed, from several threads; its calls run one after
-    the other (to use more cores, give it more ``threads``, or load one Model per thread). ``load``
-    itself may run in several threads at once. Results are immutable records; their arrays belong to the
-    caller and are never written to again. With ``stream=True`` the size of a frame depends on the frame
-    before it, so feed one stream from one thread.
+    A Model is as thread-safe as a Session; see ``boardfit.runtime.session.load``.
 
     Args:
         bundle: Path of a .boardfit file or of an unpacked one, or an open Bundle, which stays open.

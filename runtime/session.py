@@ -43,7 +43,16 @@ def load(
     max_resident_sizes: int | None = None,
     isolate: bool | Isolation = False,
 ) -> Session:
-    """Open a bundle as a plain session; see ``boardfit.runtime.model.load`` for all arguments and errors."""
+    """Open a bundle and make it ready to run.
+
+    Thread safety: a Session may be called, and closed, from several threads; its calls run one after
+    the other (to use more cores, give it more ``threads``, or load one Session per thread). ``load``
+    itself may run in several threads at once. Results are immutable records; their arrays belong to the
+    caller and are never written to again. With ``stream=True`` the size of a frame depends on the frame
+    before it, so feed one stream from one thread.
+
+    ``boardfit.runtime.model.load`` tells the arguments and errors.
+    """
     from boardfit.bundle import Bundle, open_bundle
     from boardfit.runtime.isolate.engine import isolate_choice
 

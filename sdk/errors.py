@@ -48,6 +48,14 @@ class EngineError(BoardfitError, RuntimeError):
     """An inference engine refused an artifact or failed while it ran."""
 
 
+class EngineMissing(BoardfitError, ImportError):
+    """The engine's library is not installed. The message names the command to type."""
+
+
+class ToolMissing(BoardfitError, ImportError):
+    """A converter's library is not installed. The message names the command to type."""
+
+
 class EngineLost(EngineError):
     """An isolated engine crashed, hung or took too much memory, and was killed; another takes its place.
 
@@ -62,11 +70,3 @@ class EngineLost(EngineError):
 
 class SwapRefused(BoardfitError, RuntimeError):
     """A new bundle failed its tests before it answered a frame; the old one goes on."""
-
-
-class EngineMissing(BoardfitError, ImportError):
-    """The engine's library is not installed. The message names the command to type."""
-
-
-class ToolMissing(BoardfitError, ImportError):
-    """A converter's library is not installed. The message names the command to type."""
