@@ -54,7 +54,6 @@ def load(
     ``boardfit.runtime.model.load`` tells the arguments and errors.
     """
     from boardfit.bundle import Bundle, open_bundle
-    from boardfit.runtime.isolate.engine import isolate_choice
 
     owned = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -65,6 +64,8 @@ def load(
         spec = choose_policy(manifest.policy, policy=policy, size=size, choice=choice)
         count = default_threads() if threads is None else threads
         if isolate:
+            from boardfit.runtime.isolate.engine import isolate_choice
+
             choice, host = isolate_choice(choice, isolate)
         return Session(
             opened,

@@ -50,8 +50,8 @@ def extra_ms(here: Session, there: Session, rounds: int) -> tuple[float, float]:
 def cost(asked: argparse.Namespace) -> int:
     """Print a table of every engine and size; 0 where the median blocks are within the bars."""
     print(f"{machine_name()}, 1 thread, 640x480, {asked.blocks} blocks of {asked.rounds} rounds, fp32\n")
-    print("| engine | size | extra p50 ms, median block (least) | extra p99 ms, median block (least) |")
-    print("|---|---|---|---|")
+    print("| engine | size | extra p50 ms, median block (least) | extra p99 ms, likewise | process MiB |")
+    print("|---|---|---|---|---|")
     good = True
     with open_bundle(asked.bundle) as bundle:
         for artifact in bundle.manifest.artifacts:
@@ -62,9 +62,10 @@ def cost(asked: argparse.Namespace) -> int:
                     options = {"engine": engine, "precision": "fp32", "threads": 1, "size": size}
                     with load(bundle, **options) as here, load(bundle, isolate=True, **options) as there:
                         blocks = [extra_ms(here, there, asked.rounds) for _ in range(asked.blocks)]
+                        resident = there.isolation.rss_bytes >> 20
                     p50, p99 = (statistics.median(column) for column in zip(*blocks, strict=True))
                     least = [min(column) for column in zip(*blocks, strict=True)]
-                    row = [f"{p50:.3f} ({least[0]:.3f})", f"{p99:.3f} ({least[1]:.3f})"]
+                    row = [f"{p50:.3f} ({least[0]:.3f})", f"{p99:.3f} ({least[1]:.3f})", str(resident)]
                     print("|", " | ".join([engine, str(size), *row]), "|", flush=True)
                     good = good and p50 <= P50_BAR_MS and p99 <= P99_BAR_MS
     print(f"\nbars: p50 {P50_BAR_MS} ms, p99 {P99_BAR_MS} ms: {'met' if good else 'MISSED'}")

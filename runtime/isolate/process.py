@@ -12,7 +12,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -51,29 +51,7 @@ class EngineProcess:
         Raises:
             EngineError: It cannot be started.
         """
-        if not sys.executable or not hasattr(socket, "SOCK_SEQPACKET"):
-            raise EngineError(
-                "an isolated engine needs Linux and sys.executable, which is "
-                f"{sys.executable!r}: load without isolate"
-            )
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        lifeline_fd, held_fd = os.pipe()
-        path = [entry for entry in sys.path if isinstance(entry, str)]
-        code = _CODE.format(path=path, socket_fd=theirs.fileno(), lifeline_fd=lifeline_fd)
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), lifeline_fd),
-                start_new_session=True,
-            )
-        except OSError as error:
-            ours.close()
-            os.close(held_fd)
-            raise EngineError(f"a process for the isolated engine could not be started: {error}") from error
-        finally:
-            theirs.close()
-            os.close(lifeline_fd)
+        process, ours, held_fd = _start()
         self.pid = process.pid
         self.failed: dict[int, Mapping[str, Any]] = {}
         self.block: SharedBlock | None = None
@@ -197,10 +175,7 @@ class EngineProcess:
         if self.block is not None:
             self.block.close()
             self.block = None
-        try:
-            self.block = SharedBlock.create(max(SMALLEST_BLOCK, 1 << (size - 1).bit_length()))
-        except OSError as error:
-            raise EngineError(f"no {size >> 20} MiB of shared memory for a tensor: {error}") from error
+        self.block = SharedBlock.create(max(SMALLEST_BLOCK, 1 << (size - 1).bit_length()))
         return {"op": "block", "size": self.block.size}, [self.block.fd]
 
     def _receive(self) -> dict[str, Any]:
@@ -266,6 +241,35 @@ class _Pending:
 
 
 _LIVING: weakref.WeakSet[EngineProcess] = weakref.WeakSet()
+
+
+def _start() -> tuple[subprocess.Popen[bytes], socket.socket, int]:
+    """Start the interpreter; return it, the socket to it, and the end of the pipe that keeps it alive."""
+    if not sys.executable or not hasattr(socket, "SOCK_SEQPACKET"):
+        raise EngineError(
+            f"an isolated engine needs Linux and sys.executable, which is {sys.executable!r}: load without "
+            "isolate"
+        )
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    with ExitStack() as kept, ExitStack() as lent:
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            kept.callback(ours.close)
+            lent.callback(theirs.close)
+            lifeline_fd, held_fd = os.pipe()
+            kept.callback(os.close, held_fd)
+            lent.callback(os.close, lifeline_fd)
+            code = _CODE.format(path=path, socket_fd=theirs.fileno(), lifeline_fd=lifeline_fd)
+            process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), lifeline_fd),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EngineError(f"a process for the isolated engine could not be started: {error}") from error
+        kept.pop_all()
+    return process, ours, held_fd
 
 
 def _end(process: subprocess.Popen[bytes], channel: socket.socket, held_fd: int) -> None:

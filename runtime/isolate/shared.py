@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from boardfit.errors import EngineError
+
 ALIGNMENT = 64
 """Bytes; what engines' vector instructions like best."""
 
@@ -39,15 +41,21 @@ class SharedBlock:
 
         Args:
             size: In bytes, at least 1.
+
+        Raises:
+            EngineError: There is no memory, or no descriptor, for it.
         """
-        fd = _anonymous_fd()
         try:
-            os.ftruncate(fd, size)
-            _seal(fd)
-            return cls(fd, size)
-        except BaseException:
-            os.close(fd)
-            raise
+            fd = _anonymous_fd()
+            try:
+                os.ftruncate(fd, size)
+                _seal(fd)
+                return cls(fd, size)
+            except BaseException:
+                os.close(fd)
+                raise
+        except OSError as error:
+            raise EngineError(f"{size} bytes of shared memory cannot be had: {error}") from error
 
     def array(self, dtype: str, shape: Sequence[int], offset: int) -> np.ndarray:
         """Return a view of a part.

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from boardfit.bundle import open_bundle
 from boardfit.errors import EngineError, EngineLost, RecipeError
-from boardfit.runtime.engines.fake import FakeEngine, write_fake_bundle
+from boardfit.runtime.engines.fake import FakeEngine, fake_artifact, fake_files, write_fake_bundle
 from boardfit.runtime.isolate.host import EngineHost
 from boardfit.runtime.isolate.options import Isolation
 from boardfit.runtime.session import load
@@ -313,3 +315,27 @@ def test_sessions_in_many_threads_leave_nothing(path, nothing_left):
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(once, range(12))) == [32, 48, 64] * 4
+
+
+@pytest.mark.parametrize("free", range(7))
+def test_without_descriptors_there_is_an_error_and_nothing_left(free, nothing_left):
+    artifact, files = fake_artifact((32,)), fake_files()
+    host = EngineHost(FakeEngine, Isolation())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        for _ in range(free):
+            os.close(taken.pop())
+        with pytest.raises(EngineError, match="Too many open files"):
+            host.open(artifact, files, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in taken:
+            os.close(fd)
+    key = host.open(artifact, files, 1)
+    assert host.run(key, {"image": np.zeros((1, 32, 32, 3), np.float32)})[0].shape == (1, 10)
+    host.close()
