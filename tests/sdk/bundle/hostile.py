@@ -4,8 +4,8 @@ The table is data, so that a reader in another language can be run against it:
 
     python tests/sdk/bundle/hostile.py FOLDER
 
-writes one file or folder per case, and index.json with the fault of each. A case changes a good bundle of three
-made-up files: its ``do`` is a list of steps, applied in order. Steps on the tree come before those on the zip.
+writes one file or folder per case, and index.json with the fault of each. A case changes a good bundle of
+made-up files: its ``do`` is a list of steps, applied in order, those on the tree before those on the zip.
 """
 
 from __future__ import annotations
@@ -26,49 +26,13 @@ TABLE = Path(__file__).with_name("hostile.json")
 LOCAL = struct.Struct("<4s5H3L2H")
 CENTRAL = struct.Struct("<4s6H3L5H2L")
 END = struct.Struct("<4s4H2LH")
+_COMMON = ["flags", "method", "time", "date", "crc32", "packed", "size", "name_bytes", "extra_bytes"]
+_FURTHER = ["comment_bytes", "disk", "internal", "external", "offset"]
 FIELDS = {
-    "local": [
-        "magic",
-        "version",
-        "flags",
-        "method",
-        "time",
-        "date",
-        "crc32",
-        "packed",
-        "size",
-        "name_bytes",
-        "extra_bytes",
-    ],
-    "central": [
-        "magic",
-        "made_by",
-        "version",
-        "flags",
-        "method",
-        "time",
-        "date",
-        "crc32",
-        "packed",
-        "size",
-        "name_bytes",
-        "extra_bytes",
-        "comment_bytes",
-        "disk",
-        "internal",
-        "external",
-        "offset",
-    ],
-    "end": [
-        "magic",
-        "disk",
-        "start_disk",
-        "count",
-        "total",
-        "directory_bytes",
-        "directory_offset",
-        "comment_bytes",
-    ],
+    "local": ["magic", "version", *_COMMON],
+    "central": ["magic", "made_by", "version", *_COMMON, *_FURTHER],
+    "end": ["magic", "disk", "start_disk", "count", "total", "directory_bytes", "directory_offset"]
+    + ["comment_bytes"],
 }
 
 

@@ -1,4 +1,4 @@
-"""Every bundle of the hostile table is refused, by the reader where it touches what a loader uses, else by verify."""
+"""Every bundle of the hostile table is refused: by the reader, or by verify where a loader reads nothing."""
 
 from __future__ import annotations
 
