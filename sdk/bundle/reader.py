@@ -102,6 +102,10 @@ class Bundle:
         data = self.read_optional(SIGNATURES)
         return () if data is None else parse_signatures(data)
 
+    def signatures_for(self, manifest: Manifest) -> tuple[Signature, ...]:
+        """Return the signatures that hold for another bundle of that manifest: all, or none."""
+        return self.signatures if sha256_hex(manifest.to_bytes()) == self.content_id else ()
+
     def read_optional(self, name: str) -> bytes | None:
         """Return the contents of one of ``rules.OPTIONAL`` after its hash was checked, None where absent.
 

@@ -14,6 +14,7 @@ examples:
   boardfit verify lite0.boardfit
   boardfit verify lite0.boardfit --engine onnxruntime
   boardfit verify lite0.boardfit --bytes-only
+  boardfit verify lite0.boardfit --key release.pub  may it be installed?
   boardfit verify lite0.boardfit --images photos    the gate of int8 again, on this machine
 """
 
@@ -33,6 +34,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--images", metavar="DIR", help="photographs of the build: repeat the gate of int8 on them"
     )
+    parser.add_argument(
+        "--key", nargs="+", metavar="PUB", help="public keys that are trusted: one of them must have signed"
+    )
+    parser.add_argument(
+        "--threshold", type=int, default=1, metavar="N", help="so many of --key must have signed (default: 1)"
+    )
+    parser.add_argument(
+        "--installed", action="store_true", help="an expired signature counts: the bundle is in use already"
+    )
     parser.add_argument("--bytes-only", action="store_true", help="run no engine")
     parser.set_defaults(run=run)
 
@@ -44,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     verify_bundle(args.bundle)
     with open_bundle(args.bundle) as bundle:
         print(f"bytes: all {len(bundle.manifest.files)} files as listed, content id {bundle.content_id}")
+        if args.key:
+            print(_signed_text(bundle, args))
         if args.bytes_only:
             return 0
         status = 0
@@ -52,6 +64,15 @@ def run(args: argparse.Namespace) -> int:
         else:
             status = _test_answers(bundle, args.engine)
         return max(status, _repeat_gate(bundle, args)) if args.images else status
+
+
+def _signed_text(bundle: Bundle, args: argparse.Namespace) -> str:
+    """Check the signatures as for installing, unless it is installed; return who signed."""
+    from boardfit.bundle.trust import require_trusted
+
+    good = require_trusted(bundle, args.key, threshold=args.threshold, installing=not args.installed)
+    names = ", ".join(f"{each.key_id[:16]} (expires {each.expires or 'never'})" for each in good)
+    return f"signed: by {names}"
 
 
 def _repeat_gate(bundle: Bundle, args: argparse.Namespace) -> int:

@@ -28,11 +28,11 @@ CENTRAL = struct.Struct("<4s6H3L5H2L")
 END = struct.Struct("<4s4H2LH")
 _COMMON = ["flags", "method", "time", "date", "crc32", "packed", "size", "name_bytes", "extra_bytes"]
 _FURTHER = ["comment_bytes", "disk", "internal", "external", "offset"]
+_WHERE = ["directory_bytes", "directory_offset"]
 FIELDS = {
     "local": ["magic", "version", *_COMMON],
     "central": ["magic", "made_by", "version", *_COMMON, *_FURTHER],
-    "end": ["magic", "disk", "start_disk", "count", "total", "directory_bytes", "directory_offset"]
-    + ["comment_bytes"],
+    "end": ["magic", "disk", "start_disk", "count", "total", *_WHERE, "comment_bytes"],
 }
 
 
