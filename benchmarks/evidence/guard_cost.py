@@ -37,9 +37,7 @@ def main(argv: list[str]) -> int:
         both_s.append(time.perf_counter() - begin)
     child, both = statistics.median(child_s), statistics.median(both_s)
     print(f"{machine_name()}, {asked.model}, sizes 112, 160, 224, median of {asked.rounds}")
-    print(
-        f"the child {child:.1f} s, then the import {both - child:.1f} s, after {frameworks_s:.1f} s of frameworks"
-    )
+    print(f"the child {child:.1f} s, the import {both - child:.1f} s, frameworks {frameworks_s:.1f} s")
     return 0
 
 

@@ -57,6 +57,7 @@ def read_onnx(path: Path) -> OnnxSource:
             f"{path} is not an ONNX model, or is damaged ({error}). Export it again, or copy it again."
         ) from error
     _load_external(onnx, model, path)
+    _check_model(onnx, model, path)
     return describe_onnx(model, name=path.stem)
 
 
@@ -158,6 +159,17 @@ def _image_shape(onnx: Any, item: Any, name: str) -> tuple[str, int | None, int 
     if len(sides) > 1:
         raise UnsupportedModel(f"{found}: expected a square image, or free height and width.")
     return layout, next(iter(sides), None), shape[0]
+
+
+def _check_model(onnx: Any, model: Any, path: Path) -> None:
+    """Let ONNX's own checker look: what follows relies on nodes with outputs, on defined names, and so on."""
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # ValidationError, or what protobuf raises on text that is no UTF-8
+        reason = " ".join(str(error).split())[:300]
+        raise UnsupportedModel(
+            f"{path} is damaged, or no valid ONNX ({reason}). Export it again, or copy it again."
+        ) from error
 
 
 def _load_external(onnx: Any, model: Any, path: Path) -> None:
