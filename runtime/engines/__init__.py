@@ -20,7 +20,10 @@ class Engine(Protocol):
 
     A class may also name the top-level modules that it needs in ``libraries: ClassVar[tuple[str, ...]]``
     (any one of them serves); without it, it is taken for installed. ``slow_resize: ClassVar[bool]`` says
-    that a change of the input's size costs it more than a hundredth of a run.
+    that a change of the input's size costs it more than a hundredth of a run, ``last_resort: ClassVar[bool]``
+    that it serves by name only, or where no other engine is installed. One with ``with_variant(text)`` takes
+    what stands behind a colon of its name, as in ``onnxruntime:cuda``; those that it can list stand in
+    ``variants: ClassVar[tuple[str, ...]]``.
 
     Attributes:
         formats: Formats of the artifacts that it runs.
@@ -72,13 +75,25 @@ def engine_classes() -> dict[str, type[Engine]]:
 def find_engine(name: str) -> type[Engine]:
     """Return one engine's class.
 
+    Args:
+        name: As registered, or with a variant behind a colon: ``onnxruntime:cuda``, ``litert:PATH``.
+
     Raises:
-        EngineMissing: If no engine of this name is registered.
+        EngineMissing: If no engine of this name is registered, or it has no such variant.
     """
     classes = engine_classes()
-    if name not in classes:
+    base, colon, variant = name.partition(":")
+    if base not in classes:
         raise EngineMissing(f"there is no engine {name!r}: registered are {', '.join(sorted(classes))}")
-    return classes[name]
+    if not colon:
+        return classes[base]
+    choose = getattr(classes[base], "with_variant", None)
+    if choose is None:
+        raise EngineMissing(
+            f"engine {base!r} has no variants such as {name!r}: leave out the colon and the rest"
+        )
+    found: type[Engine] = choose(variant)
+    return found
 
 
 def is_installed(engine: type[Engine]) -> bool:
@@ -90,10 +105,21 @@ def is_installed(engine: type[Engine]) -> bool:
 
 
 def available_engines(format: str) -> list[str]:
-    """Return the sorted names of the engines that run a format and whose library is installed."""
-    return sorted(
-        name for name, engine in engine_classes().items() if format in engine.formats and is_installed(engine)
-    )
+    """Return the sorted names of the engines that run a format and whose library is installed.
+
+    One that is a last resort is among them only where there is no other.
+    """
+    able = {
+        name: engine
+        for name, engine in engine_classes().items()
+        if format in engine.formats and is_installed(engine)
+    }
+    return sorted([name for name, engine in able.items() if not is_last_resort(engine)] or able)
+
+
+def is_last_resort(engine: type[Engine]) -> bool:
+    """Return whether an engine serves only by name, or where no other one is installed."""
+    return bool(getattr(engine, "last_resort", False))
 
 
 def missing(engine: str, library: str, extra: str, error: ImportError) -> EngineMissing:

@@ -1,4 +1,4 @@
-"""Have those signed a bundle whom the caller trusts? Joins key files, the clock and the rules of ``signing``."""
+"""Has a bundle been signed by whom the caller trusts? Joins key files, the clock and ``signing``'s rules."""
 
 from __future__ import annotations
 

@@ -119,12 +119,12 @@ def _test_answers(bundle: Bundle, wanted: str | None) -> int:
 
 def _engines(bundle: Bundle) -> tuple[list[str], list[str]]:
     """Return the engines that run one of the bundle's formats: the installed, and the others."""
-    from boardfit.runtime.engines import engine_classes, is_installed
+    from boardfit.runtime.engines import available_engines, engine_classes, is_installed
 
     formats = {artifact.format for artifact in bundle.manifest.artifacts}
     able = {name: found for name, found in engine_classes().items() if formats & set(found.formats)}
-    installed = sorted(name for name, found in able.items() if is_installed(found))
-    return installed, sorted(set(able) - set(installed))
+    installed = sorted({name for format_name in formats for name in available_engines(format_name)})
+    return installed, sorted(name for name, found in able.items() if not is_installed(found))
 
 
 def _table(records: list[SelfTest]) -> str:

@@ -44,6 +44,9 @@ def installed(monkeypatch):
         (("litert", "onnxruntime", "ncnn", "fake"), "litert"),
         (("ncnn", "onnxruntime"), "onnxruntime"),
         (("ncnn",), "ncnn"),
+        (("tflite", "onnxruntime"), "tflite"),
+        (("ncnn", "opencv"), "ncnn"),
+        (("opencv",), "opencv"),
     ],
 )
 def test_the_first_installed_engine_serves(installed, have, name):
@@ -58,8 +61,8 @@ def test_a_fallback_is_said_aloud_with_what_is_missing(installed, caplog):
     with caplog.at_level(logging.WARNING, "boardfit"):
         choose_engine(ALL)
     assert [record.getMessage() for record in caplog.records] == [
-        "falling back to engine ncnn, since the library of litert (ai_edge_litert or tflite_runtime) and "
-        "onnxruntime (onnxruntime) is not installed"
+        "falling back to engine ncnn, since the library of litert (ai_edge_litert) and tflite "
+        "(tflite_runtime) and onnxruntime (onnxruntime) is not installed"
     ]
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from boardfit.errors import EngineError, EngineMissing
+from boardfit.runtime import engines
 from boardfit.runtime.engines import available_engines, engine_classes, find_engine, is_installed
 from boardfit.runtime.isolate.engine import isolated_engine
 from boardfit.runtime.isolate.host import EngineHost
@@ -18,7 +21,15 @@ from boardfit.runtime.isolate.options import Isolation
 from boardfit.specs import FORMATS
 
 ENGINES = engine_classes()
-CASES = [(name, format) for name, engine in sorted(ENGINES.items()) for format in engine.formats]
+VARIANTS = {
+    name: [f"{name}:{each}" for each in getattr(made, "variants", ())] for name, made in ENGINES.items()
+}
+CASES = [
+    (full, format)
+    for name, made in sorted(ENGINES.items())
+    for format in made.formats
+    for full in (name, *VARIANTS[name])
+]
 
 
 @pytest.fixture(params=["here", "isolated"])
@@ -38,9 +49,16 @@ def made_in(request):
 @pytest.fixture(params=CASES, ids=["-".join(case) for case in CASES])
 def case(request, tiny_of, made_in):
     name, format = request.param
-    if not is_installed(ENGINES[name]):
+    made = find_engine(name)
+    if not is_installed(made):
         pytest.skip(f"the library of {name} is not installed")
-    return partial(made_in, ENGINES[name]), tiny_of(format)
+    tiny = tiny_of(format)
+    if ":" in name:
+        try:
+            made(tiny.artifact, tiny.files, 1).close()
+        except EngineMissing as error:
+            pytest.skip(f"not run on hardware: {error}")
+    return partial(made_in, made), tiny
 
 
 @pytest.fixture
@@ -176,7 +194,51 @@ def test_an_unknown_engine_names_the_registered_ones():
         find_engine("lunar")
 
 
+@pytest.mark.parametrize("name", sorted(full for each in VARIANTS.values() for full in each))
+def test_a_variant_that_is_absent_says_how_to_come_by_it(name, tiny_of):
+    base = name.partition(":")[0]
+    tiny = tiny_of(ENGINES[base].formats[0])
+    try:
+        find_engine(name)(tiny.artifact, tiny.files, 1).close()
+    except EngineMissing as error:
+        assert re.search(rf"engine '{name}' needs|does not start here", str(error))
+        assert re.search("pip install|build|take", str(error))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("onnxruntime:lunar", "no provider 'lunar' .* cuda, tensorrt, nnapi, xnnpack"),
+        ("onnxruntime:", "no provider ''"),
+        ("litert:/no/such/delegate.so", "no delegate '/no/such/delegate.so'"),
+        ("ncnn:vulkan", "'ncnn' has no variant"),
+        ("lunar:cuda", "no engine 'lunar:cuda'"),
+    ],
+)
+def test_an_unknown_variant_is_named(name, message):
+    with pytest.raises(EngineMissing, match=message):
+        find_engine(name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # LiteRT's own, as it gives up
+def test_a_library_that_is_no_delegate_is_named(tiny_of):
+    pytest.importorskip("ai_edge_litert")
+    library = next(iter(Path(np.__file__).parent.parent.glob("numpy.libs/*.so*")), None)
+    if library is None:
+        pytest.skip("numpy brings no shared library here")
+    tiny = tiny_of("tflite")
+    with pytest.raises(EngineMissing, match="cannot be loaded"):
+        find_engine(f"litert:{library}")(tiny.artifact, tiny.files, 1)
+
+
+def test_a_last_resort_serves_only_where_no_other_does(monkeypatch):
+    monkeypatch.setattr(engines, "is_installed", lambda made: made is not ENGINES["onnxruntime"])
+    assert available_engines("onnx") == ["opencv"]
+    monkeypatch.setattr(engines, "is_installed", lambda made: True)
+    assert available_engines("onnx") == ["onnxruntime"]
+
+
 def test_available_engines_are_those_that_run_the_format():
     assert available_engines("fake") == ["fake"]
     assert available_engines("lunar") == []
-    assert set(available_engines("onnx")) <= {"onnxruntime"}
+    assert set(available_engines("onnx")) <= {"onnxruntime", "opencv"}

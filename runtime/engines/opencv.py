@@ -1,0 +1,60 @@
+"""ONNX files on OpenCV's own network module (cv2.dnn), which every board has that runs boardfit.
+
+It knows fewer operators than ONNX Runtime and takes longer: it serves by name, or where nothing else is
+installed for a bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from boardfit.errors import EngineError
+from boardfit.runtime.engines import owned_float32
+from boardfit.specs import Artifact
+
+
+class OpenCvEngine:
+    """One net; the shape of the input may change from run to run (measured with OpenCV 5.0 and 4.11).
+
+    OpenCV has one pool of threads in a process, which resizes the frames too: ``threads`` leaves it as it is.
+    """
+
+    formats: ClassVar[tuple[str, ...]] = ("onnx",)
+    last_resort: ClassVar[bool] = True
+
+    def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:  # noqa: ARG002
+        self._artifact = artifact
+        try:
+            buffer = np.frombuffer(files[artifact.files[0]], np.uint8)
+            self._net: Any = cv2.dnn.readNetFromONNX(buffer)
+        except Exception as error:
+            raise EngineError(f"OpenCV refused {artifact.name}: {_sentence(error)}") from error
+        if self._net.empty():
+            raise EngineError(f"OpenCV found no net in {artifact.name}: build the bundle again")
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        """Run once; see ``Engine.run``."""
+        if self._net is None:
+            raise EngineError(f"{self._artifact.name} is closed: load it again")
+        names = {spec.name for spec in self._artifact.inputs}
+        if set(feeds) != names:
+            raise EngineError(f"{self._artifact.name} wants the inputs {sorted(names)}, not {sorted(feeds)}")
+        try:
+            for name, array in feeds.items():
+                self._net.setInput(owned_float32(array), name)
+            outputs = self._net.forward([spec.name for spec in self._artifact.outputs])
+        except Exception as error:
+            raise EngineError(f"OpenCV failed on {self._artifact.name}: {_sentence(error)}") from error
+        return [np.array(array, np.float32) for array in outputs]
+
+    def close(self) -> None:
+        """Free the net."""
+        self._net = None
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
