@@ -121,6 +121,8 @@ def _first_installed(artifacts: Sequence[Artifact], precision: str | None) -> Ch
     """Choose the best engine that is installed, and say aloud which ones were passed over."""
     absent: list[str] = []
     for name, found in _ranked(engine_classes(), artifacts).items():
+        if is_last_resort(found) and not is_installed(found):
+            continue
         if not is_installed(found):
             absent.append(f"{name} ({' or '.join(getattr(found, 'libraries', ()))})")
             continue

@@ -21,7 +21,8 @@ class Engine(Protocol):
     A class may also name the top-level modules that it needs in ``libraries: ClassVar[tuple[str, ...]]``
     (any one of them serves); without it, it is taken for installed. ``slow_resize: ClassVar[bool]`` says
     that a change of the input's size costs it more than a hundredth of a run, ``last_resort: ClassVar[bool]``
-    that it serves by name only, or where no other engine is installed. One with ``with_variant(text)`` takes
+    that it serves by name only, or where no other engine is installed, ``is_usable()`` what else than a
+    library it needs. One with ``with_variant(text)`` takes
     what stands behind a colon of its name, as in ``onnxruntime:cuda``; those that it can list stand in
     ``variants: ClassVar[tuple[str, ...]]``.
 
@@ -100,6 +101,9 @@ def is_installed(engine: type[Engine]) -> bool:
     """Return whether one of the libraries that an engine needs can be found. Imports none of them."""
     from importlib.util import find_spec
 
+    usable = getattr(engine, "is_usable", None)
+    if usable is not None and not usable():
+        return False
     libraries: tuple[str, ...] = getattr(engine, "libraries", ())
     return not libraries or any(find_spec(name) is not None for name in libraries)
 

@@ -1,7 +1,7 @@
-"""ONNX files on OpenCV's own network module (cv2.dnn), which every board has that runs boardfit.
+"""ONNX files on OpenCV's own network module (cv2.dnn), which is there wherever boardfit runs.
 
-It knows fewer operators than ONNX Runtime and takes longer: it serves by name, or where nothing else is
-installed for a bundle.
+From OpenCV 5 on, whose importer takes free extents: 4.11 refuses a file whose batch and size are free. It knows
+fewer operators than ONNX Runtime and takes longer: it serves by name, or where nothing else is installed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from boardfit.errors import EngineError
+from boardfit.errors import EngineError, EngineMissing
 from boardfit.runtime.engines import owned_float32
 from boardfit.specs import Artifact
 
+FIRST_VERSION = 5
+
 
 class OpenCvEngine:
-    """One net; the shape of the input may change from run to run (measured with OpenCV 5.0 and 4.11).
+    """One net; the shape of the input may change from run to run.
 
     OpenCV has one pool of threads in a process, which resizes the frames too: ``threads`` leaves it as it is.
     """
@@ -28,6 +30,11 @@ class OpenCvEngine:
 
     def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:  # noqa: ARG002
         self._artifact = artifact
+        if not self.is_usable():
+            raise EngineMissing(
+                f"engine 'opencv' needs OpenCV 5, this is {cv2.__version__}: pip install -U "
+                "opencv-python-headless, or pip install 'boardfit[onnx]' for ONNX Runtime"
+            )
         try:
             buffer = np.frombuffer(files[artifact.files[0]], np.uint8)
             self._net: Any = cv2.dnn.readNetFromONNX(buffer)
@@ -35,6 +42,11 @@ class OpenCvEngine:
             raise EngineError(f"OpenCV refused {artifact.name}: {_sentence(error)}") from error
         if self._net.empty():
             raise EngineError(f"OpenCV found no net in {artifact.name}: build the bundle again")
+
+    @classmethod
+    def is_usable(cls) -> bool:
+        """Return whether this OpenCV reads nets of free size."""
+        return int(cv2.__version__.partition(".")[0]) >= FIRST_VERSION
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         """Run once; see ``Engine.run``."""

@@ -124,7 +124,9 @@ def _engines(bundle: Bundle) -> tuple[list[str], list[str]]:
     formats = {artifact.format for artifact in bundle.manifest.artifacts}
     able = {name: found for name, found in engine_classes().items() if formats & set(found.formats)}
     installed = sorted({name for format_name in formats for name in available_engines(format_name)})
-    return installed, sorted(name for name, found in able.items() if not is_installed(found))
+    return installed, sorted(
+        name for name, found in able.items() if getattr(found, "libraries", ()) and not is_installed(found)
+    )
 
 
 def _table(records: list[SelfTest]) -> str:

@@ -111,7 +111,7 @@ def make_onnx(weights: Weights) -> Tiny:
         "e": weights.dense_bias,
     }
     nodes = [
-        helper.make_node("Conv", ["image", "w", "b"], ["hidden"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["image", "w", "b"], ["hidden"], pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
         helper.make_node("Relu", ["hidden"], ["active"]),
         helper.make_node("GlobalAveragePool", ["active"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),

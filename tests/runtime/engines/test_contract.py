@@ -197,6 +197,8 @@ def test_an_unknown_engine_names_the_registered_ones():
 @pytest.mark.parametrize("name", sorted(full for each in VARIANTS.values() for full in each))
 def test_a_variant_that_is_absent_says_how_to_come_by_it(name, tiny_of):
     base = name.partition(":")[0]
+    if not is_installed(ENGINES[base]):
+        pytest.skip(f"the library of {base} is not installed")
     tiny = tiny_of(ENGINES[base].formats[0])
     try:
         find_engine(name)(tiny.artifact, tiny.files, 1).close()
@@ -229,6 +231,16 @@ def test_a_library_that_is_no_delegate_is_named(tiny_of):
     tiny = tiny_of("tflite")
     with pytest.raises(EngineMissing, match="cannot be loaded"):
         find_engine(f"litert:{library}")(tiny.artifact, tiny.files, 1)
+
+
+def test_an_opencv_of_before_5_is_named(monkeypatch, tiny_of):
+    import cv2
+
+    monkeypatch.setattr(cv2, "__version__", "4.11.0")
+    assert not is_installed(ENGINES["opencv"])
+    tiny = tiny_of("fake")
+    with pytest.raises(EngineMissing, match=r"needs OpenCV 5, this is 4\.11\.0: pip install"):
+        ENGINES["opencv"](tiny.artifact, tiny.files, 1)
 
 
 def test_a_last_resort_serves_only_where_no_other_does(monkeypatch):
