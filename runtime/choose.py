@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from boardfit.errors import EngineMissing, RecipeError
-from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_installed, is_last_resort
+from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_by_name_only, is_installed
 from boardfit.runtime.policy.two_look import NO_CERTAINTY
 from boardfit.specs import MIXED, POLICY_KINDS, PRECISIONS, Artifact, PolicySpec, classic_policy
 
@@ -121,8 +121,6 @@ def _first_installed(artifacts: Sequence[Artifact], precision: str | None) -> Ch
     """Choose the best engine that is installed, and say aloud which ones were passed over."""
     absent: list[str] = []
     for name, found in _ranked(engine_classes(), artifacts).items():
-        if is_last_resort(found) and not is_installed(found):
-            continue
         if not is_installed(found):
             absent.append(f"{name} ({' or '.join(getattr(found, 'libraries', ()))})")
             continue
@@ -145,12 +143,13 @@ def _first_installed(artifacts: Sequence[Artifact], precision: str | None) -> Ch
 def _ranked(engines: dict[str, type[Engine]], artifacts: Sequence[Artifact]) -> dict[str, type[Engine]]:
     """Return the engines that run one of the artifacts, best first."""
 
-    def rank(name: str) -> tuple[bool, int, str]:
-        place = _PREFERRED.index(name) if name in _PREFERRED else len(_PREFERRED)
-        return (is_last_resort(engines[name]), place, name)
+    def rank(name: str) -> tuple[int, str]:
+        return (_PREFERRED.index(name) if name in _PREFERRED else len(_PREFERRED), name)
 
     return {
-        name: engines[name] for name in sorted(engines, key=rank) if _artifacts_for(engines[name], artifacts)
+        name: engines[name]
+        for name in sorted(engines, key=rank)
+        if _artifacts_for(engines[name], artifacts) and not is_by_name_only(engines[name])
     }
 
 

@@ -19,11 +19,10 @@ class Engine(Protocol):
     """The smallest interface that runs an artifact.
 
     A class may also name the top-level modules that it needs in ``libraries: ClassVar[tuple[str, ...]]``
-    (any one of them serves); without it, it is taken for installed. ``slow_resize: ClassVar[bool]`` says
-    that a change of the input's size costs it more than a hundredth of a run, ``last_resort: ClassVar[bool]``
-    that it serves by name only, or where no other engine is installed, ``is_usable()`` what else than a
-    library it needs. One with ``with_variant(text)`` takes
-    what stands behind a colon of its name, as in ``onnxruntime:cuda``; those that it can list stand in
+    (any one of them serves); without it, it is taken for installed, unless ``is_usable()`` says no.
+    ``slow_resize: ClassVar[bool]`` says that a change of the input's size costs it more than a hundredth of a
+    run, ``by_name_only: ClassVar[bool]`` that it is never chosen by default. One with ``with_variant(text)``
+    takes what stands behind a colon of its name, as in ``onnxruntime:cuda``; those that it can list stand in
     ``variants: ClassVar[tuple[str, ...]]``.
 
     Attributes:
@@ -111,19 +110,18 @@ def is_installed(engine: type[Engine]) -> bool:
 def available_engines(format: str) -> list[str]:
     """Return the sorted names of the engines that run a format and whose library is installed.
 
-    One that is a last resort is among them only where there is no other.
+    One that serves by name only is not among them.
     """
-    able = {
-        name: engine
+    return sorted(
+        name
         for name, engine in engine_classes().items()
-        if format in engine.formats and is_installed(engine)
-    }
-    return sorted([name for name, engine in able.items() if not is_last_resort(engine)] or able)
+        if format in engine.formats and is_installed(engine) and not is_by_name_only(engine)
+    )
 
 
-def is_last_resort(engine: type[Engine]) -> bool:
-    """Return whether an engine serves only by name, or where no other one is installed."""
-    return bool(getattr(engine, "last_resort", False))
+def is_by_name_only(engine: type[Engine]) -> bool:
+    """Return whether an engine is never chosen where the caller names none."""
+    return bool(getattr(engine, "by_name_only", False))
 
 
 def missing(engine: str, library: str, extra: str, error: ImportError) -> EngineMissing:

@@ -1,7 +1,8 @@
 """ONNX files on OpenCV's own network module (cv2.dnn), which is there wherever boardfit runs.
 
-From OpenCV 5 on, whose importer takes free extents: 4.11 refuses a file whose batch and size are free. It knows
-fewer operators than ONNX Runtime and takes longer: it serves by name, or where nothing else is installed.
+From OpenCV 5 on, whose importer takes free extents: 4.11 refuses a file whose batch and size are free. It pads
+"same" otherwise than ONNX says where a stride meets an even side: EfficientNet-Lite0 answered wrongly at 224 and
+rightly at 225 (5.0.0). So it refuses such files, and serves by name only: ``verify --engine opencv`` proves it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class OpenCvEngine:
     """
 
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
-    last_resort: ClassVar[bool] = True
+    by_name_only: ClassVar[bool] = True
 
     def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:  # noqa: ARG002
         self._artifact = artifact
@@ -34,6 +35,11 @@ class OpenCvEngine:
             raise EngineMissing(
                 f"engine 'opencv' needs OpenCV 5, this is {cv2.__version__}: pip install -U "
                 "opencv-python-headless, or pip install 'boardfit[onnx]' for ONNX Runtime"
+            )
+        if any(word in files[artifact.files[0]] for word in (b"SAME_UPPER", b"SAME_LOWER")):
+            raise EngineError(
+                f"OpenCV refused {artifact.name}: it pads 'same' otherwise than ONNX says, and would answer "
+                "wrongly; use onnxruntime"
             )
         try:
             buffer = np.frombuffer(files[artifact.files[0]], np.uint8)

@@ -45,8 +45,7 @@ def installed(monkeypatch):
         (("ncnn", "onnxruntime"), "onnxruntime"),
         (("ncnn",), "ncnn"),
         (("tflite", "onnxruntime"), "tflite"),
-        (("ncnn", "opencv"), "ncnn"),
-        (("opencv",), "opencv"),
+        (("opencv", "ncnn"), "ncnn"),
     ],
 )
 def test_the_first_installed_engine_serves(installed, have, name):
@@ -77,6 +76,13 @@ def test_no_engine_at_all_names_the_commands(installed):
     installed()
     with pytest.raises(EngineMissing, match=r"no engine for it is installed: litert .* pip install"):
         choose_engine(ALL)
+
+
+def test_an_engine_by_name_only_is_not_chosen_but_taken_when_named(installed):
+    installed("opencv")
+    with pytest.raises(EngineMissing, match="no engine for it is installed"):
+        choose_engine(ALL)
+    assert choose_engine(ALL, engine="opencv").name == "opencv"
 
 
 def test_formats_that_nobody_runs(installed):
