@@ -1,8 +1,9 @@
 """ONNX files on OpenCV's own network module (cv2.dnn), which is there wherever boardfit runs.
 
-From OpenCV 5 on, whose importer takes free extents: 4.11 refuses a file whose batch and size are free. It pads
-"same" otherwise than ONNX says where a stride meets an even side: EfficientNet-Lite0 answered wrongly at 224 and
-rightly at 225 (5.0.0). So it refuses such files, and serves by name only: ``verify --engine opencv`` proves it.
+From OpenCV 5 on, whose importer takes free extents: 4.11 refuses a file whose batch and size are free. It
+pads "same" otherwise than ONNX says where a stride meets an even side: EfficientNet-Lite0 answered wrongly at
+224 and rightly at 225 (5.0.0). So it refuses such files, and serves by name only: prove the others with
+``boardfit verify --engine opencv``.
 """
 
 from __future__ import annotations
