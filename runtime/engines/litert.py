@@ -24,12 +24,12 @@ class LiteRTEngine:
     libraries: ClassVar[tuple[str, ...]] = ("ai_edge_litert",)
     slow_resize: ClassVar[bool] = True
     label: ClassVar[str] = "LiteRT"
-    delegate: ClassVar[str] = ""
+    variant: ClassVar[str] = ""
 
     def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:
         module = self.interpreter_module()
         self._name = artifact.name
-        delegates = [_load_delegate(module, self.delegate)] if self.delegate else None
+        delegates = [_load_delegate(module, self.variant)] if self.variant else None
         try:
             self._interpreter: Any = module.Interpreter(
                 model_content=files[artifact.files[0]],
@@ -59,7 +59,7 @@ class LiteRTEngine:
                 f"there is no delegate {variant!r}: expected the path of a shared library, as in "
                 "litert:/usr/lib/libvx_delegate.so; install what came with the accelerator"
             )
-        return type(cls.__name__, (cls,), {"delegate": variant})
+        return type(cls.__name__, (cls,), {"variant": variant})
 
     @classmethod
     def interpreter_module(cls) -> Any:

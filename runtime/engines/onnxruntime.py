@@ -30,7 +30,7 @@ class OnnxRuntimeEngine:
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     variants: ClassVar[tuple[str, ...]] = tuple(PROVIDERS)
-    provider: ClassVar[str] = ""
+    variant: ClassVar[str] = ""
 
     def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:
         try:
@@ -49,9 +49,9 @@ class OnnxRuntimeEngine:
             )
         except Exception as error:  # its exceptions share no base but Exception
             raise EngineError(f"ONNX Runtime refused {artifact.name}: {error}") from error
-        if self.provider and PROVIDERS[self.provider][0] not in self._session.get_providers():
+        if self.variant and PROVIDERS[self.variant][0] not in self._session.get_providers():
             # It goes on without a provider that does not start, and says so in its log only.
-            raise EngineMissing(f"{PROVIDERS[self.provider][0]} does not start here: {self._advice()}")
+            raise EngineMissing(f"{PROVIDERS[self.variant][0]} does not start here: {self._advice()}")
         self._inputs = self._match(artifact.inputs, self._session.get_inputs(), "input")
         self._outputs = self._match(artifact.outputs, self._session.get_outputs(), "output")
 
@@ -70,7 +70,7 @@ class OnnxRuntimeEngine:
                 f"there is no provider {variant!r} for onnxruntime: expected one of {', '.join(PROVIDERS)}, "
                 "or onnxruntime alone for the CPU"
             )
-        return type(cls.__name__, (cls,), {"provider": variant})
+        return type(cls.__name__, (cls,), {"variant": variant})
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         """Run once; see ``Engine.run``."""
@@ -89,20 +89,20 @@ class OnnxRuntimeEngine:
 
     def _providers(self, onnxruntime: Any, threads: int) -> list[Any]:
         """Return the providers to ask for, the CPU last, or raise EngineMissing."""
-        if not self.provider:
+        if not self.variant:
             return ["CPUExecutionProvider"]
-        name = PROVIDERS[self.provider][0]
+        name = PROVIDERS[self.variant][0]
         known = onnxruntime.get_available_providers()
         if name not in known:
             raise EngineMissing(
-                f"engine 'onnxruntime:{self.provider}' needs {name}, and this ONNX Runtime has "
+                f"engine 'onnxruntime:{self.variant}' needs {name}, and this ONNX Runtime has "
                 f"{', '.join(known)}: {self._advice()}"
             )
-        options = {"intra_op_num_threads": str(threads)} if self.provider == "xnnpack" else {}
+        options = {"intra_op_num_threads": str(threads)} if self.variant == "xnnpack" else {}
         return [(name, options), "CPUExecutionProvider"]
 
     def _advice(self) -> str:
-        return f"{PROVIDERS[self.provider][1]}, or use another engine"
+        return f"{PROVIDERS[self.variant][1]}, or use another engine"
 
     def _match(self, specs: Sequence[Any], details: Sequence[Any], what: str) -> dict[str, str]:
         names = [spec.name for spec in specs]

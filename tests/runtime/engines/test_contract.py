@@ -223,6 +223,19 @@ def test_an_unknown_variant_is_named(name, message):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # LiteRT's own, as it gives up
+def test_an_isolated_engine_keeps_its_variant(tiny_of):
+    """Its class is imported anew in the other process, where it must not become the plain one."""
+    if not is_installed(ENGINES["onnxruntime"]):
+        pytest.skip("the library of onnxruntime is not installed")
+    tiny = tiny_of("onnx")
+    host = EngineHost(find_engine("onnxruntime:nnapi"), Isolation())
+    try:
+        with pytest.raises(EngineMissing, match="needs NnapiExecutionProvider"):
+            isolated_engine(find_engine("onnxruntime:nnapi"), host)(tiny.artifact, tiny.files, 1)
+    finally:
+        host.close()
+
+
 def test_a_library_that_is_no_delegate_is_named(tiny_of):
     pytest.importorskip("ai_edge_litert")
     library = next(iter(Path(np.__file__).parent.parent.glob("numpy.libs/*.so*")), None)
