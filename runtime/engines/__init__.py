@@ -22,8 +22,8 @@ class Engine(Protocol):
     (any one of them serves); without it, it is taken for installed, unless ``is_usable()`` says no.
     ``slow_resize: ClassVar[bool]`` says that a change of the input's size costs it more than a hundredth of a
     run, ``by_name_only: ClassVar[bool]`` that it is never chosen by default. One with ``with_variant(text)``
-    takes what stands behind a colon of its name, as in ``onnxruntime:cuda``; it keeps that in ``variant``, and
-    lists what it knows in ``variants: ClassVar[tuple[str, ...]]``.
+    takes what stands behind a colon of its name, as in ``onnxruntime:cuda``; it keeps that in ``variant``,
+    and lists what it knows in ``variants: ClassVar[tuple[str, ...]]``.
 
     Attributes:
         formats: Formats of the artifacts that it runs.

@@ -47,7 +47,7 @@ _FAULTS = (
     (re.compile(r"\.(?:/|\Z)"), "a part of it ends with a dot"),
 )
 """What is wrong with a path, first match first; what matches none has another character or form."""
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """What a terminal obeys, and halves of characters, which nothing can print: but no tab and no line end."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)")
@@ -215,7 +215,7 @@ def _check_values(value: object) -> None:
     while pending:
         item, depth = pending.pop()
         if isinstance(item, str):
-            if not item.isprintable() and _CONTROL.search(item):
+            if not item.isprintable() and CONTROL.search(item):
                 raise ValueError(f"the text {item!r:.60} has a control character")
         elif isinstance(item, (dict, list)):
             if depth > MAX_DEPTH:

@@ -133,6 +133,16 @@ def test_pack_keeps_signatures_of_the_same_content_and_says_when_they_are_lost(b
         assert opened.signatures == ()
 
 
+def test_run_answers_only_for_what_is_signed(bundle, capsys):
+    import cv2
+
+    cv2.imwrite("photo.png", np.zeros((40, 40, 3), np.uint8))
+    assert main(["run", str(bundle), "photo.png", "--key", "release.pub"]) == 1
+    assert "0 of 0 signatures" in capsys.readouterr().err
+    assert main(["sign", str(bundle), "--key", "release"]) == 0
+    assert main(["run", str(bundle), "photo.png", "--key", "release.pub"]) == 0
+
+
 def test_inspect_names_the_keys_and_that_it_checks_nothing(bundle, capsys):
     assert main(["sign", str(bundle), "--key", "release"]) == 0
     assert main(["inspect", str(bundle)]) == 0
