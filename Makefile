@@ -1,5 +1,7 @@
 # make demo   sets up everything, builds a bundle from a real pretrained model, runs it on photographs
 # make test   sets up everything, passes the tests that CI runs
+# make tflite tests the runtime on tflite-runtime, in an environment of its own
+# make fuzz   damages bundles and models for an hour, and reports the rate
 #
 # Variables: PYTHON (3.10 to 3.13), VENV (where the environment goes), TORCH_INDEX (address of PyTorch's
 # CPU wheel index; on x86-64 Linux the default index brings gigabytes of CUDA, and is never used for torch).
@@ -16,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: demo test test-long lint types smoke no-cuda clean help
+.PHONY: fuzz tflite demo test test-long lint types smoke no-cuda clean help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -59,6 +61,21 @@ test-long: $(VENV)/torch
 
 no-cuda: $(VENV)/torch
 	@! $(BIN)/python -m pip list 2>/dev/null | grep -i '^nvidia-' || (echo "CUDA packages were installed"; exit 1)
+
+# Damaged bundles and models, FUZZ_SECONDS for each of the nine targets; goes on with new ones each time.
+FUZZ_SECONDS ?= 400
+fuzz: $(VENV)/ready
+	$(PIP) install -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --log fuzz.jsonl
+	mkdir -p build/fuzz && $(BIN)/python tests/fuzz/coverage_guided.py -max_total_time=$(FUZZ_SECONDS) build/fuzz
+
+# tflite-runtime needs numpy < 2, and so an environment of its own (Python 3.11 at most): the wheel, and what
+# every engine promises.
+tflite: dist
+	rm -rf .venv-tflite && $(PYTHON) -m venv .venv-tflite
+	.venv-tflite/bin/python -m pip --disable-pip-version-check -q install "$$(ls $(CURDIR)/dist/*.whl)[tflite]" \
+		'opencv-python-headless<4.12' 'tflite-runtime==2.14.0' pytest pytest-timeout hypothesis
+	.venv-tflite/bin/python -m pytest tests/runtime/engines/test_contract.py tests/runtime/test_choose.py -rs
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

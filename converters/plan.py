@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from boardfit.bundle import check_target
+from boardfit.bundle.rules import CONTROL
 from boardfit.converters.auto_sizes import require_choice, resolve_sizes
 from boardfit.converters.compression import TrainingImages, choose_training_images
 from boardfit.converters.frameworks import load_frameworks
@@ -125,6 +126,9 @@ def read_labels(path: str) -> tuple[str, ...]:
     if not labels or not all(labels):
         number = 1 + (labels.index("") if "" in labels else 0)
         raise RecipeError(f"{path}: line {number} is empty: expected one class name a line")
+    strange = next((label for label in labels if CONTROL.search(label)), None)
+    if strange is not None:
+        raise RecipeError(f"{path}: the label {strange!r:.80} has a control character: take it out")
     return labels
 
 

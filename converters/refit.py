@@ -143,7 +143,10 @@ def refit(
             **recorded,
             "fit": {**result.to_dict(), "machine": board.machine, "answers": answers_to_dict(answers)},
         }
-    write_tree(out, manifest, contents=contents, measurements=measurements)
+        signatures = bundle.signatures_for(manifest)
+        if bundle.signatures and not signatures:
+            progress("the bundle's signatures were of the other policy, and are left out: sign it again")
+    write_tree(out, manifest, contents=contents, measurements=measurements, signatures=signatures)
     return result
 
 

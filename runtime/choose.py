@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from boardfit.errors import EngineMissing, RecipeError
-from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_installed
+from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_by_name_only, is_installed
 from boardfit.runtime.policy.two_look import NO_CERTAINTY
 from boardfit.specs import MIXED, POLICY_KINDS, PRECISIONS, Artifact, PolicySpec, classic_policy
 
 # By the time that one frame takes with a few threads; other engines follow by name, fakes never lead.
-_PREFERRED = ("litert", "onnxruntime", "ncnn")
+_PREFERRED = ("litert", "tflite", "onnxruntime", "ncnn")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +147,9 @@ def _ranked(engines: dict[str, type[Engine]], artifacts: Sequence[Artifact]) -> 
         return (_PREFERRED.index(name) if name in _PREFERRED else len(_PREFERRED), name)
 
     return {
-        name: engines[name] for name in sorted(engines, key=rank) if _artifacts_for(engines[name], artifacts)
+        name: engines[name]
+        for name in sorted(engines, key=rank)
+        if _artifacts_for(engines[name], artifacts) and not is_by_name_only(engines[name])
     }
 
 

@@ -42,6 +42,8 @@ def load(
     stream: bool = False,
     max_resident_sizes: int | None = None,
     isolate: bool | Isolation = False,
+    trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
+    key_threshold: int = 1,
 ) -> Model:
     """Open a bundle and make it ready to run.
 
@@ -65,16 +67,28 @@ def load(
             40 MiB more). Give 1 to spare that memory.
         isolate: Whether the engine runs in a process of its own, which is killed and replaced where it
             crashes, hangs or takes too much memory; or the limits that it then has.
+        trusted_keys: Public keys of ``boardfit keygen``, each a path or the bytes of a file: a bundle runs
+            only if they have signed it. An expired signature still counts here, and no more for a bundle
+            that is swapped in. None checks no signature.
+        key_threshold: How many of them must have signed.
 
     Raises:
-        BundleError: If the bundle is damaged, or not a bundle.
+        BundleError: If the bundle is damaged, or not a bundle; UntrustedBundle, if too few of the trusted
+            keys have signed it.
+        ToolMissing: If keys are given and cryptography is not installed.
         EngineMissing: If the engine, or every engine for the bundle's formats, is not installed.
         EngineError: If the engine refuses the bundle's file; EngineLost, if it was isolated and did not
             survive the file.
         RecipeError: If the bundle lacks what is asked for, or the options contradict each other.
     """
 
-    def open_session(source: Source) -> Session:
+    def open_session(source: Source, *, installing: bool = True) -> Session:
+        def check(opened: Bundle) -> None:
+            from boardfit.bundle.trust import require_trusted
+
+            if trusted_keys is not None:
+                require_trusted(opened, trusted_keys, threshold=key_threshold, installing=installing)
+
         return sessions.load(
             source,
             engine=engine,
@@ -85,9 +99,10 @@ def load(
             stream=stream,
             max_resident_sizes=max_resident_sizes,
             isolate=isolate,
+            check=check,
         )
 
-    return Model(open_session(bundle), open_session)
+    return Model(open_session(bundle, installing=False), open_session)
 
 
 class Model:

@@ -12,7 +12,7 @@ import numpy as np
 
 from boardfit.errors import BundleError, EngineMissing
 from boardfit.runtime.choose import choose_engine, default_threads
-from boardfit.runtime.engines import Engine, engine_classes, is_installed
+from boardfit.runtime.engines import Engine, available_engines, find_engine
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.specs import Artifact
 
@@ -76,15 +76,15 @@ def self_test(bundle: str | os.PathLike[str] | Bundle, *, engine: str | None = N
         raise BundleError(
             f"bundle {bundle.manifest.name!r} has no golden frame to test with: build it again with images"
         )
-    if engine is not None:
-        able = {engine: choose_engine(bundle.manifest.artifacts, engine=engine).engine}
-    else:
-        able = {name: found for name, found in engine_classes().items() if is_installed(found)}
+    named = None if engine is None else choose_engine(bundle.manifest.artifacts, engine=engine).engine
     records = []
     for artifact in bundle.manifest.artifacts:
-        for name, found in sorted(able.items()):
-            if artifact.format in found.formats:
-                records += _test(bundle, artifact, name, found, frame)
+        if named is not None and engine is not None:
+            able = {engine: named} if artifact.format in named.formats else {}
+        else:
+            able = {name: find_engine(name) for name in available_engines(artifact.format)}
+        for name, found in able.items():
+            records += _test(bundle, artifact, name, found, frame)
     if not records:
         formats = ", ".join(sorted({artifact.format for artifact in bundle.manifest.artifacts}))
         raise EngineMissing(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
@@ -42,6 +42,7 @@ def load(
     stream: bool = False,
     max_resident_sizes: int | None = None,
     isolate: bool | Isolation = False,
+    check: Callable[[Bundle], None] | None = None,
 ) -> Session:
     """Open a bundle and make it ready to run.
 
@@ -51,7 +52,7 @@ def load(
     caller and are never written to again. With ``stream=True`` the size of a frame depends on the frame
     before it, so feed one stream from one thread.
 
-    ``boardfit.runtime.model.load`` tells the arguments and errors.
+    ``boardfit.runtime.model.load`` tells the arguments and errors; ``check`` may refuse the opened bundle.
     """
     from boardfit.bundle import Bundle, open_bundle
 
@@ -59,6 +60,8 @@ def load(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     host = None
     try:
+        if check is not None:
+            check(opened)
         manifest = opened.manifest
         choice = choose_engine(manifest.artifacts, engine=engine, precision=precision)
         spec = choose_policy(manifest.policy, policy=policy, size=size, choice=choice)

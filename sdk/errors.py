@@ -44,6 +44,10 @@ class BundleError(BoardfitError, ValueError):
     """A bundle is damaged, incomplete or not of a known schema."""
 
 
+class UntrustedBundle(BundleError):
+    """A bundle is whole, but too few of those whom the caller trusts have signed it."""
+
+
 class EngineError(BoardfitError, RuntimeError):
     """An inference engine refused an artifact or failed while it ran."""
 
@@ -53,7 +57,7 @@ class EngineMissing(BoardfitError, ImportError):
 
 
 class ToolMissing(BoardfitError, ImportError):
-    """A converter's library is not installed. The message names the command to type."""
+    """A library that converting or signing needs is not installed. The message names the command to type."""
 
 
 class EngineLost(EngineError):

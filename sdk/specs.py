@@ -14,6 +14,7 @@ from typing import Any
 from boardfit.errors import BundleError
 
 ACTIVATIONS = ("logits", "softmax", "sigmoid", "none")
+DTYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
 FORMATS = ("tflite", "onnx", "ncnn")
 LAYOUTS = ("NHWC", "NCHW", "")
 POLICY_KINDS = ("fixed", "entropy", "two-look")
@@ -24,6 +25,9 @@ MIXED = "mixed"
 RESIZES = ("area", "linear", "cubic", "pil-bicubic")
 TASKS = ("classify",)
 
+MAX_AXES = 8
+MAX_ELEMENTS = 1 << 31
+"""Of one tensor: what is more cannot be an honest input or output on any board."""
 MAX_ENTROPY_BITS = 8.0
 """Of an image of 256 greys."""
 
@@ -53,6 +57,12 @@ class TensorSpec:
             all(axis is None or (type(axis) is int and 0 < axis < 2**31) for axis in self.shape),
             f"shape of tensor {self.name!r} is {self.shape!r}: every axis must be positive or null",
         )
+        _require(
+            len(self.shape) <= MAX_AXES and math.prod(axis or 1 for axis in self.shape) <= MAX_ELEMENTS,
+            f"shape of tensor {self.name!r} is {self.shape!r}: expected at most {MAX_AXES} axes, and "
+            f"{MAX_ELEMENTS} numbers",
+        )
+        _require_choice(self.dtype, DTYPES, f"dtype of tensor {self.name!r}")
         _require_choice(self.layout, LAYOUTS, f"layout of tensor {self.name!r}")
         _require_choice(self.activation, ACTIVATIONS, f"activation of tensor {self.name!r}")
 

@@ -45,6 +45,7 @@ def test_armv7l_takes_both_from_debian(config):
         ("onnx", ["onnxruntime"]),
         ("ncnn", ["ncnn"]),
         ("torch", ["torch"]),
+        ("sign", ["cryptography"]),
     ],
 )
 def test_an_extra_holds_what_it_promises(config, extra, expected):

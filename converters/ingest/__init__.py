@@ -11,8 +11,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from boardfit.converters.ingest.guard import require_affordable
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.errors import InputError, RecipeError, UnsupportedModel
+from boardfit.specs import ImageSpec
 
 TORCH = "torch"
 
@@ -44,6 +46,7 @@ def ingest(request: SourceRequest, kind: str | None = None) -> TrainedModel:
         kind = TORCH if looks_like_factory(request.source) else _kind_of_file(request.source, modules)
     if kind != TORCH:
         _require_file(request.source)
+        require_affordable(request, kind)
     model: TrainedModel = modules[kind].load().ingest(request)
     columns = model.outputs[0].shape[-1]
     if request.labels and len(request.labels) != columns:
@@ -67,6 +70,9 @@ def own_side(source: str, kind: str | None = None) -> int | None:
     modules = {entry.name: entry for entry in entry_points(group="boardfit.ingest")}
     if kind is None:
         kind = TORCH if looks_like_factory(source) else _kind_of_file(source, modules)
+    if kind != TORCH:
+        _require_file(source)
+        require_affordable(SourceRequest(source=source, sizes=(), image=ImageSpec()), kind)
     found: int | None = modules[kind].load().own_side(source)
     return found
 

@@ -96,9 +96,9 @@ def _check_hdf5(source: Any, path: Path, *, limit: int, model: bool) -> Any:
                 total += dataset.nbytes
                 _check_total(total, limit, path)
             text = file.attrs.get("model_config")
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        if isinstance(error, UnsupportedModel):
-            raise
+    except UnsupportedModel:
+        raise
+    except Exception as error:  # h5py raises what its C library or its Cython code happens to
         raise _not_a_model(path, str(error)) from error
     if not model:
         return None

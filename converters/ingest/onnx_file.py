@@ -57,6 +57,7 @@ def read_onnx(path: Path) -> OnnxSource:
             f"{path} is not an ONNX model, or is damaged ({error}). Export it again, or copy it again."
         ) from error
     _load_external(onnx, model, path)
+    _check_model(onnx, model, path)
     return describe_onnx(model, name=path.stem)
 
 
@@ -158,6 +159,29 @@ def _image_shape(onnx: Any, item: Any, name: str) -> tuple[str, int | None, int 
     if len(sides) > 1:
         raise UnsupportedModel(f"{found}: expected a square image, or free height and width.")
     return layout, next(iter(sides), None), shape[0]
+
+
+def _check_model(onnx: Any, model: Any, path: Path) -> None:
+    """Let ONNX's own checker look at each part; unknown operators are named later, with the way out.
+
+    The whole model is not given to it: it refuses an output without a shape, which other tools write.
+    """
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = model.ir_version
+    context.opset_imports = {item.domain: item.version for item in model.opset_import}
+    try:
+        for node in model.graph.node:
+            if not node.output:
+                raise ValueError(f"node {node.name!r} has no output")
+            if onnx.defs.has(node.op_type, node.domain):
+                onnx.checker.check_node(node, context)
+        for tensor in model.graph.initializer:
+            onnx.checker.check_tensor(tensor, context)
+    except Exception as error:  # ValidationError, or what protobuf raises on text that is no UTF-8
+        reason = " ".join(str(error).split())[:300]
+        raise UnsupportedModel(
+            f"{path} is damaged, or no valid ONNX ({reason}). Export it again, or copy it again."
+        ) from error
 
 
 def _load_external(onnx: Any, model: Any, path: Path) -> None:

@@ -2,24 +2,23 @@
 
 A line of a .param is: type, name, number of inputs, number of outputs, inputs, outputs, parameters
 (https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure). The .bin holds each layer's numbers
-in the order of the lines, and says of none where it begins: one has to know what every type of layer
-stores, which is what the ``load_model`` functions under ncnn's ``src/layer`` read.
+in the order of the lines, and says of none where it begins: ``runtime/engines/ncnn_stores.py`` knows what
+every type of layer stores.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from boardfit.errors import ExportError
+from boardfit.runtime.engines.ncnn_stores import FLOAT16, FLOAT32, INT8, Sizes, stored
 
 MAGIC = "7767517"
-FLOAT32, FLOAT16, INT8 = 0x0, 0x01306B47, 0x000D4B38
-"""What the four bytes before a tagged array say of its numbers."""
 
 _DTYPES: Mapping[int, np.dtype[Any]] = {
     FLOAT32: np.dtype("<f4"),
@@ -28,8 +27,6 @@ _DTYPES: Mapping[int, np.dtype[Any]] = {
 }
 _ARRAY = -23300
 _PARAMETER = re.compile(r'(-?\d+)=("[^"]*"|\S+)')
-
-Sizes = list[tuple[int, bool]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,105 +227,10 @@ def _read_numbers(data: bytes, at: int, *, count: int, tagged: bool, layer: Ncnn
 
 
 def _stored(layer: NcnnLayer) -> Sizes:
-    """Return how many numbers a layer stores in each of its arrays, and whether a tag precedes them."""
-    stores = _STORES.get(layer.kind)
-    return stores(layer) if stores else []
-
-
-def _convolution(layer: NcnnLayer, *, dynamic: int = 19) -> Sizes:
-    if layer.integer(dynamic):
-        return []
-    outputs, term = layer.integer(0), layer.integer(8)
-    sizes = [(layer.integer(6), True)] + [(outputs, False)] * (layer.integer(5) != 0)
-    if term:
-        scales = outputs
-        if layer.kind == "ConvolutionDepthWise":
-            scales = layer.integer(7, 1) if term % 100 == 1 else 1
-        sizes += [(scales, False), (1, False)] + [(1, False)] * (term > 100)
-    return sizes
-
-
-def _plain_convolution(layer: NcnnLayer) -> Sizes:
-    sizes = [(layer.integer(6), True)]
-    return sizes + [(layer.integer(0), False)] * (layer.integer(5) != 0)
-
-
-def _deconvolution(layer: NcnnLayer) -> Sizes:
-    return [] if layer.integer(28) else _plain_convolution(layer)
-
-
-def _convolution1d(layer: NcnnLayer) -> Sizes:
-    return [] if layer.integer(19) else _plain_convolution(layer)
-
-
-def _inner_product(layer: NcnnLayer) -> Sizes:
-    outputs = layer.integer(0)
-    sizes = [(layer.integer(2), True)] + [(outputs, False)] * (layer.integer(1) != 0)
-    return sizes + [(outputs, False), (1, False)] * (layer.integer(8) != 0)
-
-
-def _gemm(layer: NcnnLayer) -> Sizes:
-    m, n, k = (layer.integer(number) for number in (7, 8, 9))
-    sizes = [(m * k, True)] * layer.integer(4) + [(n * k, True)] * layer.integer(5)
-    if layer.integer(6) and layer.integer(10) != -1:
-        sizes.append(({0: 1, 1: m, 2: m, 3: m * n, 4: n}[layer.integer(10)], True))
-    if layer.integer(18):
-        sizes += [(m, False)] * layer.integer(4) + [(1, False)] * layer.integer(5)
-    return sizes
-
-
-def _attention(layer: NcnnLayer) -> Sizes:
-    width, size = layer.integer(0), layer.integer(2)
-    keys, values = layer.integer(3, width), layer.integer(4, width)
-    queries = size // width
-    weights = [(width * queries, width), (width * keys, width), (width * values, width), (size, queries)]
-    return [entry for weight, bias in weights for entry in ((weight, True), (bias, False))]
-
-
-def _memory(layer: NcnnLayer) -> Sizes:
-    sides = [layer.integer(number) for number in (0, 1, 11, 2)]
-    count = int(np.prod([side for side in sides if side]))
-    return [(count, layer.integer(21, 1) == 0)]
-
-
-def _affine(size: int, flag: int, arrays: int) -> Callable[[NcnnLayer], Sizes]:
-    return lambda layer: [(layer.integer(size), False)] * (arrays if layer.integer(flag, 1) else 0)
-
-
-def _raw(number: int, arrays: int = 1) -> Callable[[NcnnLayer], Sizes]:
-    return lambda layer: [(layer.integer(number), False)] * (arrays if layer.integer(number) else 0)
-
-
-def _scale(layer: NcnnLayer) -> Sizes:
-    size = layer.integer(0)
-    return [] if size == -233 else [(size, False)] * (1 + (layer.integer(1) != 0))
-
-
-_STORES: Mapping[str, Callable[[NcnnLayer], Sizes]] = {
-    "Convolution": _convolution,
-    "ConvolutionDepthWise": _convolution,
-    "Convolution1D": _convolution1d,
-    "ConvolutionDepthWise1D": _convolution1d,
-    "Convolution3D": _plain_convolution,
-    "ConvolutionDepthWise3D": _plain_convolution,
-    "Deconvolution": _deconvolution,
-    "DeconvolutionDepthWise": _deconvolution,
-    "DeformableConv2D": _plain_convolution,
-    "InnerProduct": _inner_product,
-    "Gemm": _gemm,
-    "MultiHeadAttention": _attention,
-    "MemoryData": _memory,
-    "BatchNorm": _raw(0, arrays=4),
-    "Bias": _raw(0),
-    "PReLU": _raw(0),
-    "Normalize": _raw(3),
-    "Padding": _raw(6),
-    "Scale": _scale,
-    "LayerNorm": _affine(0, flag=2, arrays=2),
-    "RMSNorm": _affine(0, flag=2, arrays=1),
-    "GroupNorm": _affine(1, flag=3, arrays=2),
-    "InstanceNorm": _affine(0, flag=2, arrays=2),
-}
+    try:
+        return stored(layer)
+    except ValueError as error:
+        raise ExportError(f"the ncnn layer {layer.name} makes no sense ({error})") from error
 
 
 def float_text(value: float) -> str:

@@ -19,8 +19,11 @@ class Engine(Protocol):
     """The smallest interface that runs an artifact.
 
     A class may also name the top-level modules that it needs in ``libraries: ClassVar[tuple[str, ...]]``
-    (any one of them serves); without it, it is taken for installed. ``slow_resize: ClassVar[bool]`` says
-    that a change of the input's size costs it more than a hundredth of a run.
+    (any one of them serves); without it, it is taken for installed, unless ``is_usable()`` says no.
+    ``slow_resize: ClassVar[bool]`` says that a change of the input's size costs it more than a hundredth of a
+    run, ``by_name_only: ClassVar[bool]`` that it is never chosen by default. One with ``with_variant(text)``
+    takes what stands behind a colon of its name, as in ``onnxruntime:cuda``; it keeps that in ``variant``,
+    and lists what it knows in ``variants: ClassVar[tuple[str, ...]]``.
 
     Attributes:
         formats: Formats of the artifacts that it runs.
@@ -72,28 +75,53 @@ def engine_classes() -> dict[str, type[Engine]]:
 def find_engine(name: str) -> type[Engine]:
     """Return one engine's class.
 
+    Args:
+        name: As registered, or with a variant behind a colon: ``onnxruntime:cuda``, ``litert:PATH``.
+
     Raises:
-        EngineMissing: If no engine of this name is registered.
+        EngineMissing: If no engine of this name is registered, or it has no such variant.
     """
     classes = engine_classes()
-    if name not in classes:
+    base, colon, variant = name.partition(":")
+    if base not in classes:
         raise EngineMissing(f"there is no engine {name!r}: registered are {', '.join(sorted(classes))}")
-    return classes[name]
+    if not colon:
+        return classes[base]
+    choose = getattr(classes[base], "with_variant", None)
+    if choose is None:
+        raise EngineMissing(
+            f"engine {base!r} has no variants such as {name!r}: leave out the colon and the rest"
+        )
+    found: type[Engine] = choose(variant)
+    return found
 
 
 def is_installed(engine: type[Engine]) -> bool:
     """Return whether one of the libraries that an engine needs can be found. Imports none of them."""
     from importlib.util import find_spec
 
+    usable = getattr(engine, "is_usable", None)
+    if usable is not None and not usable():
+        return False
     libraries: tuple[str, ...] = getattr(engine, "libraries", ())
     return not libraries or any(find_spec(name) is not None for name in libraries)
 
 
 def available_engines(format: str) -> list[str]:
-    """Return the sorted names of the engines that run a format and whose library is installed."""
+    """Return the sorted names of the engines that run a format and whose library is installed.
+
+    One that serves by name only is not among them.
+    """
     return sorted(
-        name for name, engine in engine_classes().items() if format in engine.formats and is_installed(engine)
+        name
+        for name, engine in engine_classes().items()
+        if format in engine.formats and is_installed(engine) and not is_by_name_only(engine)
     )
+
+
+def is_by_name_only(engine: type[Engine]) -> bool:
+    """Return whether an engine is never chosen where the caller names none."""
+    return bool(getattr(engine, "by_name_only", False))
 
 
 def missing(engine: str, library: str, extra: str, error: ImportError) -> EngineMissing:

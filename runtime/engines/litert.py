@@ -1,13 +1,18 @@
-"""TFLite files on LiteRT (or on tflite-runtime, where a board has nothing newer)."""
+"""TFLite files on LiteRT, and on an accelerator through a delegate that is named by its path.
+
+``litert:/usr/lib/libvx_delegate.so`` loads a delegate. None was run on hardware: this is written from the
+documentation, https://ai.google.dev/edge/litert/performance/delegates and that of ``load_delegate``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from boardfit.errors import EngineError
+from boardfit.errors import EngineError, EngineMissing
 from boardfit.runtime.engines import indices_by_name, missing, owned_float32
 from boardfit.specs import Artifact
 
@@ -16,23 +21,54 @@ class LiteRTEngine:
     """One interpreter, resized when the shape of the input changes."""
 
     formats: ClassVar[tuple[str, ...]] = ("tflite",)
-    libraries: ClassVar[tuple[str, ...]] = ("ai_edge_litert", "tflite_runtime")
+    libraries: ClassVar[tuple[str, ...]] = ("ai_edge_litert",)
     slow_resize: ClassVar[bool] = True
+    label: ClassVar[str] = "LiteRT"
+    variant: ClassVar[str] = ""
 
     def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:
-        interpreter_class = _interpreter_class()
+        module = self.interpreter_module()
         self._name = artifact.name
+        delegates = [_load_delegate(module, self.variant)] if self.variant else None
         try:
-            self._interpreter: Any = interpreter_class(
-                model_content=files[artifact.files[0]], num_threads=threads
+            self._interpreter: Any = module.Interpreter(
+                model_content=files[artifact.files[0]],
+                num_threads=threads,
+                experimental_delegates=delegates,
             )
             inputs = self._interpreter.get_input_details()
             outputs = self._interpreter.get_output_details()
-        except (RuntimeError, ValueError) as error:
-            raise EngineError(f"LiteRT refused {artifact.name}: {error}") from error
+        except Exception as error:  # what its bindings raise has no common base: MemoryError is among it
+            raise EngineError(f"{self.label} refused {artifact.name}: {error}") from error
         self._inputs = self._match(artifact.inputs, inputs, "input")
         self._outputs = self._match(artifact.outputs, outputs, "output")
         self._shapes: dict[str, tuple[int, ...]] = {}
+
+    @classmethod
+    def with_variant(cls, variant: str) -> type[LiteRTEngine]:
+        """Return the engine with a delegate.
+
+        Args:
+            variant: Path of the delegate's shared library.
+
+        Raises:
+            EngineMissing: There is no such file.
+        """
+        if not Path(variant).is_file():
+            raise EngineMissing(
+                f"there is no delegate {variant!r}: expected the path of a shared library, as in "
+                "litert:/usr/lib/libvx_delegate.so; install what came with the accelerator"
+            )
+        return type(cls.__name__, (cls,), {"variant": variant})
+
+    @classmethod
+    def interpreter_module(cls) -> Any:
+        """Import the module that holds ``Interpreter`` and ``load_delegate``."""
+        try:
+            from ai_edge_litert import interpreter
+        except ImportError as error:
+            raise missing("litert", "ai-edge-litert", "litert", error) from error
+        return interpreter
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         """Run once; see ``Engine.run``."""
@@ -47,9 +83,9 @@ class LiteRTEngine:
             self._interpreter.invoke()
             # get_tensor copies: the arrays outlive the next run.
             return [owned_float32(self._interpreter.get_tensor(i)) for i in self._outputs.values()]
-        except (RuntimeError, ValueError, KeyError) as error:
+        except Exception as error:  # see above
             self._shapes = {}
-            raise EngineError(f"LiteRT failed on {self._name}: {error}") from error
+            raise EngineError(f"{self.label} failed on {self._name}: {error}") from error
 
     def close(self) -> None:
         """Free the interpreter."""
@@ -72,14 +108,11 @@ class LiteRTEngine:
         return {name: details[place]["index"] for name, place in zip(names, places, strict=True)}
 
 
-def _interpreter_class() -> Any:
+def _load_delegate(module: Any, path: str) -> Any:
     try:
-        from ai_edge_litert.interpreter import Interpreter
-
-        return Interpreter
-    except ImportError as error:
-        try:
-            from tflite_runtime.interpreter import Interpreter as OldInterpreter  # type: ignore[import-not-found]
-        except ImportError:
-            raise missing("litert", "ai-edge-litert", "litert", error) from error
-        return OldInterpreter
+        return module.load_delegate(path)
+    except Exception as error:  # OSError, ValueError or RuntimeError, by what went wrong in the library
+        raise EngineMissing(
+            f"the delegate {path} cannot be loaded ({error}): it is another kind of library, or its "
+            "accelerator or driver is not there"
+        ) from error

@@ -12,6 +12,7 @@ import numpy as np
 
 from boardfit.errors import EngineError
 from boardfit.runtime.engines import missing, owned_float32
+from boardfit.runtime.engines.ncnn_stores import check_length
 from boardfit.specs import Artifact
 
 
@@ -91,9 +92,11 @@ def open_net(artifact: Artifact, files: Mapping[str, bytes], threads: int) -> An
             setattr(net.opt, f"use_{option}", False)
     param, weights = (files[path] for path in artifact.files[:2])
     try:
-        status = net.load_param_mem(param.decode("ascii"))
+        text = param.decode("ascii")
     except UnicodeDecodeError as error:
         raise EngineError(f"the .param of {artifact.name} is no text: build the bundle again") from error
+    check_length(text, weights, artifact.name)
+    status = net.load_param_mem(text)
     if status != 0:
         raise EngineError(
             f"ncnn refused the .param of {artifact.name} (status {status}): build the bundle again"

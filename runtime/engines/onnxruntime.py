@@ -1,4 +1,8 @@
-"""ONNX files on ONNX Runtime's CPU provider."""
+"""ONNX files on ONNX Runtime: on the CPU, or on another execution provider that is named.
+
+``onnxruntime:cuda`` asks for one (https://onnxruntime.ai/docs/execution-providers/). Only the CPU's was run;
+the others are written from that documentation, not run on hardware. What one does not know runs on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from boardfit.errors import EngineError
+from boardfit.errors import EngineError, EngineMissing
 from boardfit.runtime.engines import indices_by_name, missing, owned_float32
 from boardfit.specs import Artifact
+
+PROVIDERS: Mapping[str, tuple[str, str]] = {
+    "cuda": ("CUDAExecutionProvider", "pip install onnxruntime-gpu, on a machine with CUDA and cuDNN"),
+    "tensorrt": ("TensorrtExecutionProvider", "on a Jetson take NVIDIA's onnxruntime-gpu, with TensorRT"),
+    "nnapi": ("NnapiExecutionProvider", "Android only: build ONNX Runtime with --use_nnapi"),
+    "xnnpack": ("XnnpackExecutionProvider", "build ONNX Runtime with --use_xnnpack"),
+}
+"""By the name behind the colon: ONNX Runtime's name, and how to come by it."""
 
 
 class OnnxRuntimeEngine:
@@ -17,6 +29,8 @@ class OnnxRuntimeEngine:
 
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    variants: ClassVar[tuple[str, ...]] = tuple(PROVIDERS)
+    variant: ClassVar[str] = ""
 
     def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:
         try:
@@ -28,14 +42,35 @@ class OnnxRuntimeEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        wanted = self._providers(onnxruntime, threads)
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                files[artifact.files[0]], sess_options=options, providers=["CPUExecutionProvider"]
+                files[artifact.files[0]], sess_options=options, providers=wanted
             )
         except Exception as error:  # its exceptions share no base but Exception
             raise EngineError(f"ONNX Runtime refused {artifact.name}: {error}") from error
+        if self.variant and PROVIDERS[self.variant][0] not in self._session.get_providers():
+            # It goes on without a provider that does not start, and says so in its log only.
+            raise EngineMissing(f"{PROVIDERS[self.variant][0]} does not start here: {self._advice()}")
         self._inputs = self._match(artifact.inputs, self._session.get_inputs(), "input")
         self._outputs = self._match(artifact.outputs, self._session.get_outputs(), "output")
+
+    @classmethod
+    def with_variant(cls, variant: str) -> type[OnnxRuntimeEngine]:
+        """Return the engine on another execution provider.
+
+        Args:
+            variant: Among ``PROVIDERS``.
+
+        Raises:
+            EngineMissing: There is no such provider.
+        """
+        if variant not in PROVIDERS:
+            raise EngineMissing(
+                f"there is no provider {variant!r} for onnxruntime: expected one of {', '.join(PROVIDERS)}, "
+                "or onnxruntime alone for the CPU"
+            )
+        return type(cls.__name__, (cls,), {"variant": variant})
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         """Run once; see ``Engine.run``."""
@@ -51,6 +86,23 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+    def _providers(self, onnxruntime: Any, threads: int) -> list[Any]:
+        """Return the providers to ask for, the CPU last, or raise EngineMissing."""
+        if not self.variant:
+            return ["CPUExecutionProvider"]
+        name = PROVIDERS[self.variant][0]
+        known = onnxruntime.get_available_providers()
+        if name not in known:
+            raise EngineMissing(
+                f"engine 'onnxruntime:{self.variant}' needs {name}, and this ONNX Runtime has "
+                f"{', '.join(known)}: {self._advice()}"
+            )
+        options = {"intra_op_num_threads": str(threads)} if self.variant == "xnnpack" else {}
+        return [(name, options), "CPUExecutionProvider"]
+
+    def _advice(self) -> str:
+        return f"{PROVIDERS[self.variant][1]}, or use another engine"
 
     def _match(self, specs: Sequence[Any], details: Sequence[Any], what: str) -> dict[str, str]:
         names = [spec.name for spec in specs]

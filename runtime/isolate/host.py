@@ -216,6 +216,7 @@ class EngineHost:
             "key": key,
             "module": self._engine.__module__,
             "class": self._engine.__qualname__,
+            "variant": getattr(self._engine, "variant", ""),
             "artifact": model.artifact.to_dict(),
             "files": model.places,
             "threads": model.threads,

@@ -100,6 +100,8 @@ class _Server:
         found: Any = import_module(message["module"])
         for part in message["class"].split("."):
             found = getattr(found, part)
+        if message["variant"]:
+            found = found.with_variant(message["variant"])
         artifact = Artifact.from_dict(message["artifact"])
         self._engines[message["key"]] = found(artifact, files, message["threads"])
         return {}

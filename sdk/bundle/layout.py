@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from boardfit.bundle.rules import MAX_FILES, check_paths
+from boardfit.bundle.rules import MAX_FILES, canonical_order, check_paths
 from boardfit.errors import BundleError
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -142,9 +142,11 @@ def parse_directory(data: bytes, end: End) -> list[Entry]:
         fields = _CENTRAL.unpack(record)
         crc32, size_bytes, name_bytes = fields[7], fields[8], fields[10]
         name = data[position + _CENTRAL.size : position + _CENTRAL.size + name_bytes]
-        files.append((name.decode("ascii", "backslashreplace"), crc32, size_bytes))
+        files.append((name.decode("utf-8", "replace"), crc32, size_bytes))
         position += _CENTRAL.size + name_bytes
-    check_paths(path for path, _, _ in files)
+    names = list(check_paths(path for path, _, _ in files))
+    if names != canonical_order(names):
+        raise BundleError("its files are not in the canonical order")
     entries = place(files)
     # What the parser does not look at (attributes, flags, times, offsets) is compared here at once.
     if directory(entries)[: -_END.size] != data or entries[-1].data_offset + entries[-1].size_bytes != (
@@ -152,6 +154,19 @@ def parse_directory(data: bytes, end: End) -> list[Entry]:
     ):
         raise BundleError("its directory is not in the canonical layout (damaged, or made by another tool)")
     return entries
+
+
+def check_local(entry: Entry, header: bytes) -> None:
+    """Raise BundleError unless what stands before an entry's contents is what the directory says.
+
+    Two readers of a zip may each trust another one of the two; they must see the same file.
+
+    Args:
+        entry: From the directory.
+        header: The bytes from ``entry.offset`` to ``entry.data_offset``.
+    """
+    if header != local_header(entry):
+        raise BundleError(f"the header of {entry.path} contradicts the directory")
 
 
 def _central(entry: Entry) -> bytes:

@@ -90,7 +90,7 @@ class Manifest:
         image: How a frame becomes the input tensor.
         policy: Which size a frame gets.
         artifacts: The exported models.
-        files: Every file but manifest.json, measurements.json and SHA256SUMS.
+        files: Every file but manifest.json, measurements.json, signatures.json and SHA256SUMS.
         golden: The self-test, or None.
         recipe: How the bundle was built, as JSON values.
         tools: Versions by the name of the tool.
@@ -117,6 +117,7 @@ class Manifest:
         for label in self.labels:
             _check_text(label, "a label", at_most=1000)
         for tool, version in self.tools.items():
+            _check_text(tool, "a tool")
             _check_text(version, f"version of {tool!r}")
         _check_artifacts(self)
         _check_files(self)
@@ -231,8 +232,8 @@ def _file_entry(data: object) -> FileEntry:
 
 
 def _check_text(value: object, what: str, at_most: int = 255) -> None:
-    if not isinstance(value, str) or not 0 < len(value) <= at_most:
-        raise BundleError(f"{what} is {value!r}: expected a text of 1 to {at_most} characters")
+    if not isinstance(value, str) or not 0 < len(value) <= at_most or "\n" in value:
+        raise BundleError(f"{what} is {value!r:.80}: expected one line of 1 to {at_most} characters")
 
 
 def _exact(data: object, names: set[str], what: str) -> Mapping[str, Any]:

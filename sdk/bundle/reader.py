@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Mapping
 from io import BytesIO
 from types import TracebackType
@@ -15,15 +17,28 @@ from boardfit.bundle.rules import (
     FETCH_AGAIN,
     MANIFEST,
     MEASUREMENTS,
+    OPTIONAL,
+    RESERVED,
+    SIGNATURES,
     SUMS,
     check_text_size,
     parse_json,
     parse_sums,
     sha256_hex,
+    sums_text,
 )
+from boardfit.bundle.signing import Signature, parse_signatures
 from boardfit.bundle.store import Store, open_store
 from boardfit.errors import BundleError
 from boardfit.specs import Artifact
+
+_NPY = re.compile(
+    rb"\x93NUMPY\x01\x00(..)"
+    rb"(\{'descr': '(\|u1|<f4)', 'fortran_order': False, 'shape': "
+    rb"\(((?:[1-9][0-9]{0,9}, ?){0,8}(?:[1-9][0-9]{0,9})?)\), \} *\n)",
+    re.DOTALL,
+)
+"""Header of a .npy file: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html."""
 
 
 class Bundle:
@@ -32,7 +47,6 @@ class Bundle:
     Attributes:
         manifest: What the bundle says of itself.
         content_id: SHA-256 of manifest.json in hex, and so of all that the manifest lists.
-        measurements_sha256: SHA-256 of measurements.json in hex; empty where there is none.
     """
 
     def __init__(self, store: Store) -> None:
@@ -45,14 +59,15 @@ class Bundle:
             BundleError: A file is missing or damaged.
         """
         self._store = store
-        self._sums = parse_sums(self._text(SUMS))
+        sums = self._text(SUMS)
+        self._sums = parse_sums(sums)
         data = self._checked(MANIFEST, self._sums.get(MANIFEST), self._text(MANIFEST))
         self.content_id = sha256_hex(data)
         self.manifest = Manifest.from_bytes(data)
-        self.measurements_sha256 = self._sums.get(MEASUREMENTS, "")
         self._files = {entry.path: entry for entry in self.manifest.files}
         for entry in self.manifest.files:
             self._check_size(entry)
+        self._check_listed(sums)
 
     def __enter__(self) -> Bundle:
         return self
@@ -74,12 +89,32 @@ class Bundle:
         Raises:
             BundleError: The file is damaged.
         """
-        if MEASUREMENTS not in self._store.sizes:
-            if MEASUREMENTS in self._sums:
-                raise BundleError(f"{MEASUREMENTS} is missing from {self.path}: {FETCH_AGAIN}")
+        data = self.read_optional(MEASUREMENTS)
+        return None if data is None else parse_json(data, MEASUREMENTS)
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        """The signatures that the bundle carries; who made them is not checked here.
+
+        Raises:
+            BundleError: The file is damaged.
+        """
+        data = self.read_optional(SIGNATURES)
+        return () if data is None else parse_signatures(data)
+
+    def signatures_for(self, manifest: Manifest) -> tuple[Signature, ...]:
+        """Return the signatures that hold for another bundle of that manifest: all, or none."""
+        return self.signatures if sha256_hex(manifest.to_bytes()) == self.content_id else ()
+
+    def read_optional(self, name: str) -> bytes | None:
+        """Return the contents of one of ``rules.OPTIONAL`` after its hash was checked, None where absent.
+
+        Raises:
+            BundleError: The file is damaged, or the bundle is closed.
+        """
+        if name not in self._store.sizes:
             return None
-        data = self._checked(MEASUREMENTS, self.measurements_sha256, self._text(MEASUREMENTS))
-        return parse_json(data, MEASUREMENTS)
+        return self._checked(name, self._sums[name], self._text(name))
 
     def read(self, path: str) -> bytes:
         """Return a file that the manifest lists, after its size and hash were checked.
@@ -110,7 +145,12 @@ class Bundle:
             BundleError: The file is damaged.
         """
         golden = self.manifest.golden
-        return None if golden is None else parse_npy(self.read(golden.frame), golden.frame)
+        if golden is None:
+            return None
+        frame = parse_npy(self.read(golden.frame), golden.frame)
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise BundleError(f"{golden.frame} holds {frame.dtype} {frame.shape}: expected HxWx3 uint8")
+        return frame
 
     def golden_outputs(self, size: int) -> list[np.ndarray]:
         """Return what the source model answered to the golden frame.
@@ -143,6 +183,22 @@ class Bundle:
         if sha256_hex(data) != sha256:
             raise BundleError(f"{path} in {self.path} is damaged, its SHA-256 does not match: {FETCH_AGAIN}")
         return data
+
+    def _check_listed(self, sums: bytes) -> None:
+        """Compare which files there are, and the checksum list, with the manifest."""
+        unlisted = sorted(set(self._store.sizes) - set(self._files) - set(RESERVED))
+        if unlisted:
+            raise BundleError(
+                f"{self.path} holds {unlisted[0]}, which its manifest does not list: {FETCH_AGAIN}"
+            )
+        lost = [name for name in OPTIONAL if name in self._sums and name not in self._store.sizes]
+        if lost:
+            raise BundleError(f"{lost[0]} is missing from {self.path}: {FETCH_AGAIN}")
+        digests = {entry.path: entry.sha256 for entry in self.manifest.files}
+        digests[MANIFEST] = self.content_id
+        digests.update({name: self._sums.get(name, "") for name in OPTIONAL if name in self._store.sizes})
+        if sums != sums_text(digests):
+            raise BundleError(f"{SUMS} in {self.path} does not match the manifest: {FETCH_AGAIN}")
 
     def _check_size(self, entry: FileEntry) -> None:
         found = self._store.sizes.get(entry.path)
@@ -182,21 +238,20 @@ def dump_npy(array: np.ndarray) -> bytes:
 
 
 def parse_npy(data: bytes, what: str) -> np.ndarray:
-    """Return the array in an untrusted .npy file of version 1.0, uint8 or float32.
+    """Return the array in an untrusted .npy file of version 1.0, uint8 or float32, C-contiguous.
+
+    The header is compared with the one form in which numpy writes it; nothing in it is evaluated.
 
     Raises:
         BundleError: It is anything else, or its header does not match its length.
     """
-    stream = BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    except (ValueError, SyntaxError, RecursionError) as error:
-        raise BundleError(f"{what} is not a .npy file ({error}): {FETCH_AGAIN}") from error
-    values = data[stream.tell() :]
-    expected = dtype.itemsize
-    for axis in shape:
-        expected *= axis
-    if version != (1, 0) or fortran or dtype.str not in ("|u1", "<f4") or expected != len(values):
-        raise BundleError(f"{what} holds {dtype} {shape}: expected uint8 or float32 values, all of them")
-    return np.frombuffer(values, dtype).reshape(shape)
+    match = _NPY.match(data)
+    if match is None or int.from_bytes(match[1], "little") != len(match[2]):
+        raise BundleError(f"{what} is not a .npy file of uint8 or float32 values: {FETCH_AGAIN}")
+    dtype = np.dtype(match[3].decode())
+    shape = tuple(int(axis) for axis in match[4].split(b",") if axis.strip())
+    if math.prod(shape) * dtype.itemsize != len(data) - match.end():
+        raise BundleError(
+            f"{what} holds {len(data) - match.end()} bytes, its header says {dtype} {shape}: {FETCH_AGAIN}"
+        )
+    return np.frombuffer(data, dtype, math.prod(shape), match.end()).reshape(shape)

@@ -53,6 +53,8 @@ class ZipStore:
             self.entries = layout.parse_directory(
                 self.read_at(end.directory_offset, end.directory_bytes), end
             )
+            for entry in self.entries:
+                layout.check_local(entry, self.read_at(entry.offset, entry.data_offset - entry.offset))
         except BundleError as error:
             self.close()
             raise BundleError(f"{path} is not a usable bundle, {error}: {FETCH_AGAIN}") from error
@@ -72,15 +74,9 @@ class ZipStore:
         if self._fd < 0:
             raise BundleError(f"{self.path} is closed: open the bundle again")
         try:
-            data = os.pread(self._fd, count, offset)
-            while 0 < len(data) < count:
-                more = os.pread(self._fd, count - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
+            return _read(self._fd, count, offset)
         except OSError as error:
             raise _unreadable(self.path, error) from error
-        return data
 
     def close(self) -> None:
         """Close the file."""
@@ -106,10 +102,14 @@ class FolderStore:
 
     def read(self, name: str) -> bytes:
         """Return the contents of one file."""
+        fd = _open(self.path / name, os.O_NOFOLLOW)
         try:
-            return (self.path / name).read_bytes()
+            # One byte more than was listed: what has grown since is seen, and never read without end.
+            return _read(fd, self.sizes[name] + 1, 0)
         except OSError as error:
             raise _unreadable(self.path / name, error) from error
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
@@ -125,9 +125,20 @@ def open_store(path: str | os.PathLike[str]) -> ZipStore | FolderStore:
     return FolderStore(place) if place.is_dir() else ZipStore(place)
 
 
-def _open(path: Path) -> int:
+def _read(fd: int, count: int, offset: int) -> bytes:
+    """Return bytes of a file; fewer only at its end."""
+    data = os.pread(fd, count, offset)
+    while 0 < len(data) < count:
+        more = os.pread(fd, count - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _open(path: Path, flags: int = 0) -> int:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
     except FileNotFoundError as error:
         raise BundleError(f"{path} does not exist: give the path of a .boardfit file or folder") from error
     except OSError as error:
@@ -149,14 +160,26 @@ def _walk(root: Path) -> dict[str, int]:
                 name = f"{prefix}{item.name}"
                 if item.is_dir(follow_symlinks=False):
                     folders.append(f"{name}/")
-                elif item.is_file(follow_symlinks=False):
-                    sizes[name] = item.stat(follow_symlinks=False).st_size
                 else:
-                    raise BundleError(f"{root / name} is a link or a device: expected plain files only")
+                    sizes[name] = _plain_bytes(root / name, item.stat(follow_symlinks=False))
                 if len(sizes) + len(folders) > MAX_FILES:
                     raise BundleError(f"{root} holds more files than any bundle: give a bundle's folder")
     check_paths(sizes)
     return sizes
+
+
+def _plain_bytes(path: Path, found: os.stat_result) -> int:
+    """Return the size of a plain file that has no other name, or raise BundleError."""
+    if stat.S_ISLNK(found.st_mode):
+        raise BundleError(f"{path} is a symbolic link: expected plain files only")
+    if not stat.S_ISREG(found.st_mode):
+        raise BundleError(f"{path} is a pipe, a socket or a device: expected plain files only")
+    if found.st_nlink > 1:
+        raise BundleError(
+            f"{path} is a hard link, one of {found.st_nlink} names of one file, any of which can change it: "
+            "copy the bundle's folder"
+        )
+    return found.st_size
 
 
 def _unreadable(path: Path, error: OSError) -> BundleError:

@@ -18,7 +18,9 @@ from boardfit.bundle.reader import dump_npy
 from boardfit.bundle.rules import (
     MANIFEST,
     MEASUREMENTS,
+    OPTIONAL,
     RESERVED,
+    SIGNATURES,
     SUMS,
     canonical_order,
     check_paths,
@@ -27,6 +29,7 @@ from boardfit.bundle.rules import (
     sha256_hex,
     sums_text,
 )
+from boardfit.bundle.signing import Signature, dump_signatures
 from boardfit.bundle.store import FolderStore
 from boardfit.errors import BundleError
 from boardfit.specs import Artifact, ImageSpec, PolicySpec
@@ -103,6 +106,7 @@ def write_tree(
     *,
     contents: Mapping[str, bytes],
     measurements: Mapping[str, Any] | None,
+    signatures: Sequence[Signature] = (),
 ) -> None:
     """Write a bundle from its manifest and the contents of the files that it lists.
 
@@ -111,6 +115,7 @@ def write_tree(
         manifest: Of exactly these contents.
         contents: By path.
         measurements: What the build measured, as JSON values, or None.
+        signatures: Of this manifest.
 
     Raises:
         BundleError: The bundle cannot be written.
@@ -118,8 +123,10 @@ def write_tree(
     tree = {**contents, MANIFEST: manifest.to_bytes()}
     if measurements is not None:
         tree[MEASUREMENTS] = dump_json(measurements, MEASUREMENTS)
+    if signatures:
+        tree[SIGNATURES] = dump_signatures(signatures)
     digests = {entry.path: entry.sha256 for entry in manifest.files}
-    digests.update({path: sha256_hex(tree[path]) for path in (MANIFEST, MEASUREMENTS) if path in tree})
+    digests.update({path: sha256_hex(tree[path]) for path in (MANIFEST, *OPTIONAL) if path in tree})
     if set(digests) != set(tree):
         raise BundleError(f"the manifest lists {sorted(digests)}, but the contents are {sorted(tree)}")
     tree[SUMS] = sums_text(digests)

@@ -49,6 +49,7 @@ def json_text(bundle: Bundle) -> str:
             "content_id": bundle.content_id,
             "manifest": bundle.manifest.to_dict(),
             "measurements": bundle.measurements,
+            "signatures": [each.to_dict() for each in bundle.signatures],
         },
         indent=2,
         ensure_ascii=False,
@@ -73,6 +74,7 @@ def people_text(bundle: Bundle) -> str:
         *([f"fitted      {fit_text(manifest.policy.fit)}"] if manifest.policy.fit else []),
         f"files       {len(manifest.files)}, {megabytes(sum(entry.size_bytes for entry in manifest.files))}",
         f"self-test   {'golden frame' if manifest.golden else 'none'}",
+        *([f"signed      {_signed_text(bundle)}"] if bundle.signatures else []),
         f"built with  {tools or 'unknown tools'}",
         "",
         artifact_table(bundle, measured),
@@ -82,6 +84,11 @@ def people_text(bundle: Bundle) -> str:
     if measured.machine:
         lines += ["", f"measured on {measured.machine}: ms is the median of the engine alone, one frame"]
     return "\n".join(lines)
+
+
+def _signed_text(bundle: Bundle) -> str:
+    keys = ", ".join(each.key_id[:16] for each in bundle.signatures)
+    return f"says key {keys}; not checked here: boardfit verify --key"
 
 
 def artifact_table(bundle: Bundle, measured: Measured) -> str:

@@ -38,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the smaller bundle."""
     from boardfit.bundle import open_bundle, write_tree
+    from boardfit.cli.sign import lost_signatures_text
     from boardfit.cli.subset import Selection, restrict, restrict_measurements
     from boardfit.cli.text import megabytes, policy_text
 
@@ -46,8 +47,12 @@ def run(args: argparse.Namespace) -> int:
         manifest = restrict(bundle.manifest, wanted)
         contents = {entry.path: bundle.read(entry.path) for entry in manifest.files}
         measurements = restrict_measurements(bundle.measurements, before=bundle.manifest, after=manifest)
-        write_tree(args.out, manifest, contents=contents, measurements=measurements)
+        signatures = bundle.signatures_for(manifest)
+        lost = lost_signatures_text(bundle, signatures)
+        write_tree(args.out, manifest, contents=contents, measurements=measurements, signatures=signatures)
     size_bytes = sum(entry.size_bytes for entry in manifest.files)
     print(f"wrote {args.out}: {', '.join(a.name for a in manifest.artifacts)}, {megabytes(size_bytes)}")
     print(f"policy {policy_text(manifest.policy)}")
+    if lost:
+        print(lost)
     return 0

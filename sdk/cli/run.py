@@ -47,6 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--threads", type=_positive, metavar="N", help="of the engine (default: cores, at most 4)"
     )
+    parser.add_argument("--key", nargs="+", metavar="PUB", help="run only what one of these keys has signed")
     parser.set_defaults(run=run)
 
 
@@ -58,6 +59,10 @@ def run(args: argparse.Namespace) -> int:
 
     inputs = find_inputs(args.inputs)
     with open_bundle(args.bundle) as bundle:
+        if args.key:
+            from boardfit.bundle.trust import require_trusted
+
+            require_trusted(bundle, args.key, installing=False)
         sinks = Sinks(bundle, args, inputs)
         _answer_all(bundle, args, inputs, sinks)
         sinks.finish()

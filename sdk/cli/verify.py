@@ -14,6 +14,7 @@ examples:
   boardfit verify lite0.boardfit
   boardfit verify lite0.boardfit --engine onnxruntime
   boardfit verify lite0.boardfit --bytes-only
+  boardfit verify lite0.boardfit --key release.pub  may it be installed?
   boardfit verify lite0.boardfit --images photos    the gate of int8 again, on this machine
 """
 
@@ -33,6 +34,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--images", metavar="DIR", help="photographs of the build: repeat the gate of int8 on them"
     )
+    parser.add_argument(
+        "--key", nargs="+", metavar="PUB", help="public keys that are trusted: one of them must have signed"
+    )
+    parser.add_argument(
+        "--threshold", type=int, default=1, metavar="N", help="so many of --key must have signed (default: 1)"
+    )
+    parser.add_argument(
+        "--installed", action="store_true", help="an expired signature counts: the bundle is in use already"
+    )
     parser.add_argument("--bytes-only", action="store_true", help="run no engine")
     parser.set_defaults(run=run)
 
@@ -44,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     verify_bundle(args.bundle)
     with open_bundle(args.bundle) as bundle:
         print(f"bytes: all {len(bundle.manifest.files)} files as listed, content id {bundle.content_id}")
+        if args.key:
+            print(_signed_text(bundle, args))
         if args.bytes_only:
             return 0
         status = 0
@@ -52,6 +64,15 @@ def run(args: argparse.Namespace) -> int:
         else:
             status = _test_answers(bundle, args.engine)
         return max(status, _repeat_gate(bundle, args)) if args.images else status
+
+
+def _signed_text(bundle: Bundle, args: argparse.Namespace) -> str:
+    """Check the signatures as for installing, unless it is installed; return who signed."""
+    from boardfit.bundle.trust import require_trusted
+
+    good = require_trusted(bundle, args.key, threshold=args.threshold, installing=not args.installed)
+    names = ", ".join(f"{each.key_id[:16]} (expires {each.expires or 'never'})" for each in good)
+    return f"signed: by {names}"
 
 
 def _repeat_gate(bundle: Bundle, args: argparse.Namespace) -> int:
@@ -98,12 +119,14 @@ def _test_answers(bundle: Bundle, wanted: str | None) -> int:
 
 def _engines(bundle: Bundle) -> tuple[list[str], list[str]]:
     """Return the engines that run one of the bundle's formats: the installed, and the others."""
-    from boardfit.runtime.engines import engine_classes, is_installed
+    from boardfit.runtime.engines import available_engines, engine_classes, is_installed
 
     formats = {artifact.format for artifact in bundle.manifest.artifacts}
     able = {name: found for name, found in engine_classes().items() if formats & set(found.formats)}
-    installed = sorted(name for name, found in able.items() if is_installed(found))
-    return installed, sorted(set(able) - set(installed))
+    installed = sorted({name for format_name in formats for name in available_engines(format_name)})
+    return installed, sorted(
+        name for name, found in able.items() if getattr(found, "libraries", ()) and not is_installed(found)
+    )
 
 
 def _table(records: list[SelfTest]) -> str:

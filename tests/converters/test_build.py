@@ -241,6 +241,12 @@ def test_labels_may_begin_with_a_byte_order_mark(tmp_path):
     assert read_labels(str(tmp_path / "labels.txt")) == ("cat", "dog")
 
 
+def test_labels_with_control_characters_are_refused_before_the_long_work(tmp_path):
+    (tmp_path / "labels.txt").write_bytes(b"cat\nd\x1b[2Jog\n")
+    with pytest.raises(RecipeError, match="control character"):
+        read_labels(str(tmp_path / "labels.txt"))
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 broken"], ids=["empty", "text", "zip"])
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".onnx"])
 def test_what_is_no_model_is_refused(content, suffix, photos, tmp_path):

@@ -44,6 +44,8 @@ def installed(monkeypatch):
         (("litert", "onnxruntime", "ncnn", "fake"), "litert"),
         (("ncnn", "onnxruntime"), "onnxruntime"),
         (("ncnn",), "ncnn"),
+        (("tflite", "onnxruntime"), "tflite"),
+        (("opencv", "ncnn"), "ncnn"),
     ],
 )
 def test_the_first_installed_engine_serves(installed, have, name):
@@ -58,8 +60,8 @@ def test_a_fallback_is_said_aloud_with_what_is_missing(installed, caplog):
     with caplog.at_level(logging.WARNING, "boardfit"):
         choose_engine(ALL)
     assert [record.getMessage() for record in caplog.records] == [
-        "falling back to engine ncnn, since the library of litert (ai_edge_litert or tflite_runtime) and "
-        "onnxruntime (onnxruntime) is not installed"
+        "falling back to engine ncnn, since the library of litert (ai_edge_litert) and tflite "
+        "(tflite_runtime) and onnxruntime (onnxruntime) is not installed"
     ]
 
 
@@ -74,6 +76,13 @@ def test_no_engine_at_all_names_the_commands(installed):
     installed()
     with pytest.raises(EngineMissing, match=r"no engine for it is installed: litert .* pip install"):
         choose_engine(ALL)
+
+
+def test_an_engine_by_name_only_is_not_chosen_but_taken_when_named(installed):
+    installed("opencv")
+    with pytest.raises(EngineMissing, match="no engine for it is installed"):
+        choose_engine(ALL)
+    assert choose_engine(ALL, engine="opencv").name == "opencv"
 
 
 def test_formats_that_nobody_runs(installed):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from boardfit.errors import EngineError, EngineMissing
+from boardfit.runtime import engines
 from boardfit.runtime.engines import available_engines, engine_classes, find_engine, is_installed
 from boardfit.runtime.isolate.engine import isolated_engine
 from boardfit.runtime.isolate.host import EngineHost
@@ -18,7 +21,15 @@ from boardfit.runtime.isolate.options import Isolation
 from boardfit.specs import FORMATS
 
 ENGINES = engine_classes()
-CASES = [(name, format) for name, engine in sorted(ENGINES.items()) for format in engine.formats]
+VARIANTS = {
+    name: [f"{name}:{each}" for each in getattr(made, "variants", ())] for name, made in ENGINES.items()
+}
+CASES = [
+    (full, format)
+    for name, made in sorted(ENGINES.items())
+    for format in made.formats
+    for full in (name, *VARIANTS[name])
+]
 
 
 @pytest.fixture(params=["here", "isolated"])
@@ -38,9 +49,16 @@ def made_in(request):
 @pytest.fixture(params=CASES, ids=["-".join(case) for case in CASES])
 def case(request, tiny_of, made_in):
     name, format = request.param
-    if not is_installed(ENGINES[name]):
+    made = find_engine(name)
+    if not is_installed(made):
         pytest.skip(f"the library of {name} is not installed")
-    return partial(made_in, ENGINES[name]), tiny_of(format)
+    tiny = tiny_of(format)
+    if ":" in name:
+        try:
+            made(tiny.artifact, tiny.files, 1).close()
+        except EngineMissing as error:
+            pytest.skip(f"not run on hardware: {error}")
+    return partial(made_in, made), tiny
 
 
 @pytest.fixture
@@ -174,6 +192,91 @@ def test_every_format_of_a_bundle_has_an_engine():
 def test_an_unknown_engine_names_the_registered_ones():
     with pytest.raises(EngineMissing, match="'lunar': registered are fake, litert, ncnn, onnxruntime"):
         find_engine("lunar")
+
+
+@pytest.mark.parametrize("name", sorted(full for each in VARIANTS.values() for full in each))
+def test_a_variant_that_is_absent_says_how_to_come_by_it(name, tiny_of):
+    base = name.partition(":")[0]
+    if not is_installed(ENGINES[base]):
+        pytest.skip(f"the library of {base} is not installed")
+    tiny = tiny_of(ENGINES[base].formats[0])
+    try:
+        find_engine(name)(tiny.artifact, tiny.files, 1).close()
+    except EngineMissing as error:
+        assert re.search(rf"engine '{name}' needs|does not start here", str(error))
+        assert re.search("pip install|build|take", str(error))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("onnxruntime:lunar", "no provider 'lunar' .* cuda, tensorrt, nnapi, xnnpack"),
+        ("onnxruntime:", "no provider ''"),
+        ("litert:/no/such/delegate.so", "no delegate '/no/such/delegate.so'"),
+        ("ncnn:vulkan", "'ncnn' has no variant"),
+        ("lunar:cuda", "no engine 'lunar:cuda'"),
+    ],
+)
+def test_an_unknown_variant_is_named(name, message):
+    with pytest.raises(EngineMissing, match=message):
+        find_engine(name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # LiteRT's own, as it gives up
+def test_an_isolated_engine_keeps_its_variant(tiny_of):
+    """Its class is imported anew in the other process, where it must not become the plain one."""
+    if not is_installed(ENGINES["onnxruntime"]):
+        pytest.skip("the library of onnxruntime is not installed")
+    tiny = tiny_of("onnx")
+    host = EngineHost(find_engine("onnxruntime:nnapi"), Isolation())
+    try:
+        with pytest.raises(EngineMissing, match="needs NnapiExecutionProvider"):
+            isolated_engine(find_engine("onnxruntime:nnapi"), host)(tiny.artifact, tiny.files, 1)
+    finally:
+        host.close()
+
+
+def test_a_library_that_is_no_delegate_is_named(tiny_of):
+    pytest.importorskip("ai_edge_litert")
+    library = next(iter(Path(np.__file__).parent.parent.glob("numpy.libs/*.so*")), None)
+    if library is None:
+        pytest.skip("numpy brings no shared library here")
+    tiny = tiny_of("tflite")
+    with pytest.raises(EngineMissing, match="cannot be loaded"):
+        find_engine(f"litert:{library}")(tiny.artifact, tiny.files, 1)
+
+
+def test_an_opencv_of_before_5_is_named(monkeypatch, tiny_of):
+    import cv2
+
+    monkeypatch.setattr(cv2, "__version__", "4.11.0")
+    assert not is_installed(ENGINES["opencv"])
+    tiny = tiny_of("fake")
+    with pytest.raises(EngineMissing, match=r"needs OpenCV 5, this is 4\.11\.0: pip install"):
+        ENGINES["opencv"](tiny.artifact, tiny.files, 1)
+
+
+def test_opencv_refuses_padding_that_it_gets_wrong(tiny_of):
+    """Found on EfficientNet-Lite0: SAME_UPPER at stride 2 and an even side is padded at the wrong end."""
+    opencv = ENGINES["opencv"]
+    if not is_installed(opencv):
+        pytest.skip("OpenCV is older than 5")
+    onnx = pytest.importorskip("onnx")
+    tiny = tiny_of("onnx")
+    model = onnx.load_from_string(tiny.files["net.onnx"])
+    node = model.graph.node[0]
+    del node.attribute[:]
+    node.attribute.extend([onnx.helper.make_attribute("auto_pad", "SAME_UPPER")])
+    node.attribute.extend([onnx.helper.make_attribute("strides", [2, 2])])
+    with pytest.raises(EngineError, match="pads 'same' otherwise"):
+        opencv(tiny.artifact, {"net.onnx": model.SerializeToString()}, 1)
+
+
+def test_an_engine_by_name_only_is_never_offered(monkeypatch):
+    monkeypatch.setattr(engines, "is_installed", lambda made: True)
+    assert available_engines("onnx") == ["onnxruntime"]
+    monkeypatch.setattr(engines, "is_installed", lambda made: made is ENGINES["opencv"])
+    assert available_engines("onnx") == []
 
 
 def test_available_engines_are_those_that_run_the_format():

@@ -10,6 +10,7 @@ from boardfit.errors import EngineError
 pytest.importorskip("ncnn", reason="the ncnn library is not installed")
 
 from boardfit.runtime.engines.ncnn import NcnnEngine, _as_file
+from boardfit.runtime.engines.ncnn_stores import check_length
 
 
 @pytest.fixture
@@ -18,10 +19,45 @@ def tiny(tiny_of):
 
 
 @pytest.mark.parametrize("lost", [1, 4, 100])
-def test_a_short_bin_is_refused_and_not_read_past_its_end(tiny, lost):
+def test_a_short_bin_is_refused_before_ncnn_reads_it(tiny, lost):
     files = {**tiny.files, "net.bin": tiny.files["net.bin"][:-lost]}
-    with pytest.raises(EngineError, match=r"refused the \.bin of ncnn-fp32"):
+    with pytest.raises(EngineError, match=r"of ncnn-fp32 makes no sense \(it reads \d+ numbers"):
         NcnnEngine(tiny.artifact, files, 1)
+
+
+def test_a_long_bin_is_refused(tiny):
+    files = {**tiny.files, "net.bin": tiny.files["net.bin"] + bytes(4)}
+    with pytest.raises(EngineError, match=r"has \d+ bytes, the layers of its \.param read \d+"):
+        NcnnEngine(tiny.artifact, files, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("6=216", "6=-216"),
+        ("6=216", "6=2147483647"),
+        ("6=216", "6=99999999999999999999"),
+        ("6=216", "6=1.5"),
+        ("6=216", "6=217"),
+        ("4 4", "5 4"),
+        ("7767517", "7767518"),
+        ("1 1 image", "x 1 image"),
+        ("1 1 image", "99999999 1 image"),
+    ],
+)
+def test_a_param_that_asks_for_other_numbers_is_refused(tiny, old, new):
+    text = tiny.files["net.param"].decode()
+    assert old in text
+    files = {**tiny.files, "net.param": text.replace(old, new, 1).encode()}
+    with pytest.raises(EngineError, match="ncnn-fp32"):
+        NcnnEngine(tiny.artifact, files, 1)
+
+
+def test_what_stands_behind_an_unknown_layer_is_left_to_ncnn():
+    param = "7767517\n2 2\nInput a 0 1 a\nLSTM b 1 1 a b 0=4 1=64\n"
+    check_length(param, bytes(10), "net")
+    with pytest.raises(EngineError, match="read 0"):
+        check_length("7767517\n1 1\nInput a 0 1 a\n", bytes(10), "net")
 
 
 def test_a_param_that_is_no_text_is_refused(tiny):

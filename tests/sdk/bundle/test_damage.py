@@ -28,14 +28,17 @@ def zipped(tmp_path, parts) -> Path:
 
 
 def flips(path: Path):
-    """Yield (offset, bit) with the file on disk flipped there, and repair it after each."""
+    """Yield (offset, bit) with the file on disk flipped there, and repair it after each.
+
+    One bit of each byte, another one from byte to byte; benchmarks/evidence/bit_flips.py flips all.
+    """
     size = path.stat().st_size
     with path.open("r+b", buffering=0) as stream:
         for offset in range(size):
             original = os.pread(stream.fileno(), 1, offset)
-            for bit in range(8):
-                os.pwrite(stream.fileno(), bytes([original[0] ^ (1 << bit)]), offset)
-                yield offset, bit
+            bit = offset % 8
+            os.pwrite(stream.fileno(), bytes([original[0] ^ (1 << bit)]), offset)
+            yield offset, bit
             os.pwrite(stream.fileno(), original, offset)
 
 
@@ -47,7 +50,7 @@ def accepts(check, path: Path) -> bool:
     return True
 
 
-def test_verify_refuses_every_flipped_bit(zipped):
+def test_verify_refuses_a_flipped_bit_in_every_byte(zipped):
     before = zipped.read_bytes()
     unseen = [place for place in flips(zipped) if accepts(verify_bundle, zipped)]
     assert unseen == []
@@ -55,7 +58,7 @@ def test_verify_refuses_every_flipped_bit(zipped):
     verify_bundle(zipped)
 
 
-def test_reading_refuses_every_flipped_bit_of_what_it_uses(zipped):
+def test_reading_refuses_a_flipped_bit_in_every_byte_that_it_uses(zipped):
     store = ZipStore(zipped)
     used = {"manifest.json", "models/tflite-fp32.tflite", "golden/frame.npy"}
     spans = [
@@ -126,15 +129,6 @@ def test_a_folder_with_a_missing_file_is_refused(tmp_path, parts, name):
     (tmp_path / "tree" / name).unlink()
     with pytest.raises(BundleError, match=re.escape(name)):
         open_bundle(tmp_path / "tree")
-
-
-def test_missing_measurements_are_refused_when_asked_for(tmp_path, parts):
-    write_bundle(tmp_path / "tree", **parts)
-    (tmp_path / "tree" / "measurements.json").unlink()
-    with open_bundle(tmp_path / "tree") as bundle, pytest.raises(BundleError, match=r"measurements\.json"):
-        assert bundle.measurements
-    with pytest.raises(BundleError, match=r"measurements\.json"):
-        verify_bundle(tmp_path / "tree")
 
 
 def test_an_unlisted_file_is_refused_by_verify(tmp_path, parts):
