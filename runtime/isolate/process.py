@@ -11,7 +11,7 @@ import subprocess
 import sys
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -62,7 +62,7 @@ class EngineProcess:
         self._pending: deque[_Pending] = deque()
         self._seq = 0
         self._checked = 0.0
-        self._starved_s = 0.0
+        self._ran_s = self._starved_s = 0.0
         self._end = weakref.finalize(self, _end, process, ours, held_fd)
         self._held_fd = held_fd
         _LIVING.add(self)
@@ -114,7 +114,7 @@ class EngineProcess:
         within_s = self._pending[0].within_s
         now = begin = monotonic()
         until = now + within_s
-        starved_s = self._starved_s
+        before = self._ran_s, self._starved_s
         while True:
             if now - self._checked >= CHECK_EVERY_S:
                 self._check(now, memory_bytes)
@@ -123,7 +123,8 @@ class EngineProcess:
             now = monotonic()
             if now >= until and not self._poll.poll(0):
                 # Time in which others had the processor is not the engine's.
-                until = begin + min(within_s + self._waited_for_cpu_s() - starved_s, _PATIENCE * within_s)
+                starved_s = self._starved_since(*before, elapsed_s=now - begin)
+                until = begin + min(within_s + starved_s, _PATIENCE * within_s)
                 if now >= until:
                     raise EngineLost(f"the isolated engine gave no answer within {within_s:.3g} s", "hung")
 
@@ -196,22 +197,42 @@ class EngineProcess:
             self.failed[pending.loads] = answer
         return dict(answer)
 
-    def _waited_for_cpu_s(self) -> float:
-        """Return how long the child's threads could have run but had no processor, in seconds.
+    def _starved_since(self, ran_s: float, starved_s: float, *, elapsed_s: float) -> float:
+        """Return for how long the child could have run, but had no processor.
 
-        The second field of schedstat, in nanoseconds (Documentation/scheduler/sched-stats.rst); 0.0 for a
-        kernel that does not count it.
+        The kernel counts a wait when it is over. So where a thread is ready to run at this moment, all time
+        is taken for waiting in which none of the threads ran.
         """
-        waited_ns = 0
-        with suppress(OSError, IndexError, ValueError):
+        now_ran_s, now_starved_s = self._processor_s()
+        if self._is_runnable():
+            return max(0.0, elapsed_s - (now_ran_s - ran_s))
+        return now_starved_s - starved_s
+
+    def _processor_s(self) -> tuple[float, float]:
+        """Return for how long the child's threads have run and have waited to run, in seconds.
+
+        The first two fields of schedstat, in nanoseconds (Documentation/scheduler/sched-stats.rst); 0.0 for a
+        kernel that does not count them.
+        """
+        ran_ns = waited_ns = 0
+        for text in self._of_threads("schedstat"):
+            ran, waited, _ = text.split()
+            ran_ns, waited_ns = ran_ns + int(ran), waited_ns + int(waited)
+        return ran_ns / 1e9, waited_ns / 1e9
+
+    def _is_runnable(self) -> bool:
+        return any(text.rpartition(b")")[2].split()[0] == b"R" for text in self._of_threads("stat"))
+
+    def _of_threads(self, name: str) -> Iterator[bytes]:
+        """Yield a file of /proc for each thread of the child."""
+        with suppress(OSError):  # the process, or a thread, is gone
             for task in os.listdir(f"/proc/{self.pid}/task"):  # noqa: PTH208 - read 20 times a second
-                with open(f"/proc/{self.pid}/task/{task}/schedstat", "rb") as file:  # noqa: PTH123
-                    waited_ns += int(file.read().split()[1])
-        return waited_ns / 1e9
+                with open(f"/proc/{self.pid}/task/{task}/{name}", "rb") as file:  # noqa: PTH123
+                    yield file.read()
 
     def _check(self, now: float, memory_bytes: int) -> None:
         self._checked = now
-        self._starved_s = self._waited_for_cpu_s()
+        self._ran_s, self._starved_s = self._processor_s()
         taken = self.rss_bytes()
         if taken > memory_bytes:
             raise EngineLost(
