@@ -50,8 +50,8 @@ def extra_ms(here: Session, there: Session, rounds: int) -> tuple[float, float]:
 
 def cost(asked: argparse.Namespace) -> int:
     """Print a table of every engine and size; 0 where the median blocks are within the bars."""
-    first = ", at real-time priority" if asked.realtime else ""
-    print(f"{machine_name()}, 1 thread, 640x480, {asked.blocks} blocks of {asked.rounds} rounds, fp32{first}\n")
+    how = f"fp32{', at real-time priority' if asked.realtime else ''}"
+    print(f"{machine_name()}, 1 thread, 640x480, {asked.blocks} blocks of {asked.rounds} rounds, {how}\n")
     print("| engine | size | extra p50 ms, median block (least) | extra p99 ms, likewise | process MiB |")
     print("|---|---|---|---|---|")
     good = True
