@@ -62,6 +62,12 @@ def test_the_fuzzer_sees_deaths_and_faults_and_goes_on(target, status, crashed, 
     assert all(f"seed {2 + 3 * index}" in fault for index, fault in enumerate(tally["faults"]))
 
 
+@pytest.mark.long
+def test_the_fuzzer_sees_a_hang(tmp_path):
+    status, tally = fuzz("engine-endless", tmp_path, "--count", "4")
+    assert (status, tally["count"], tally["hung"]) == (0, 4, 1)
+
+
 @given(st.binary(max_size=200))
 def test_parsers_of_bytes_raise_nothing_but_their_own_error(data):
     for parse in (parse_signatures, Manifest.from_bytes, lambda it: parse_npy(it, "it")):
