@@ -34,8 +34,8 @@ COUNTS = {
 
 def fuzz(target: str, tmp_path: Path, *more: str) -> tuple[int, dict]:
     log = tmp_path / "log.jsonl"
-    command = [sys.executable, str(FUZZ), target, "--seconds", "120", "--log", str(log), *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, str(FUZZ), target, "--seconds", "800", "--log", str(log), *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=850)
     assert log.exists(), done.stdout + done.stderr
     return done.returncode, json.loads(log.read_text())
 
