@@ -27,8 +27,9 @@ import targets
 
 MEMORY_BYTES = 3 << 30
 HANG_S = 20.0
-"""Of one input; the start of a worker may take longer."""
-START_S = 120.0
+"""Of the processor's time for one input: a busy machine is no hang."""
+WAIT_S = 300.0
+"""Of wall-clock time for one input, or the start of a worker: what waits for ever uses no processor."""
 WORDS = struct.Struct("<4q")
 """Shared by the host and a worker: seeds begun (that many from the first), refused, accepted, ready."""
 
@@ -77,6 +78,15 @@ def work(name: str, first: int, count: int, shared_path: str) -> int:
     return 0
 
 
+def processor_s(pid: int) -> float:
+    """Return the processor's time that a child has used so far; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def run(name: str, *, first: int, count: int, seconds: float) -> Tally:
     """Run a target until its inputs or its time are used up."""
     tally = Tally(name, first)
@@ -108,13 +118,13 @@ def _watch(tally: Tally, count: int, until: float, folder: Path) -> None:
     with log.open("wb") as stream, words.open("rb") as file:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.DEVNULL, env=environment)
         shared = mmap.mmap(file.fileno(), WORDS.size, access=mmap.ACCESS_READ)
-        begun, since, hung, stopped = -1, time.monotonic(), False, False
+        begun, since, used, hung, stopped = -1, time.monotonic(), 0.0, False, False
         while process.poll() is None:
             time.sleep(0.02)
             now, (current, _, _, ready) = time.monotonic(), WORDS.unpack(shared[:])
             if current != begun:
-                begun, since = current, now
-            hung = now - since > (HANG_S if ready else START_S)
+                begun, since, used = current, now, processor_s(process.pid)
+            hung = now - since > WAIT_S or bool(ready and processor_s(process.pid) - used > HANG_S)
             stopped = now > until
             if hung or stopped:
                 process.kill()

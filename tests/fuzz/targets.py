@@ -183,7 +183,22 @@ def raising() -> Target:
     return run
 
 
-SELF_TEST: dict[str, Callable[[], Target]] = {"engine-dying": dying, "dying": dying, "raising": raising}
+def endless() -> Target:
+    """Stands for an engine: every third seed never comes back."""
+
+    def run(seed: int) -> None:
+        while seed % 3 == 2:
+            pass
+
+    return run
+
+
+SELF_TEST: dict[str, Callable[[], Target]] = {
+    "engine-dying": dying,
+    "engine-endless": endless,
+    "dying": dying,
+    "raising": raising,
+}
 """Whether the fuzzer itself sees what happens."""
 
 

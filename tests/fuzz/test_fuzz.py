@@ -34,8 +34,8 @@ COUNTS = {
 
 def fuzz(target: str, tmp_path: Path, *more: str) -> tuple[int, dict]:
     log = tmp_path / "log.jsonl"
-    command = [sys.executable, str(FUZZ), target, "--seconds", "120", "--log", str(log), *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, str(FUZZ), target, "--seconds", "800", "--log", str(log), *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=850)
     assert log.exists(), done.stdout + done.stderr
     return done.returncode, json.loads(log.read_text())
 
@@ -60,6 +60,12 @@ def test_the_fuzzer_sees_deaths_and_faults_and_goes_on(target, status, crashed, 
     assert found == status
     assert (tally["count"], tally["crashed"], len(tally["faults"])) == (10, crashed, faults)
     assert all(f"seed {2 + 3 * index}" in fault for index, fault in enumerate(tally["faults"]))
+
+
+@pytest.mark.long
+def test_the_fuzzer_sees_a_hang(tmp_path):
+    status, tally = fuzz("engine-endless", tmp_path, "--count", "4")
+    assert (status, tally["count"], tally["hung"]) == (0, 4, 1)
 
 
 @given(st.binary(max_size=200))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import re
 import sys
 import threading
@@ -222,7 +223,6 @@ def test_an_unknown_variant_is_named(name, message):
         find_engine(name)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # LiteRT's own, as it gives up
 def test_an_isolated_engine_keeps_its_variant(tiny_of):
     """Its class is imported anew in the other process, where it must not become the plain one."""
     if not is_installed(ENGINES["onnxruntime"]):
@@ -236,6 +236,7 @@ def test_an_isolated_engine_keeps_its_variant(tiny_of):
         host.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # LiteRT's own, as it gives up
 def test_a_library_that_is_no_delegate_is_named(tiny_of):
     pytest.importorskip("ai_edge_litert")
     library = next(iter(Path(np.__file__).parent.parent.glob("numpy.libs/*.so*")), None)
@@ -244,6 +245,7 @@ def test_a_library_that_is_no_delegate_is_named(tiny_of):
     tiny = tiny_of("tflite")
     with pytest.raises(EngineMissing, match="cannot be loaded"):
         find_engine(f"litert:{library}")(tiny.artifact, tiny.files, 1)
+    gc.collect()
 
 
 def test_an_opencv_of_before_5_is_named(monkeypatch, tiny_of):
