@@ -31,7 +31,7 @@ from rivals import AI_EDGE, TFLITE_RIVALS, onnx_rivals
 from boardfit.converters.calibrate import ESTIMATORS
 from boardfit.converters.ingest import ingest
 from boardfit.converters.model import SourceRequest, TrainedModel
-from boardfit.converters.quantize.bench import CHOOSING, Bench, find_quantizer, run_exported
+from boardfit.converters.quantize.bench import CHOOSING, Bench, apart, find_quantizer, run_exported
 from boardfit.converters.quantize.gate import Answers, Limits, Verdict
 from boardfit.converters.quantize.naming import named, share_of
 from boardfit.converters.quantize.photos import Picture, load_tensors
@@ -166,7 +166,7 @@ def bench_of(case: Case, format_name: str) -> Bench:
     def variant(make: Callable[[], TrainedModel]) -> Exported:
         return export(make(), format_name=format_name, sizes=(case.size,), precision="fp32")
 
-    variants = surgeries(case.model, case.calibration)
+    variants = surgeries(case.model, apart(case.calibration))
     return Bench(
         quantizer=find_quantizer(format_name),
         twin=twin,
