@@ -1,15 +1,14 @@
 """The ladder: what is tried, in this order, before a quantized artifact is given up.
 
-Better ranges; biases, which is quick, and helps a net that needs no rescue as well; more surgery on the net
-(see ``surgery``); the worst layers in float; activations of 16 bits. Each step is kept only if it lowers the
-output error, and beyond the biases the ladder ends at the first rung inside the gate.
+Better ranges; surgery on the net (see ``surgery``); the worst layers in float; activations of 16 bits. Each
+step is kept only if it lowers the output error, and the ladder ends at the first rung inside the gate.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,6 @@ from boardfit.converters.quantize.bench import Bench
 from boardfit.converters.quantize.blame import IMAGES, blame, worst_first
 from boardfit.converters.quantize.gate import Verdict
 from boardfit.converters.quantize.search import Candidate, best_ranges, with_float_layers
-from boardfit.converters.quantize.surgery import BIASES
 from boardfit.converters.targets import Exported
 
 SHORTLIST = 12
@@ -31,7 +29,7 @@ class Step:
     """One rung of the ladder.
 
     Attributes:
-        name: ``ranges``, a variant's name such as ``biases``, ``float layers``, or ``int16x8``.
+        name: ``ranges``, a variant's name, ``float layers``, or ``int16x8``.
         detail: What was chosen, in a few words.
         error: Output error on calibration images.
         kept: Whether it was the best so far.
@@ -84,7 +82,7 @@ def climb(bench: Bench, *, scheme: str, rescue: bool = True) -> Climb:
     Args:
         bench: What to make and measure with.
         scheme: The precision that was asked for.
-        rescue: Whether to go beyond the ranges.
+        rescue: Whether to go beyond the first rung.
 
     Raises:
         InputError: A tensor is not finite on some image.
@@ -95,11 +93,7 @@ def climb(bench: Bench, *, scheme: str, rescue: bool = True) -> Climb:
     verdict, found = bench.judge(best.exported)
     step = Step("ranges", best.method, best.error, True, time.monotonic() - started, verdict)
     state = Climb(best, verdict, found, (step,))
-    if not rescue:
-        return state
-    if scheme == "int8" and BIASES in bench.variants:
-        state = _biases(bench, state)
-    for rung in _rungs(bench, scheme):
+    for rung in _rungs(bench, scheme) if rescue else ():
         if state.verdict.passed:
             break
         state = rung(bench, state)
@@ -108,24 +102,13 @@ def climb(bench: Bench, *, scheme: str, rescue: bool = True) -> Climb:
 
 def _rungs(bench: Bench, scheme: str) -> list[Rung]:
     rungs: list[Rung] = [
-        partial(_variant, name=name, make=make, scheme=scheme)
-        for name, make in bench.variants.items()
-        if name != BIASES
+        partial(_variant, name=name, make=make, scheme=scheme) for name, make in bench.variants.items()
     ]
     if scheme == "int8":
         rungs.append(_float_layers)
         if "int16x8" in bench.quantizer.SCHEMES:
             rungs.append(_wide_activations)
     return rungs
-
-
-def _biases(bench: Bench, state: Climb) -> Climb:
-    """Quantize the net with its biases corrected, by the estimator that was the best before."""
-    started = time.monotonic()
-    bench.progress(f"{state.best.exported.artifact.name}: correcting biases")
-    alone = replace(bench, estimators=(state.best.method,))
-    found = best_ranges(alone, bench.variants[BIASES](), scheme="int8")
-    return _after(bench, state, found, name=BIASES, detail=found.method, started=started)
 
 
 def _variant(bench: Bench, state: Climb, *, name: str, make: Callable[[], Exported], scheme: str) -> Climb:
@@ -177,16 +160,9 @@ def _ranked(bench: Bench, candidate: Candidate) -> list[str]:
 
 
 def _after(bench: Bench, state: Climb, found: Candidate, *, name: str, detail: str, started: float) -> Climb:
-    """Return the state with one more step, standing on the new candidate if its output error is lower.
-
-    One that is outside the gate takes no other's place that is inside.
-    """
-    kept, verdict, answers = found.error < state.best.error, state.verdict, state.found
-    if kept:
-        verdict, answers = bench.judge(found.exported)
-        kept = verdict.passed or not state.verdict.passed
-    if not kept:
-        verdict, answers = state.verdict, state.found
+    """Return the state with one more step, standing on the new candidate if its output error is lower."""
+    kept = found.error < state.best.error
+    verdict, answers = bench.judge(found.exported) if kept else (state.verdict, state.found)
     seconds = time.monotonic() - started
     step = Step(name, detail, found.error, kept, seconds, verdict if kept else None)
     return Climb(found if kept else state.best, verdict, answers, (*state.steps, step))

@@ -18,8 +18,6 @@ from boardfit.converters.quantize.rounding import round_adaptively
 from boardfit.converters.quantize.simulate import simulated_error
 from boardfit.errors import ExportError
 
-BIASES = "biases"
-"""The surgery that is quick, and tried on a net that is inside the gate as well."""
 CHECKED = 16
 
 
@@ -58,7 +56,7 @@ def surgeries(model: TrainedModel, images: np.ndarray) -> Mapping[str, Callable[
         return make
 
     return {
-        BIASES: made(bare, correct_biases),
+        "biases": made(bare, correct_biases),
         "equalize+bias": made(level, correct_biases),
         "adaptive rounding": made(better, round_adaptively),
     }

@@ -267,7 +267,7 @@ def _magnitudes(scale: np.ndarray, shape: tuple[int, ...], code: str) -> np.ndar
 
 
 def _shorten_bias_names(made: View) -> None:
-    """Leave a bias the first of the names of all that TensorFlow fused into it: nobody looks it up by them."""
+    """Leave a bias the first of the names of all that TensorFlow fused into it: none looks it up by them."""
     for op, _ in made.layers():
         if op.bias >= 0 and made.is_constant(op.bias):
             tensor = made.graph.tensors[op.bias]

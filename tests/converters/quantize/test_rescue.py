@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from boardfit.converters.calibrate import ESTIMATORS
-from boardfit.converters.quantize.bench import Bench
 from boardfit.converters.quantize.blame import blame, worst_first
 from boardfit.converters.quantize.naming import named, renamed, share_of
 from boardfit.converters.quantize.rescue import climb
 from boardfit.converters.quantize.search import best_ranges
-from boardfit.converters.quantize.surgery import BIASES
 
 
 def names(state) -> list[str]:
@@ -57,30 +53,6 @@ def test_surgery_comes_before_float_layers_and_is_kept_only_if_it_is_better(make
     assert state.steps[1].verdict is None and state.steps[1].error > state.steps[0].error
     assert state.best.source is not other
     assert state.verdict.passed
-
-
-def test_biases_are_tried_inside_the_gate_as_well_by_the_best_estimator_alone(make_bench, fake_format):
-    better = fake_format.export(fake_format.weights(ruined=False), 16)
-    bench = make_bench(variants={BIASES: lambda: better, "unused": lambda: pytest.fail("inside the gate")})
-    state = climb(bench, scheme="int8")
-    assert names(state) == ["ranges", BIASES]
-    assert state.steps[1].detail == state.steps[0].detail
-    assert len(bench.quantizer.calls) == len(ESTIMATORS) + 1
-    # The same net: no lower error, so it is not taken.
-    assert not state.steps[1].kept and state.best.source is bench.twin
-
-
-def test_a_lower_error_outside_the_gate_takes_no_place_inside(make_bench, fake_format, monkeypatch):
-    bench = make_bench(variants={BIASES: lambda: fake_format.export(fake_format.weights(ruined=False), 16)})
-    plain = climb(bench, scheme="int8", rescue=False)
-    verdicts = [plain.verdict, replace(plain.verdict, passed=False)]
-    monkeypatch.setattr(Bench, "judge", lambda self, _: (verdicts.pop(0), plain.found))
-    errors = [*[0.2] * len(ESTIMATORS), 0.1]
-    monkeypatch.setattr(Bench, "error", lambda self, _: errors.pop(0))
-    state = climb(bench, scheme="int8")
-    assert not verdicts and names(state) == ["ranges", BIASES]
-    assert [step.kept for step in state.steps] == [True, False]
-    assert state.verdict.passed and state.best.source is bench.twin
 
 
 def test_a_variant_that_cures_ends_the_ladder(make_bench, fake_format):
