@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,12 @@ def keras_reference(model: Any) -> Reference:
     Returns:
         (N, S, S, 3) float32 -> one float32 array of N rows. It raises UnsupportedModel where Keras fails.
     """
+    run = _traced(model)
 
     def reference(images: np.ndarray) -> Sequence[np.ndarray]:
         try:
             parts = [
-                np.asarray(model(images[start : start + _BATCH], training=False), np.float32)
+                np.asarray(run(images[start : start + _BATCH]), np.float32)
                 for start in range(0, len(images), _BATCH)
             ]
         except Exception as error:  # Keras raises whatever the layer and its backend raise
@@ -38,6 +39,21 @@ def keras_reference(model: Any) -> Reference:
         return [np.concatenate(parts)]
 
     return reference
+
+
+def _traced(model: Any) -> Callable[[np.ndarray], Any]:
+    """Return a model's call as a graph where TensorFlow runs it: layer by layer took five times as long."""
+    import keras
+
+    def call(images: np.ndarray) -> Any:
+        return model(images, training=False)
+
+    if keras.backend.backend() != "tensorflow":
+        return call
+    import tensorflow as tf
+
+    traced: Callable[[np.ndarray], Any] = tf.function(call, autograph=False)
+    return traced
 
 
 def frozen_copy(net: Any) -> Any:

@@ -23,6 +23,9 @@ GROUP = "boardfit.quantizers"
 CHOOSING = 128
 """Calibration images on which candidates are compared: all would take longer than they tell."""
 
+FEWEST_APART = 64
+"""Images for surgery beside those of CHOOSING; with fewer left it looks at all of them."""
+
 Run = Callable[[Exported, np.ndarray], list[np.ndarray]]
 
 
@@ -102,6 +105,18 @@ class Bench:
         divergence = output_error(actual, self.validated, outputs)
         verdict = judge(found, self.answers, divergence=divergence, limits=self.limits, largest=self.largest)
         return verdict, found
+
+
+def apart(calibration: np.ndarray) -> np.ndarray:
+    """Return the calibration images that surgery looks at: not those on which its outcome is then compared.
+
+    What was fitted to images answers too well on them: it would be chosen where it does harm.
+
+    Args:
+        calibration: (N, S, S, 3) float32.
+    """
+    rest = calibration[CHOOSING:]
+    return rest if len(rest) >= FEWEST_APART else calibration
 
 
 def find_quantizer(format_name: str) -> Quantizer:

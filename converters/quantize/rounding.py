@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from boardfit.converters.quantize.biases import shift_of
 from boardfit.converters.quantize.fold import kernel_of, set_kernel
 from boardfit.converters.quantize.graph import Node, graph_of, run_node
 from boardfit.converters.quantize.simulate import simulate, some_of, steps_of
@@ -67,7 +68,7 @@ def _round(node: Node, inputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
     chosen = choose(weights / steps, steps, moments(rows, answers - bias, weights))
     set_kernel(layer, ungrouped(chosen * steps, columns.shape), bias)
     found = run_node(node, {node.inputs[0]: inputs})
-    shift = (found - expected).mean(axis=tuple(range(found.ndim - 1)), dtype=np.float64)
+    shift = shift_of(found, expected)
     set_kernel(layer, kernel_of(layer), bias - shift)
     return np.asarray(found - shift.astype(np.float32))
 

@@ -7,12 +7,14 @@ through: what an activation such as ReLU reads from the layer before it, and wha
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from boardfit.converters.calibrate import BINS, LEVELS, Range, TensorStats, estimate
 from boardfit.converters.quantize.fold import kernel_of, set_kernel
-from boardfit.converters.quantize.graph import Graph, Node, forget, run_node
+from boardfit.converters.quantize.graph import BATCH, Graph, Node, forget, graph_of, run_node
+from boardfit.converters.targets.weight_rounding import rounded_weights
 
 WEIGHT_STEPS = 127
 """Of an int8 weight to either side of zero."""
@@ -61,6 +63,28 @@ def simulate(graph: Graph, images: np.ndarray, treat: Treat) -> dict[str, np.nda
         forget(exact, graph, position)
         forget(coarse, graph, position)
     return {label: coarse[label] for label in graph.outputs}
+
+
+def simulated_error(net: Any, images: np.ndarray) -> float:
+    """Return the squared error of a folded net's outputs in simulated int8 over their variance.
+
+    Args:
+        net: keras.Model from ``fold.folded``.
+        images: (N, S, S, 3) float32.
+    """
+    import keras
+
+    chosen = some_of(images)
+    parts = [
+        keras.tree.flatten(net(chosen[start : start + BATCH], training=False))
+        for start in range(0, len(chosen), BATCH)
+    ]
+    expected = [np.concatenate([np.asarray(row) for row in rows]) for rows in zip(*parts, strict=True)]
+    found = simulate(graph_of(net), chosen, lambda node, inputs, _: run_rounded(node, inputs))
+    return sum(
+        float(((a - b) ** 2).mean() / max(float(b.var()), 1e-12))
+        for a, b in zip(found.values(), expected, strict=True)
+    )
 
 
 def is_stored(graph: Graph, node: Node) -> bool:
@@ -113,17 +137,30 @@ def steps_of(columns: np.ndarray) -> np.ndarray:
     return np.where(largest > 0.0, largest / WEIGHT_STEPS, 1.0)
 
 
-def nearest(columns: np.ndarray) -> np.ndarray:
-    """Return (fan-in, channels) weights rounded to the nearest int8 of their output channel."""
+def cancelling(layer: Any) -> np.ndarray:
+    """Return a layer's kernel in int8 as every format rounds it: so that errors cancel.
+
+    Args:
+        layer: Conv2D, DepthwiseConv2D or Dense, built.
+
+    Returns:
+        (fan-in, channels) float32 on the steps of ``steps_of``, rows as ``fold.kernel_of`` has them.
+    """
+    columns = kernel_of(layer)
     step = steps_of(columns)
-    return np.asarray(np.rint(columns / step) * step, np.float32)
+    taps = int(np.prod(getattr(layer, "kernel_size", 1)))
+    # From places before inputs to the places of an input side by side.
+    levels = (columns / step).reshape(taps, -1, len(step)).transpose(2, 1, 0)
+    integers = rounded_weights(levels.reshape(len(step), -1), taps=taps, one_signed=True)
+    back = integers.reshape(levels.shape).transpose(2, 1, 0).reshape(columns.shape)
+    return np.asarray(back * step, np.float32)
 
 
 def run_rounded(node: Node, inputs: np.ndarray) -> np.ndarray:
-    """Run a weighted call with its weights rounded to the nearest; the layer keeps its own."""
+    """Run a weighted call with its weights in int8; the layer keeps its own."""
     layer = node.operation
     columns, bias = kernel_of(layer), np.asarray(layer.get_weights()[1])
-    set_kernel(layer, nearest(columns), bias)
+    set_kernel(layer, cancelling(layer), bias)
     try:
         return run_node(node, {node.inputs[0]: inputs})
     finally:

@@ -15,7 +15,15 @@ from boardfit._version import __version__
 from boardfit.converters.memory import give_back_memory
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.quantize import surgery
-from boardfit.converters.quantize.bench import CHOOSING, Bench, Quantizer, Run, find_quantizer, run_exported
+from boardfit.converters.quantize.bench import (
+    CHOOSING,
+    Bench,
+    Quantizer,
+    Run,
+    apart,
+    find_quantizer,
+    run_exported,
+)
 from boardfit.converters.quantize.blame import IMAGES, blame
 from boardfit.converters.quantize.gate import Answers, Limits
 from boardfit.converters.quantize.golden import golden_text
@@ -198,7 +206,7 @@ class _Room:
     @cached_property
     def surgeries(self) -> Mapping[str, Callable[[], TrainedModel]]:
         """The net after surgery, by name, made when asked for."""
-        return self.tools.surgeries(self.model, self.calibration)
+        return self.tools.surgeries(self.model, apart(self.calibration))
 
 
 def require_finite(outputs: Sequence[np.ndarray], pictures: Sequence[Picture]) -> None:

@@ -15,6 +15,7 @@ from boardfit.converters.quantize.equalize import EXACT, equalize
 from boardfit.converters.quantize.fold import folded
 from boardfit.converters.quantize.graph import largest_difference
 from boardfit.converters.quantize.rounding import round_adaptively
+from boardfit.converters.quantize.simulate import simulated_error
 from boardfit.errors import ExportError
 
 CHECKED = 16
@@ -31,21 +32,34 @@ def surgeries(model: TrainedModel, images: np.ndarray) -> Mapping[str, Callable[
     """
 
     @lru_cache(maxsize=1)
+    def bare() -> Any:
+        return folded_exactly(model.net, images)
+
+    @lru_cache(maxsize=1)
     def level() -> Any:
-        net = folded_exactly(model.net, images)
+        net = _copy(bare())
         equalize(net, images)
         return net
 
-    def made(finish: Callable[[Any, np.ndarray], None]) -> Callable[[], TrainedModel]:
+    def better() -> Any:
+        return min((bare(), level()), key=lambda net: simulated_error(net, images))
+
+    def made(
+        start: Callable[[], Any], finish: Callable[[Any, np.ndarray], None]
+    ) -> Callable[[], TrainedModel]:
         @lru_cache(maxsize=1)
         def make() -> TrainedModel:
-            net = _copy(level())
+            net = _copy(start())
             finish(net, images)
             return replace(model, net=net, nets_by_size=None)
 
         return make
 
-    return {"equalize+bias": made(correct_biases), "adaptive rounding": made(round_adaptively)}
+    return {
+        "biases": made(bare, correct_biases),
+        "equalize+bias": made(level, correct_biases),
+        "adaptive rounding": made(better, round_adaptively),
+    }
 
 
 def folded_exactly(net: Any, images: np.ndarray) -> Any:

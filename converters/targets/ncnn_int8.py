@@ -28,7 +28,7 @@ from boardfit.converters.targets.ncnn_grid import (
     scale_for,
 )
 from boardfit.converters.targets.ncnn_probe import NcnnProbe
-from boardfit.converters.targets.ncnn_round import rounded
+from boardfit.converters.targets.weight_rounding import rounded_weights
 from boardfit.errors import ExportError
 
 SCHEMES: tuple[str, ...] = ("int8",)
@@ -137,7 +137,7 @@ def _in_int8(layer: NcnnLayer, source: Grid, target: Grid | None) -> NcnnLayer:
     rows = weights.reshape(groups, -1)
     scales = np.array([scale_for(float(peak)) for peak in np.abs(rows).max(axis=1)], np.float32)
     levels = (rows * scales[:, None]).reshape(outputs, -1)
-    integers = rounded(levels, taps=_taps(layer), one_signed=source.one_signed)
+    integers = rounded_weights(levels, taps=_taps(layer), one_signed=source.one_signed)
     sums = integers.sum(axis=1) / np.repeat(scales.astype(np.float64), outputs // groups)
     bias = layer.numbers[1].values.astype(np.float64) if len(layer.numbers) > 1 else np.zeros(outputs)
     bias = onto.sign * (bias + source.offset * sums) + onto.offset

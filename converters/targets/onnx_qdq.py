@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.calibrate import Range
-from boardfit.converters.targets.ncnn_round import rounded
 from boardfit.converters.targets.onnx_view import DENSE, MARK, View, known_as
+from boardfit.converters.targets.weight_rounding import rounded_weights
 from boardfit.errors import ExportError
 
 TOP = 255
@@ -334,7 +334,7 @@ def _pair_sums(rows: np.ndarray) -> np.ndarray:
 
 
 def whole_weights(weight: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
-    """Return the weights as int8, of the same shape, rounded so that errors cancel, see ``ncnn_round``.
+    """Return the weights as int8, of the same shape, rounded so that errors cancel, see ``weight_rounding``.
 
     Each stays less than a level from its weight, so that a pair of them sums up to 128 at most: times 255
     that is still within 16 bits.
@@ -342,5 +342,5 @@ def whole_weights(weight: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarra
     rows = np.moveaxis(weight, axis, 0).astype(np.float64)
     levels = rows.reshape(len(rows), -1) / scale[:, None]
     taps = int(np.prod(weight.shape[2:], dtype=np.int64)) if axis == 0 else 1
-    integers = rounded(levels, taps=taps, one_signed=True).reshape(rows.shape)
+    integers = rounded_weights(levels, taps=taps, one_signed=True).reshape(rows.shape)
     return np.asarray(np.moveaxis(integers, 0, axis).astype(np.int8))

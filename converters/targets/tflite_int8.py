@@ -79,6 +79,7 @@ def quantize(
         made = _settled(data, view, recipe, statistics)
     finished = view_of(made, name="the quantized file")
     rebalance(view, finished)
+    _shorten_bias_names(finished)
     path = f"{file_stem('tflite', precision=scheme, sizes=exported.artifact.sizes)}.tflite"
     artifact = replace(exported.artifact, precision=scheme, files=(path,))
     return Exported(artifact=artifact, files={path: pack(finished.model)})
@@ -263,6 +264,14 @@ def _magnitudes(scale: np.ndarray, shape: tuple[int, ...], code: str) -> np.ndar
     channels = [1] * len(shape)
     channels[3 if code == "DEPTHWISE_CONV_2D" else 0] = -1
     return (127.0 * scale).reshape(channels).astype(np.float32)
+
+
+def _shorten_bias_names(made: View) -> None:
+    """Leave a bias the first of the names of all that TensorFlow fused into it: none looks it up by them."""
+    for op, _ in made.layers():
+        if op.bias >= 0 and made.is_constant(op.bias):
+            tensor = made.graph.tensors[op.bias]
+            tensor.name = tensor_name(tensor).partition(";")[0].encode()
 
 
 def _with_output_names(data: bytes, view: View) -> bytes:

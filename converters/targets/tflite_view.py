@@ -189,13 +189,33 @@ def view_of(data: bytes, *, name: str) -> View:
 
 
 def pack(model: Any) -> bytes:
-    """Return the .tflite file of a ModelT. Its buffers become fit for nothing but packing."""
-    import flatbuffers
+    """Return the .tflite file of a ModelT. Its buffers become fit for nothing but packing.
 
-    builder = flatbuffers.Builder(1 << 20)
+    Equal vectors are written once: each channel's zero point of int8 weights is a 0 of 8 bytes, once more for
+    its bias, in a small net a fifth of the file.
+    """
+    builder = _sharing_builder()
     model.buffers = [_Aligned(buffer) for buffer in model.buffers]
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _sharing_builder() -> Any:
+    """Return a flatbuffer's builder that writes equal vectors of numbers once."""
+    import flatbuffers
+
+    class Sharing(flatbuffers.Builder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(1 << 20)
+            self._places: dict[tuple[str, bytes], int] = {}
+
+        def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802 - as flatbuffers calls it
+            key = x.dtype.str, x.tobytes()
+            if key not in self._places:
+                self._places[key] = super().CreateNumpyVector(x)
+            return self._places[key]
+
+    return Sharing()
 
 
 class _Aligned:

@@ -1,11 +1,11 @@
-"""The int8 weights of a .tflite file, rounded so that their errors do not add up; see ``ncnn_round``."""
+"""The int8 weights of a .tflite file, rounded so that their errors do not add up; see ``weight_rounding``."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from boardfit.converters.targets.ncnn_round import rounded
 from boardfit.converters.targets.tflite_view import Op, View
+from boardfit.converters.targets.weight_rounding import rounded_weights
 
 
 def rebalance(view: View, made: View) -> None:
@@ -24,7 +24,7 @@ def rebalance(view: View, made: View) -> None:
         if not integer or layer.kind == "matmul" or len(scale) == 1:
             continue
         weights = _rows(source, view.values(source.weight).astype(np.float64)) / scale[:, None]
-        integers = rounded(weights, taps=_taps(view, source), one_signed=True)
+        integers = rounded_weights(weights, taps=_taps(view, source), one_signed=True)
         buffer = made.model.buffers[made.graph.tensors[op.weight].buffer]
         buffer.data = (
             _unrowed(source, integers, view.shape(source.weight)).astype(np.int8).reshape(-1).view(np.uint8)

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from boardfit.converters.quantize.bench import CHOOSING, apart
 from boardfit.converters.quantize.outcome import Shelf, read_numbers
 from boardfit.converters.quantize.photos import choose_pictures
 from boardfit.converters.quantize.stage import Order, measurements, quantize_all, refused_table
@@ -50,6 +51,13 @@ def test_every_size_gets_its_own_artifact(order, stage):
     assert [outcome.exported.artifact.name for outcome in outcomes] == ["fake-int8-16", "fake-int8-24"]
     assert all(outcome.kept_integers and outcome.verdict.passed for outcome in outcomes)
     assert refused_table(outcomes) == ""
+
+
+@pytest.mark.parametrize(("count", "kept"), [(40, 40), (CHOOSING + 63, CHOOSING + 63), (256, 128)])
+def test_surgery_looks_at_other_images_than_those_it_is_compared_on(count, kept):
+    images = np.arange(count, dtype=np.float32).reshape(count, 1, 1, 1)
+    seen = apart(images)
+    assert len(seen) == kept and seen[-1] == images[-1]
 
 
 def test_several_schemes_in_one_go(order, stage):

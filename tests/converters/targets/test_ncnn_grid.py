@@ -6,7 +6,7 @@ import pytest
 from boardfit.converters.calibrate import Range
 from boardfit.converters.targets.ncnn_graph import NcnnGraph, NcnnLayer
 from boardfit.converters.targets.ncnn_grid import Grid, plan
-from boardfit.converters.targets.ncnn_round import rounded
+from boardfit.converters.targets.weight_rounding import rounded_weights
 
 RELU, RELU6, BELOW = "9=1", "9=3 -23310=2,0.0,6.0", "9=3 -23310=2,-6.0,0.0"
 
@@ -98,7 +98,7 @@ def test_grid_values():
 def test_errors_of_rounding_do_not_add_up(one_signed):
     weights = np.random.default_rng(0).uniform(-127, 127, (20, 72))
     weights[0, 0] = 127.0
-    integers = rounded(weights, taps=9, one_signed=one_signed)
+    integers = rounded_weights(weights, taps=9, one_signed=one_signed)
     errors = integers - weights
     kernels = np.abs(errors.reshape(20, 8, 9).sum(axis=2))
     nearest = np.abs((np.round(weights) - weights).reshape(20, 8, 9).sum(axis=2))
@@ -112,4 +112,4 @@ def test_errors_of_rounding_do_not_add_up(one_signed):
 
 def test_weights_on_the_grid_are_left_alone():
     weights = np.random.default_rng(0).integers(-127, 128, (5, 18)).astype(np.float64)
-    assert np.array_equal(rounded(weights + 0.01, taps=9, one_signed=True), weights)
+    assert np.array_equal(rounded_weights(weights + 0.01, taps=9, one_signed=True), weights)

@@ -12,7 +12,7 @@ from boardfit.converters.quantize.naming import share_of
 from boardfit.converters.targets import Exported, export, ncnn_int8
 from boardfit.converters.targets.ncnn_graph import NcnnGraph, NcnnLayer, Numbers, read_graph
 from boardfit.converters.targets.ncnn_grid import grids_of, plan
-from boardfit.converters.targets.ncnn_round import rounded
+from boardfit.converters.targets.weight_rounding import rounded_weights
 from boardfit.converters.verify import open_engine
 from boardfit.errors import EngineError, ExportError, InputError
 from boardfit.specs import Artifact, TensorSpec
@@ -209,7 +209,7 @@ def with_rounded_weights(layer, one_signed):
     rows = layer.numbers[0].values.astype(np.float64).reshape(groups, -1)
     scales = (127 / np.abs(rows).max(axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
     levels = (rows * scales).reshape(outputs, -1)
-    integers = rounded(levels, taps=layer.integer(1) ** 2, one_signed=one_signed)
+    integers = rounded_weights(levels, taps=layer.integer(1) ** 2, one_signed=one_signed)
     values = (integers.reshape(groups, -1) / scales).reshape(-1)
     return replace(layer, numbers=(Numbers(values, tagged=True), *layer.numbers[1:]))
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from boardfit.converters.calibrate import Range, estimate, observe
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.quantize.naming import share_of
 from boardfit.converters.targets import Exported, export, tflite_int8
-from boardfit.converters.targets.tflite_view import view_of
+from boardfit.converters.targets.tflite_view import tensor_name, view_of
 from boardfit.converters.verify import open_engine
 from boardfit.errors import EngineError, ExportError, ToolMissing
 from boardfit.specs import ImageSpec, TensorSpec
@@ -327,6 +328,22 @@ def test_buffers_lie_in_the_flatbuffer_at_multiples_of_16(made):
     starts = [b._tab.Vector(b._tab.Offset(4)) for b in buffers if b.DataLength()]
     assert len(starts) > 5
     assert all(start % 16 == 0 for start in starts)
+
+
+def test_equal_vectors_are_written_once(made):
+    exported = made["residual", "int8"]
+    data = exported.files[exported.artifact.files[0]]
+    graph = schema.Model.GetRootAs(data, 0).Subgraphs(0)
+    places = {}
+    for number in range(graph.TensorsLength()):
+        steps = graph.Tensors(number).Quantization()
+        if steps is not None and steps.ZeroPointLength() > 1:
+            zeros = steps.ZeroPointAsNumpy()
+            places.setdefault(zeros.tobytes(), set()).add(zeros.__array_interface__["data"][0])
+    assert places and all(len(found) == 1 for found in places.values())
+    wide = view(exported)
+    biases = [tensor_name(wide.graph.tensors[op.bias]) for op, _ in wide.layers() if op.bias >= 0]
+    assert biases and not any(";" in name for name in biases)
 
 
 def test_a_large_file_shrinks_as_the_name_int8_demands():

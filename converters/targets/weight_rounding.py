@@ -15,7 +15,7 @@ import numpy as np
 from boardfit.converters.targets.ncnn_grid import LEVELS
 
 
-def rounded(weights: np.ndarray, *, taps: int, one_signed: bool) -> np.ndarray:
+def rounded_weights(weights: np.ndarray, *, taps: int, one_signed: bool) -> np.ndarray:
     """Round weights to integers of at most LEVELS.
 
     Args:
