@@ -53,8 +53,9 @@ def policy_text(policy: PolicySpec) -> str:
     text = f"{policy.kind}: {', '.join(_steps(policy))}"
     if policy.kind == "two-look":
         where = f" at {policy.second_size}" if policy.second_size else ""
-        merged = " and averages both answers" if policy.average else ""
-        text += f"; looks again{where} above {policy.second_look_bits:g} bits of doubt{merged}"
+        merged = " and averages the answers" if policy.average else ""
+        bounds = ", then ".join(f"{bits:g}" for bits in policy.look_bits)
+        text += f"; looks again{where} above {bounds} bits of doubt{merged}"
     return text if policy.fitted else f"{text} (not fitted)"
 
 
