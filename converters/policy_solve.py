@@ -240,8 +240,20 @@ class _Field:
             counted = (found.hits, found.hits != base.hits, found.times_s, found.times_s**2)
             for values, part in zip(counted, sums, strict=True):
                 part[row] = [values[fold].sum() for fold in folds]
-        families = np.array([family_of(spec) for spec in specs])
-        return cls(answers, times, specs, families, views, folds, *sums, fixed)
+        right, unlike, seconds, squares = sums
+        return cls(
+            answers=answers,
+            times=times,
+            specs=specs,
+            families=np.array([family_of(spec) for spec in specs]),
+            views=views,
+            folds=folds,
+            right=right,
+            unlike=unlike,
+            seconds=seconds,
+            squares=squares,
+            fixed=fixed,
+        )
 
     @property
     def base(self) -> Outcome:
@@ -268,7 +280,7 @@ class _Field:
         count = sum(len(self.folds[fold]) for fold in kept)
         members = np.flatnonzero(self.families == family)
         right, unlike, seconds, squares = (
-            part[np.ix_(members, kept)].sum(axis=1) / count
+            part[members][:, kept].sum(axis=1) / count
             for part in (self.right, self.unlike, self.seconds, self.squares)
         )
         base = np.concatenate([self.folds[fold] for fold in kept])

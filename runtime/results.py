@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log2
 
 import numpy as np
 
@@ -74,7 +75,13 @@ class Classes:
         p = self.scores
         if p.size == 1:
             p = np.array([p[0], 1.0 - p[0]]) if self.activation == "sigmoid" else np.append(p, 0.0)
-        return float(contest_bits(p))
+        # As contest_bits, but one array operation: between two looks each is cold, and costs ten times its
+        # time in a loop.
+        second, best = (float(score) for score in np.partition(p, -2)[-2:])
+        if second <= 0.0:
+            return 0.0
+        q = second / (best + second)
+        return -q * log2(q) - (1.0 - q) * log2(1.0 - q)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +156,6 @@ def contest_bits(scores: np.ndarray) -> np.ndarray:
     Returns:
         (...) values, 0.0 to 1.0; 0.0 where all scores are 0.
     """
-    # Few operations: between two looks each one is cold, and costs ten times its time in a loop.
     best = np.partition(scores, -2, axis=-1)[..., -2:]
     q = best / np.maximum(best.sum(axis=-1, keepdims=True), _TINY)
     return np.asarray(-(q * np.log2(q + _TINY)).sum(axis=-1)) + 0.0

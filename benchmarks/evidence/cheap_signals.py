@@ -3,13 +3,13 @@
     python benchmarks/evidence/cheap_signals.py lite0.keras CACHE
 
 On EfficientNet-Lite0, fitted on photos_fit and scored on photos_score, and on the elastic CIFAR-10 net, on
-the images that it was not trained on, one half each, in four views. The predictor is a logistic regression, ridge
-by cross-validation, on the first look's pooled features (their principal components; Lite0 only) and its
-entropy, best score and margin; thresholds are fitted on its out-of-fold predictions. Printed: the area under
-the curve for "the small look is wrong where the largest is right"; then, for each goal, the gain over the
-best fixed size or mix of equal time, by the doubt, and what the others change, with the 95 % interval. Time is
-taken as proportional to the pixels. A temperature is not among them: it does not change which answer is in
-more doubt. CACHE keeps the looks.
+the images that it was not trained on, one half each, in four views. The predictor is a logistic regression,
+its ridge by cross-validation, on the first look's pooled features (their principal components; Lite0 only),
+and its entropy, best score and margin; thresholds are fitted on its out-of-fold predictions. Printed: the
+area under the curve for "the small look is wrong where the largest is right"; then, for each goal, the gain
+over the best fixed size or mix of equal time, by the doubt, and what the others change, with the 95 %
+interval. Time is taken as proportional to the pixels. A temperature is not among them: it does not change
+which answer is in more doubt. CACHE keeps the looks.
 """
 
 from __future__ import annotations

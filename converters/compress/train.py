@@ -239,11 +239,25 @@ class _Keeper:
         return load_checkpoint(self.path, self._variables(), belongs_to=self._belongs_to)
 
     def save(self, position: Position) -> None:
-        """Write the checkpoint, and the log of complete epochs."""
+        """Write the checkpoint, and the log of complete epochs.
+
+        Raises:
+            CompressError: It cannot be written, or the weights are not finite: the loss of a step is that
+                before its update, so that the last step of all would not be noticed.
+        """
+        if not all(np.isfinite(values).all() for values in map(np.asarray, self._model.weights)):
+            raise CompressError(
+                f"the weights are not finite in epoch {position.epoch + (position.step > 0)}: the training "
+                f"is stopped{self.kept()}; lower the learning rate"
+            )
         if self.path is None:
             return
         save_checkpoint(self.path, self._variables(), position=position, belongs_to=self._belongs_to)
         _write_log(self.path.with_name("log.csv"), position.history)
+
+    def kept(self) -> str:
+        """Return where the last good state lies, as the end of a sentence; nothing if there is none."""
+        return f"; {self.path} holds the last good state" if self.path and self.path.exists() else ""
 
     def _variables(self) -> list[Any]:
         return [*self._model.variables, *self._model.optimizer.variables]
@@ -290,7 +304,7 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         if not math.isfinite(loss):
             raise CompressError(
                 f"the loss is not finite at step {self._done} of epoch {self._position.epoch + 1}: the "
-                f"training is stopped{self._kept()}; lower the learning rate"
+                f"training is stopped{self._keeper.kept()}; lower the learning rate"
             )
         self._tell(batch + 1)
         if time.monotonic() - self._saved > self._keeper.settings.save_every_s:
@@ -343,10 +357,6 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
             )
         )
 
-    def _kept(self) -> str:
-        path = self._keeper.path
-        return f"; {path} holds the last good state" if path is not None and path.exists() else ""
-
 
 def _phase_of(epoch: int, epochs: int, phases: Sequence[Phase]) -> Phase:
     """Return the phase of an epoch, counted from 0."""
@@ -379,7 +389,11 @@ def _optimizer(settings: Training, steps: int) -> Any:
 
 
 def _write_log(path: Path, history: Sequence[EpochRecord]) -> None:
-    """Write the epochs as CSV, whole or not at all."""
+    """Write the epochs as CSV, whole or not at all.
+
+    Raises:
+        CompressError: It cannot be written, because the disk is full for example.
+    """
     if not history:
         return
     names = sorted({name for record in history for name in record.metrics})
@@ -390,5 +404,12 @@ def _write_log(path: Path, history: Sequence[EpochRecord]) -> None:
         row = [record.epoch, record.phase, record.steps, record.seconds, record.images_per_s]
         writer.writerow([*row, *(f"{record.metrics.get(name, math.nan):.6f}" for name in names)])
     draft = path.with_name(f"{path.name}.part")
-    draft.write_text(text.getvalue(), encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(text.getvalue(), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise CompressError(
+            f"the log {path} cannot be written ({error.strerror}): the training is stopped. The checkpoint "
+            "beside it is whole; make room and start again with --resume"
+        ) from error
