@@ -108,7 +108,13 @@ def gather(
     return answers
 
 
-def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | None = None) -> Times:
+def measure_times(
+    bundle: Bundle,
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Times:
     """Time one look at each size, a change of size, and one image entropy, on this machine.
 
     The frame is the golden one, or grey.
@@ -117,6 +123,7 @@ def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | N
         bundle: Open bundle.
         engine: The engine; by default the one that ``load`` would choose.
         threads: Of the engine; by default as ``load`` would choose.
+        clock: Seconds. With one thread, ``time.process_time`` is disturbed least by what else runs.
     """
     from boardfit.runtime.entropy import entropy_bits
 
@@ -128,7 +135,9 @@ def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | N
         calls: dict[str, Callable[[], object]] = {
             str(size): partial(session, frame) for size, session in sessions.items()
         }
-        timed = time_paired({**calls, "entropy": partial(entropy_bits, frame)}, rounds=TIME_ROUNDS)
+        timed = time_paired(
+            {**calls, "entropy": partial(entropy_bits, frame)}, rounds=TIME_ROUNDS, clock=clock
+        )
     finally:
         for session in sessions.values():
             session.close()
@@ -136,7 +145,7 @@ def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | N
     if len(sizes) > 1:
         for kind in ("entropy", "two-look") if _has_certainty(bundle) else ("entropy",):
             with load(bundle, engine=engine, threads=threads, policy=classic_policy(kind, sizes)) as session:
-                switches[kind] = size_change_s(session, frame, (sizes[0], sizes[-1]))
+                switches[kind] = size_change_s(session, frame, (sizes[0], sizes[-1]), clock=clock)
     return Times(
         look_s=tuple(timed[str(size)].p50_s for size in sizes),
         switch_s=switches.get("entropy", 0.0),
@@ -150,7 +159,12 @@ def _has_certainty(bundle: Bundle) -> bool:
 
 
 def size_change_s(
-    session: Session, frame: np.ndarray, sizes: tuple[int, int], *, rounds: int = 2 * TIME_ROUNDS
+    session: Session,
+    frame: np.ndarray,
+    sizes: tuple[int, int],
+    *,
+    rounds: int = 2 * TIME_ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Return what a look costs more, in seconds, when the look before had another size.
 
@@ -161,16 +175,17 @@ def size_change_s(
         frame: HxWx3 uint8 BGR.
         sizes: Two input sides in pixels.
         rounds: Pairs, half of them at each size.
+        clock: Seconds.
     """
     extra = []
     for number in range(rounds):
         size, other = sizes if number % 2 else sizes[::-1]
         session.look(frame, other)
-        begin = time.perf_counter()
+        begin = clock()
         session.look(frame, size)
-        changed = time.perf_counter()
+        changed = clock()
         session.look(frame, size)
-        extra.append((changed - begin) - (time.perf_counter() - changed))
+        extra.append((changed - begin) - (clock() - changed))
     return max(0.0, median(extra))
 
 

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.policy_answers import Answers, Times
+from boardfit.converters.policy_candidates import FAMILIES, candidates, family_of
 from boardfit.converters.policy_evidence import FEWEST_IMAGES
 from boardfit.converters.policy_solve import (
-    FAMILIES,
     LEVELS_POINTS,
     Outcome,
     best_mix,
-    candidates,
     choose,
-    family_of,
     interval,
     largest,
     oracle,

@@ -6,8 +6,6 @@ holds every variable, so that a training that was killed goes on as if nothing h
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 import warnings
@@ -25,6 +23,7 @@ from boardfit.converters.compress.checkpoint import (
     fingerprint,
     load_checkpoint,
     save_checkpoint,
+    write_log,
 )
 from boardfit.converters.compress.images import Augment, Batches, ImageSet
 from boardfit.converters.recipe_train import OPTIMIZERS
@@ -253,7 +252,7 @@ class _Keeper:
         if self.path is None:
             return
         save_checkpoint(self.path, self._variables(), position=position, belongs_to=self._belongs_to)
-        _write_log(self.path.with_name("log.csv"), position.history)
+        write_log(self.path.with_name("log.csv"), position.history)
 
     def kept(self) -> str:
         """Return where the last good state lies, as the end of a sentence; nothing if there is none."""
@@ -386,30 +385,3 @@ def _optimizer(settings: Training, steps: int) -> Any:
     if settings.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
-
-
-def _write_log(path: Path, history: Sequence[EpochRecord]) -> None:
-    """Write the epochs as CSV, whole or not at all.
-
-    Raises:
-        CompressError: It cannot be written, because the disk is full for example.
-    """
-    if not history:
-        return
-    names = sorted({name for record in history for name in record.metrics})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["epoch", "phase", "steps", "seconds", "images_per_s", *names])
-    for record in history:
-        row = [record.epoch, record.phase, record.steps, record.seconds, record.images_per_s]
-        writer.writerow([*row, *(f"{record.metrics.get(name, math.nan):.6f}" for name in names)])
-    draft = path.with_name(f"{path.name}.part")
-    try:
-        draft.write_text(text.getvalue(), encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise CompressError(
-            f"the log {path} cannot be written ({error.strerror}): the training is stopped. The checkpoint "
-            "beside it is whole; make room and start again with --resume"
-        ) from error

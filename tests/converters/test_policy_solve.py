@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from boardfit.converters.policy_answers import Answers, Times, answers_of, chains
+from boardfit.converters.policy_candidates import candidates, family_of
 from boardfit.converters.policy_fit import Goal, fit, fit_table, goal_of
 from boardfit.converters.policy_solve import (
     best_mix,
-    candidates,
     choose,
-    family_of,
     interval,
     oracle,
     replay,
