@@ -40,7 +40,7 @@ class Example:
         size: Input side in pixels of the last look.
         entropy_bits: Entropy of the image.
         label: Best label of the answer.
-        certainty_bits: Entropy of the answer; 0 is certain.
+        doubt_bits: Doubt of the answer; 0 is certain, 1 a tie of the two best classes.
         jpeg: The picture as a JPEG file.
     """
 
@@ -48,7 +48,7 @@ class Example:
     size: int
     entropy_bits: float
     label: str
-    certainty_bits: float
+    doubt_bits: float
     jpeg: bytes
 
 
@@ -66,8 +66,8 @@ class PolicyPage:
             ``mix``, where given, the line of best mixes.
         entropy_bits: Entropy of every image.
         thresholds_bits: Of the chosen policy; ascending.
-        certainty_bits: Entropy of the first look's answer to every image; 0 is certain.
-        second_look_bits: Entropy of an answer above which a larger size looks again; None without such.
+        doubt_bits: Doubt of the first look's answer to every image.
+        second_look_bits: Doubt of the first answer above which a larger size looks again; None without such.
         examples: Pictures, in the order of their showing at each size.
     """
 
@@ -79,12 +79,12 @@ class PolicyPage:
     curves: tuple[Point, ...]
     entropy_bits: tuple[float, ...]
     thresholds_bits: tuple[float, ...]
-    certainty_bits: tuple[float, ...]
+    doubt_bits: tuple[float, ...]
     second_look_bits: float | None
     examples: tuple[Example, ...]
 
     def __post_init__(self) -> None:
-        for name in ("entropy_bits", "thresholds_bits", "certainty_bits"):
+        for name in ("entropy_bits", "thresholds_bits", "doubt_bits"):
             require_finite(name, getattr(self, name))
         if self.second_look_bits is not None:
             require_finite("second_look_bits", (self.second_look_bits,))
@@ -101,7 +101,7 @@ def policy_html(page: PolicyPage) -> str:
         _score_over_time(page),
         _policies(page),
         _entropies(page),
-        _certainties(page),
+        _doubts(page),
         _examples(page.examples),
     )
     return document(
@@ -173,23 +173,24 @@ def _shares(values: Sequence[float], bounds: Sequence[float]) -> str:
     return f"Of {len(values)} images {', '.join(shares)}."
 
 
-def _certainties(page: PolicyPage) -> str:
+def _doubts(page: PolicyPage) -> str:
     bound = page.second_look_bits
-    if bound is None or not page.certainty_bits:
+    if bound is None or not page.doubt_bits:
         return ""
-    again = sum(bits > bound for bits in page.certainty_bits)
+    again = sum(bits > bound for bits in page.doubt_bits)
     words = (
-        f"{100 * again / len(page.certainty_bits):.1f} % of {len(page.certainty_bits)} first answers are "
-        f"less certain than {bound:.2f} bits: there a larger size looks again. 0 bits is certain."
+        f"{100 * again / len(page.doubt_bits):.1f} % of {len(page.doubt_bits)} first answers are in more "
+        f"doubt than {bound:.2f} bits: there a larger size looks again. 0 bits is certain, 1 bit a tie of "
+        "the two best classes."
     )
     drawn = plot.histogram(
-        page.certainty_bits,
+        page.doubt_bits,
         bounds=(bound,),
-        x_title="entropy of the first answer, bits",
-        words=f"Histogram of the first look's certainty. {words}",
+        x_title="doubt of the first answer, bits",
+        words=f"Histogram of the first look's doubt. {words}",
         shade_above=True,
     )
-    return f'<h2>Certainty of the first look</h2>\n{drawn}\n<p class="note">{escape(words)}</p>'
+    return f'<h2>Doubt of the first look</h2>\n{drawn}\n<p class="note">{escape(words)}</p>'
 
 
 def _examples(examples: Sequence[Example]) -> str:
@@ -205,5 +206,5 @@ def _examples(examples: Sequence[Example]) -> str:
 
 
 def _card(example: Example) -> str:
-    bits = f"image {example.entropy_bits:.2f} bits", f"answer {example.certainty_bits:.2f} bits"
+    bits = f"image {example.entropy_bits:.2f} bits", f"doubt {example.doubt_bits:.2f} bits"
     return picture(example.jpeg, source=example.source, headline=example.label, lines=bits)

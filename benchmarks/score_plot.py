@@ -26,7 +26,8 @@ FAMILIES = {
     "mix": "best mix of two fixed sizes",
     "random": "sizes at random",
     "entropy": "image entropy chooses",
-    "two-look": "a second look where the first is uncertain",
+    "two-look": "a second look where the first is in doubt",
+    "three-look": "a third look where the second is, too",
     "oracle": "oracle",
     "chosen": "chosen",
 }
@@ -34,11 +35,13 @@ FAMILIES = {
 
 STYLE = """
 .fixed, .key { color: CanvasText; } .mix { color: #6b7280; } .random { color: #8b5a9f; }
-.entropy { color: #c2620e; } .two-look { color: #2a6f97; } .oracle { color: #2f7d4a; }
+.entropy { color: #c2620e; } .two-look { color: #2a6f97; } .three-look { color: #8a4b1f; }
+.oracle { color: #2f7d4a; }
 .chosen { color: #c1121f; }
 @media (prefers-color-scheme: dark) {
   .mix { color: #9ca3af; } .random { color: #c79bdb; } .entropy { color: #f0964a; }
-  .two-look { color: #6bb6e0; } .oracle { color: #6cc48a; } .chosen { color: #ff6b6b; } }
+  .two-look { color: #6bb6e0; } .three-look { color: #d9a273; } .oracle { color: #6cc48a; }
+  .chosen { color: #ff6b6b; } }
 svg .band { fill: currentColor; opacity: .13; }
 svg .curve { fill: none; stroke: currentColor; stroke-width: 2; }
 svg .mixes { fill: none; stroke: currentColor; stroke-width: 1.5; stroke-dasharray: 5 4; }
@@ -52,7 +55,7 @@ svg .chosen .solid { stroke: Canvas; stroke-width: 1.5; } svg .chosen text { fon
 .legend svg { flex: none; width: 30px; height: 18px; }
 """
 
-_CURVES = ("random", "entropy", "two-look")
+_CURVES = ("random", "entropy", "two-look", "three-look")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,7 @@ def _shape(family: str, x: float, y: float, tip: str = "") -> str:
         "random": ("cross", "m-5,-5 l10,10 m0,-10 l-10,10"),
         "entropy": ("hollow", "m-5,-5 h10 v10 h-10 z"),
         "two-look": ("hollow", "m0,-6 l6,10 h-12 z"),
+        "three-look": ("hollow", "m0,6 l6,-10 h-12 z"),
         "chosen": ("solid", "m0,-10 l9,10 l-9,10 l-9,-10 z"),
     }[family]
     return f'<path class="{css}" d="M{x:.1f},{y:.1f} {steps}">{tip}</path>'

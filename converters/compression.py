@@ -91,6 +91,22 @@ def choose_training_images(recipe: Recipe, model: TrainedModel) -> TrainingImage
     return found
 
 
+def require_stages(recipe: Recipe, model: TrainedModel, images: TrainingImages | None) -> None:
+    """Ask every stage whether it can work on the model, before anything long.
+
+    Args:
+        recipe: What is asked for.
+        model: The source.
+        images: What would be trained on; None where nothing is.
+
+    Raises:
+        CompressError: One cannot, or its settings make no sense.
+    """
+    if images is not None:
+        for stage in _stages(recipe, model, images=images, training=_training(recipe.distill)):
+            stage.requires(model)
+
+
 def compress(
     recipe: Recipe,
     model: TrainedModel,
@@ -116,34 +132,27 @@ def compress(
         CompressError: A stage cannot work on this model, its training failed, or a checkpoint is in the way.
         InputError: Too few images can be read.
     """
-    from boardfit.converters.compress.images import load_image_set
     from boardfit.converters.compress.stage import run_stage
 
-    def read(side: int) -> ImageSet:
-        progress(f"reading {len(images.paths)} images at {side} to train on")
-        return load_image_set(
-            images.paths, image=model.image, side=side, labels=images.labels, progress=progress
+    kept = folder / "elastic"
+    if (kept / "checkpoint.npz").exists() and not resume:
+        raise CompressError(
+            f"{kept} holds a training that was interrupted: add --resume to go on with it, or delete that "
+            "folder to begin anew"
         )
-
-    training = _training(recipe.distill, folder=folder / "elastic", resume=resume, watch=watch)
-    stages = [_elastic(recipe, training, read, labelled=images.labels is not None)]
-    for stage in stages:
+    training = replace(_training(recipe.distill), folder=kept, resume=resume, watch=watch)
+    for stage in _stages(recipe, model, images=images, training=training, progress=progress):
         progress(f"stage {stage.name}: {training.epochs} epochs on {len(images.paths)} images")
         result = run_stage(stage, model)
         model = replace(result.model, notes=(*result.model.notes, *result.notes))
     return model
 
 
-def _training(given: DistillSection, *, folder: Path, resume: bool, watch: Watch) -> Training:
-    """Return the settings of a training whose checkpoints lie in a folder."""
+def _training(given: DistillSection) -> Training:
+    """Return the settings of a training that keeps nothing."""
     from boardfit.converters.compress.images import Augment
     from boardfit.converters.compress.train import Training
 
-    if (folder / "checkpoint.npz").exists() and not resume:
-        raise CompressError(
-            f"{folder} holds a training that was interrupted: add --resume to go on with it, or delete that "
-            "folder to begin anew"
-        )
     return Training(
         epochs=given.epochs,
         batch=given.batch,
@@ -154,16 +163,27 @@ def _training(given: DistillSection, *, folder: Path, resume: bool, watch: Watch
         ema=given.ema,
         augment=Augment(flip=given.flip, shift=given.shift, min_scale=given.min_scale),
         seed=given.seed,
-        folder=folder,
-        resume=resume,
-        watch=watch,
     )
 
 
-def _elastic(recipe: Recipe, training: Training, read: Callable[[int], ImageSet], *, labelled: bool) -> Stage:
-    """Return the stage that makes one net good at every size."""
+def _stages(
+    recipe: Recipe,
+    model: TrainedModel,
+    *,
+    images: TrainingImages,
+    training: Training,
+    progress: Progress = lambda _: None,
+) -> list[Stage]:
+    """Return the stages that the recipe asks for, in their order."""
     from boardfit.converters.compress.elastic import Elastic
     from boardfit.converters.compress.elastic_net import ElasticOptions
+    from boardfit.converters.compress.images import load_image_set
+
+    def read(side: int) -> ImageSet:
+        progress(f"reading {len(images.paths)} images at {side} to train on")
+        return load_image_set(
+            images.paths, image=model.image, side=side, labels=images.labels, progress=progress
+        )
 
     wanted = recipe.elastic
     first, second, third = wanted.shares
@@ -176,9 +196,9 @@ def _elastic(recipe: Recipe, training: Training, read: Callable[[int], ImageSet]
         norms=wanted.norms,
         kernels=wanted.kernels,
     )
-    return Elastic(
-        sizes=recipe.export.sizes, images=read, labelled=labelled, training=training, options=options
-    )
+    labelled = images.labels is not None
+    sizes = recipe.export.sizes
+    return [Elastic(sizes=sizes, images=read, labelled=labelled, training=training, options=options)]
 
 
 def effects(

@@ -10,7 +10,7 @@ from pathlib import Path
 from boardfit.bundle import check_target
 from boardfit.bundle.rules import CONTROL
 from boardfit.converters.auto_sizes import require_choice, resolve_sizes
-from boardfit.converters.compression import TrainingImages, choose_training_images
+from boardfit.converters.compression import TrainingImages, choose_training_images, require_stages
 from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.ingest import ingest
 from boardfit.converters.model import SourceRequest, TrainedModel
@@ -95,6 +95,8 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     model.require_sizes(recipe.export.sizes)
     if recipe.policy.kind == "two-look" and model.outputs[0].activation == "none":
         raise RecipeError(NO_CERTAINTY)
+    training = choose_training_images(recipe, model)
+    require_stages(recipe, model, training)
     photos, not_fitted = _photos_to_fit(recipe, model)
     return Plan(
         recipe=recipe,
@@ -104,7 +106,7 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         photos=photos,
         not_fitted=not_fitted,
         order=_order(recipe, model, progress),
-        training=choose_training_images(recipe, model),
+        training=training,
     )
 
 

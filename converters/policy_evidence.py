@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
 from boardfit.bundle import Bundle
-from boardfit.converters.policy_solve import Answers, Times
-from boardfit.errors import BundleError, InputError, RecipeError
+from boardfit.converters.policy_answers import Answers, Times, answers_of
+from boardfit.errors import InputError, RecipeError
 from boardfit.runtime.images import read_image
 from boardfit.runtime.session import Session, load
 from boardfit.specs import TensorSpec, classic_policy
@@ -109,7 +108,13 @@ def gather(
     return answers
 
 
-def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | None = None) -> Times:
+def measure_times(
+    bundle: Bundle,
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Times:
     """Time one look at each size, a change of size, and one image entropy, on this machine.
 
     The frame is the golden one, or grey.
@@ -118,6 +123,7 @@ def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | N
         bundle: Open bundle.
         engine: The engine; by default the one that ``load`` would choose.
         threads: Of the engine; by default as ``load`` would choose.
+        clock: Seconds. With one thread, ``time.process_time`` is disturbed least by what else runs.
     """
     from boardfit.runtime.entropy import entropy_bits
 
@@ -129,7 +135,9 @@ def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | N
         calls: dict[str, Callable[[], object]] = {
             str(size): partial(session, frame) for size, session in sessions.items()
         }
-        timed = time_paired({**calls, "entropy": partial(entropy_bits, frame)}, rounds=TIME_ROUNDS)
+        timed = time_paired(
+            {**calls, "entropy": partial(entropy_bits, frame)}, rounds=TIME_ROUNDS, clock=clock
+        )
     finally:
         for session in sessions.values():
             session.close()
@@ -137,7 +145,7 @@ def measure_times(bundle: Bundle, *, engine: str | None = None, threads: int | N
     if len(sizes) > 1:
         for kind in ("entropy", "two-look") if _has_certainty(bundle) else ("entropy",):
             with load(bundle, engine=engine, threads=threads, policy=classic_policy(kind, sizes)) as session:
-                switches[kind] = size_change_s(session, frame, (sizes[0], sizes[-1]))
+                switches[kind] = size_change_s(session, frame, (sizes[0], sizes[-1]), clock=clock)
     return Times(
         look_s=tuple(timed[str(size)].p50_s for size in sizes),
         switch_s=switches.get("entropy", 0.0),
@@ -151,7 +159,12 @@ def _has_certainty(bundle: Bundle) -> bool:
 
 
 def size_change_s(
-    session: Session, frame: np.ndarray, sizes: tuple[int, int], *, rounds: int = 2 * TIME_ROUNDS
+    session: Session,
+    frame: np.ndarray,
+    sizes: tuple[int, int],
+    *,
+    rounds: int = 2 * TIME_ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Return what a look costs more, in seconds, when the look before had another size.
 
@@ -162,69 +175,24 @@ def size_change_s(
         frame: HxWx3 uint8 BGR.
         sizes: Two input sides in pixels.
         rounds: Pairs, half of them at each size.
+        clock: Seconds.
     """
     extra = []
     for number in range(rounds):
         size, other = sizes if number % 2 else sizes[::-1]
         session.look(frame, other)
-        begin = time.perf_counter()
+        begin = clock()
         session.look(frame, size)
-        changed = time.perf_counter()
+        changed = clock()
         session.look(frame, size)
-        extra.append((changed - begin) - (time.perf_counter() - changed))
+        extra.append((changed - begin) - (clock() - changed))
     return max(0.0, median(extra))
-
-
-def answers_to_dict(answers: Answers) -> dict[str, Any]:
-    """Return the evidence as JSON values."""
-    pairs = {
-        f"{small}-{large}": answers.averaged[i, j].tolist()
-        for i, small in enumerate(answers.sizes)
-        for j, large in enumerate(answers.sizes)
-        if i < j
-    }
-    return {
-        "sizes": list(answers.sizes),
-        "bits": np.round(answers.bits, 4).tolist(),
-        "top1": answers.top1.tolist(),
-        "certainty_bits": np.round(answers.certainty_bits, 4).tolist(),
-        "averaged": pairs,
-        "truth": None if answers.truth is None else answers.truth.tolist(),
-    }
-
-
-def answers_from_dict(data: Mapping[str, Any]) -> Answers:
-    """Read the evidence back.
-
-    Raises:
-        BundleError: A field is missing or has the wrong shape.
-    """
-    try:
-        sizes = tuple(int(size) for size in data["sizes"])
-        bits = np.asarray(data["bits"], np.float64)
-        top1 = np.asarray(data["top1"], np.int64)
-        certainty = np.asarray(data["certainty_bits"], np.float64)
-        averaged = np.zeros((len(sizes), len(sizes), len(bits)), np.int64)
-        for i, small in enumerate(sizes):
-            for j in range(i + 1, len(sizes)):
-                averaged[i, j] = data["averaged"][f"{small}-{sizes[j]}"]
-        truth = None if data["truth"] is None else np.asarray(data["truth"], np.int64)
-        if top1.shape != (len(sizes), len(bits)) or certainty.shape != top1.shape:
-            raise ValueError(f"{top1.shape} answers for {len(sizes)} sizes and {len(bits)} images")
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"the bundle's recorded answers are damaged ({error}): fit again with --images"
-        ) from error
-    return Answers(
-        sizes=sizes, bits=bits, top1=top1, certainty_bits=certainty, averaged=averaged, truth=truth
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Row:
     bits: float
     scores: np.ndarray
-    certainty_bits: tuple[float, ...]
     label: int | None
 
 
@@ -242,7 +210,6 @@ def _rows(sessions: Mapping[int, Session], photos: Sequence[Photo], progress: Pr
         yield _Row(
             bits=entropy_bits(frame),
             scores=np.stack([result.scores for result in results]),
-            certainty_bits=tuple(float(result.answer_entropy_bits or 0.0) for result in results),
             label=photo.label,
         )
         if time.monotonic() - told > 10.0:
@@ -251,18 +218,11 @@ def _rows(sessions: Mapping[int, Session], photos: Sequence[Photo], progress: Pr
 
 
 def _stack(rows: Sequence[_Row], sizes: tuple[int, ...]) -> Answers:
-    averaged = np.zeros((len(sizes), len(sizes), len(rows)), np.int64)
-    for k, row in enumerate(rows):
-        for i in range(len(sizes)):
-            for j in range(i + 1, len(sizes)):
-                averaged[i, j, k] = (row.scores[i] + row.scores[j]).argmax()
     labels = [row.label for row in rows if row.label is not None]
-    return Answers(
-        sizes=sizes,
+    return answers_of(
+        sizes,
         bits=np.array([row.bits for row in rows]),
-        top1=np.array([row.scores.argmax(axis=1) for row in rows]).T,
-        certainty_bits=np.array([row.certainty_bits for row in rows]).T,
-        averaged=averaged,
+        scores=np.stack([row.scores for row in rows], axis=1),
         truth=np.array(labels) if labels else None,
     )
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from boardfit.converters.policy_answers import Answers, Times
+from boardfit.converters.policy_candidates import FAMILIES, candidates, family_of
 from boardfit.converters.policy_evidence import FEWEST_IMAGES
 from boardfit.converters.policy_solve import (
     LEVELS_POINTS,
-    Answers,
     Outcome,
-    Times,
     best_mix,
-    candidates,
     choose,
     interval,
     largest,
@@ -69,7 +68,8 @@ class Line:
         score: Right answers in per cent.
         low: Lower end of the 95 % interval of ``score``.
         high: Upper end.
-        family: ``fixed``, ``mix``, ``entropy``, ``two-look``, ``random``, ``oracle`` or ``chosen``.
+        family: ``fixed``, ``mix``, ``entropy``, ``two-look``, ``three-look``, ``random``, ``oracle`` or
+            ``chosen``.
     """
 
     name: str
@@ -207,8 +207,8 @@ def _curves(fitting: Answers, scoring: Answers, times: Times, *, base: Outcome) 
     tried = [replay(spec, fitting, times) for spec in candidates(fitting)]
     measure = largest(tried)
     lines: dict[tuple[str, PolicySpec], Line] = {}
-    for family in ("fixed", "entropy", "two-look"):
-        members = [item for item in tried if item.spec.kind == family]
+    for family in FAMILIES:
+        members = [item for item in tried if family_of(item.spec) == family]
         for drop in LEVELS_POINTS:
             allowed = [item for item in members if item.score >= measure.score - drop - 1e-9]
             if not allowed:
@@ -226,7 +226,8 @@ def describe(spec: PolicySpec) -> str:
     if spec.kind == "entropy":
         return f"entropy {sizes} at {', '.join(f'{bits:g}' for bits in spec.thresholds_bits)} bits"
     merged = ", averaged" if spec.average else ""
-    return f"two-look {sizes} above {spec.second_look_bits:g} bits{merged}"
+    bounds = ", ".join(f"{bits:g}" for bits in spec.look_bits)
+    return f"two-look {sizes} above {bounds} bits{merged}"
 
 
 def _line(name: str, outcome: Outcome, base: Outcome, family: str) -> Line:

@@ -7,97 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
-from typing import Any
+from itertools import combinations
 
 import numpy as np
 
+from boardfit.converters.policy_answers import Answers, Chain, Times
+from boardfit.converters.policy_candidates import FAMILIES, candidates, family_of
 from boardfit.errors import RecipeError
-from boardfit.specs import POLICY_KINDS, PolicySpec
+from boardfit.specs import PolicySpec
 
-ENTROPY_STEPS = 12
-CERTAINTY_STEPS = 48
 BOOTSTRAPS = 1000
 SURE = 1.645
-"""Standard errors by which a drop must stay below what is allowed: one-sided 95 % of a normal estimate."""
+"""Standard errors by which a promise must hold on the evidence: one-sided 95 % of a normal estimate."""
 FOLDS = 5
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of the allowed drop under which a kind of policy is tried."""
+"""Shares of the allowed drop under which a family of policies is tried."""
 LEVELS_POINTS = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)
 """Allowed drops, in points, at which each family of policies is shown."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """What every size answered to every image.
-
-    Attributes:
-        sizes: S input sides in pixels, ascending.
-        bits: (N,) image entropies.
-        top1: (S, N) class indices.
-        certainty_bits: (S, N) entropies of the answers; 0 is certain.
-        averaged: (S, S, N) class indices of the mean of two sizes' probabilities; [i, j] with i < j.
-        truth: (N,) class indices, or None: then the largest size's answers are taken for right.
-    """
-
-    sizes: tuple[int, ...]
-    bits: np.ndarray
-    top1: np.ndarray
-    certainty_bits: np.ndarray
-    averaged: np.ndarray
-    truth: np.ndarray | None = None
-
-    @property
-    def target(self) -> np.ndarray:
-        """Return the (N,) class indices that count as right."""
-        return self.top1[-1] if self.truth is None else self.truth
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
-        return len(self.bits)
-
-    def take(self, rows: np.ndarray) -> Answers:
-        """Return the evidence of some of the images."""
-        return Answers(
-            sizes=self.sizes,
-            bits=self.bits[rows],
-            top1=self.top1[:, rows],
-            certainty_bits=self.certainty_bits[:, rows],
-            averaged=self.averaged[:, :, rows],
-            truth=None if self.truth is None else self.truth[rows],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """What a look costs.
-
-    Attributes:
-        look_s: Seconds of one look at each size, in the order of ``Answers.sizes``: preprocessing,
-            inference and decoding.
-        switch_s: Seconds that a change of size costs on top.
-        entropy_s: Seconds of one image entropy.
-        two_look_switch_s: The same as ``switch_s`` under a two-look policy, for which some engines keep both
-            sizes ready; None where that is no other number.
-    """
-
-    look_s: tuple[float, ...]
-    switch_s: float = 0.0
-    entropy_s: float = 0.0
-    two_look_switch_s: float | None = None
-
-    def __post_init__(self) -> None:
-        extra = (self.switch_s, self.entropy_s, self.two_look_switch_s or 0.0)
-        numbers = (*self.look_s, *extra)
-        if not self.look_s or not np.isfinite(numbers).all() or min(self.look_s) <= 0.0 or min(extra) < 0.0:
-            raise RecipeError(f"the times {self} make no sense: expected seconds, one look per size")
-
-    def change_s(self, kind: str) -> float:
-        """Return the seconds that a change of size costs under a kind of policy."""
-        if kind == "two-look" and self.two_look_switch_s is not None:
-            return self.two_look_switch_s
-        return self.switch_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,23 +62,23 @@ def replay(spec: PolicySpec, answers: Answers, times: Times) -> Outcome:
         times: What a look costs.
     """
     columns = np.array([answers.sizes.index(size) for size in spec.sizes])
-    rows = np.arange(answers.count)
     if spec.kind == "fixed":
         first = np.full(answers.count, columns[-1])
     else:
         first = columns[np.searchsorted(np.asarray(spec.thresholds_bits), answers.bits, side="right")]
-    top1 = answers.top1[first, rows]
-    again = np.zeros(answers.count, bool)
-    last = first
-    if spec.kind == "two-look":
-        second = _second(spec, answers, first)
-        again = (answers.certainty_bits[first, rows] > spec.second_look_bits) & (second > first)
-        last = np.where(again, second, first)
-        larger = answers.averaged[first, second, rows] if spec.average else answers.top1[second, rows]
-        top1 = np.where(again, larger, top1)
-    look_s = np.asarray(times.look_s)
-    changed = np.concatenate([[False], first[1:] != last[:-1]])
-    times_s = look_s[first] + again * look_s[last] + times.change_s(spec.kind) * (again.astype(int) + changed)
+    last, top1 = first.copy(), np.empty(answers.count, np.int64)
+    times_s = np.asarray(times.look_s)[first]
+    for start in np.unique(first):
+        rows = np.flatnonzero(first == start)
+        for looked in _chains_from(int(start), spec, answers):
+            # The rows whose answer so far is in doubt go on.
+            if len(looked) > 1:
+                bound = spec.look_bits[len(looked) - 2]
+                rows = rows[answers.doubt_bits[_told(spec, looked[:-1])][rows] > bound]
+                times_s[rows] += times.look_s[looked[-1]] + times.change_s(spec.kind)
+                last[rows] = looked[-1]
+            top1[rows] = answers.top1[_told(spec, looked)][rows]
+    times_s[1:] += times.change_s(spec.kind) * (first[1:] != last[:-1])
     if spec.needs_entropy:
         times_s += times.entropy_s
     return Outcome(
@@ -163,44 +89,37 @@ def replay(spec: PolicySpec, answers: Answers, times: Times) -> Outcome:
     )
 
 
-def candidates(answers: Answers) -> Iterator[PolicySpec]:
-    """Yield every policy that is considered; thresholds are quantiles of the evidence given."""
-    sizes = answers.sizes
-    for size in sizes:
-        yield PolicySpec(kind="fixed", sizes=(size,))
-    bits = _quantiles(answers.bits, ENTROPY_STEPS)
-    for count in (2, 3):
-        for subset in combinations(sizes, count):
-            for thresholds in combinations(bits, count - 1):
-                yield PolicySpec(kind="entropy", sizes=subset, thresholds_bits=thresholds)
-    for small, large in combinations(range(len(sizes)), 2):
-        for bound in _quantiles(answers.certainty_bits[small], CERTAINTY_STEPS):
-            for average in (False, True):
-                yield PolicySpec(
-                    kind="two-look",
-                    sizes=(sizes[small], sizes[large]),
-                    # An infinite threshold would not be JSON: 9 bits lie above every image's entropy.
-                    thresholds_bits=(ALWAYS_SMALL_BITS,),
-                    second_look_bits=bound,
-                    average=average,
-                )
-    yield from _entropy_first(answers, bits)
+def _chains_from(start: int, spec: PolicySpec, answers: Answers) -> Iterator[Chain]:
+    """Yield the looks of a policy from a first column on, one more each time."""
+    chain: Chain = (start,)
+    yield chain
+    if spec.kind != "two-look":
+        return
+    further = [answers.sizes.index(size) for size in spec.sizes if size > answers.sizes[start]]
+    if spec.second_size is not None:
+        further = [column for column in further if answers.sizes[column] == spec.second_size]
+    for column in further[: len(spec.look_bits)]:
+        chain = (*chain, column)
+        yield chain
 
 
-ALWAYS_SMALL_BITS = 9.0
-"""A threshold that no image entropy (at most 8 bits) reaches: the first look is the smallest size."""
+def _told(spec: PolicySpec, looked: Chain) -> Chain:
+    """Return the chain whose answer a policy gives after some looks."""
+    return looked if spec.average else looked[-1:]
 
 
-def choose(answers: Answers, times: Times, *, max_drop: float | None, max_time: float | None) -> PolicySpec:
+def choose(
+    answers: Answers, times: Times, *, max_drop: float | None, max_time: float | None, views: int = 1
+) -> PolicySpec:
     """Return the fastest policy that loses at most ``max_drop`` points, or the best within a time.
 
-    What may be lost is a promise: a policy holds it only if the drop on these images plus 1.645 of its
-    standard errors does. Few images promise little, and then the largest size alone is what is left.
+    Either is a promise: a policy holds it only if the drop, or the mean time, on these images plus 1.645 of
+    its standard errors does. Few images promise little, and then the largest size alone is what is left.
 
-    The best of thousands of policies on some images looks better than it is. So each kind of policy is
+    The best of thousands of policies on some images looks better than it is. So each family of policies is
     judged by cross-validation: it is chosen on four fifths and counted on the last, five times, under
-    allowed drops up to ``max_drop``. A kind that changes size must so beat the mix of two fixed sizes of
-    equal time. The kind and the drop that hold what was asked, in the least time, are then used to choose
+    allowed drops up to ``max_drop``. A family that changes size must so beat the mix of two fixed sizes of
+    equal time. The family and the drop that hold what was asked, in the least time, are then used to choose
     on all images.
 
     Args:
@@ -208,101 +127,154 @@ def choose(answers: Answers, times: Times, *, max_drop: float | None, max_time: 
         times: What a look costs.
         max_drop: Points below the largest size; None where ``max_time`` is given.
         max_time: Fraction of the largest size's time.
+        views: How often each image is in the evidence, mirrored for example: all images as they are, then all
+            of them in the next view, and so on. They make the figures better, but images make a promise sure.
 
     Raises:
         RecipeError: No policy is within the time.
     """
-    field = _Field.of([replay(spec, answers, times) for spec in candidates(answers)])
+    field = _Field.of(answers, times, views)
     drops = [0.0] if max_drop is None else [max_drop * share for share in SHARES]
     best: tuple[tuple[float, float], str, float] | None = None
-    for kind in POLICY_KINDS:
+    for family in FAMILIES:
         for drop in drops:
-            found = field.cross_validated(kind, drop, max_time)
+            found = field.cross_validated(family, drop, max_time)
             if found is None:
                 continue
-            score, time_s = found
+            score, time_s = float(100.0 * found[0].mean()), float(found[1].mean())
             if max_drop is not None and field.base.score - score > max_drop + 1e-9:
                 continue
-            if kind != "fixed" and score <= best_mix(field.fixed, time_s)[0]:
+            if family != "fixed" and score <= best_mix(field.fixed, time_s)[0]:
                 continue
             rank = (-score, time_s) if max_drop is None else (time_s, -score)
             if best is None or rank < best[0]:
-                best = rank, kind, drop
+                best = rank, family, drop
     if best is None and max_drop is not None:
         return field.base.spec
     if best is None:
-        fastest = min(item.time_s for item in field.outcomes) / field.base.time_s
         raise RecipeError(
             f"no policy takes at most {max_time} of the largest size's time: the fastest takes "
-            f"{fastest:.2f}; allow more, or build with smaller sizes"
+            f"{field.fastest:.2f}; allow more, or build with smaller sizes"
         )
-    chosen = field.pick(best[1], np.arange(answers.count), best[2], max_time)
+    chosen = field.pick(best[1], best[2], max_time)
     assert chosen is not None
-    return field.outcomes[chosen].spec
+    return field.specs[chosen]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Field:
-    """All candidates on the same images, and their (C, N) hits and seconds side by side."""
+    """All C candidates on the same images; their sums over each of F folds.
 
-    outcomes: tuple[Outcome, ...]
-    kinds: np.ndarray
-    hits: np.ndarray
-    times_s: np.ndarray
+    Attributes:
+        answers: The evidence.
+        times: What a look costs.
+        specs: The candidates.
+        families: (C,) of each.
+        views: Rows of each image.
+        folds: Rows of each fold.
+        right: (C, F) right answers.
+        unlike: (C, F) answers that are right where the largest size's is wrong, or the other way round.
+        seconds: (C, F).
+        squares: (C, F) sums of squared seconds.
+        fixed: Each size alone.
+    """
+
+    answers: Answers
+    times: Times
+    specs: tuple[PolicySpec, ...]
+    families: np.ndarray
+    views: int
+    folds: tuple[np.ndarray, ...]
+    right: np.ndarray
+    unlike: np.ndarray
+    seconds: np.ndarray
+    squares: np.ndarray
+    fixed: tuple[Outcome, ...]
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> _Field:
+    def of(cls, answers: Answers, times: Times, views: int) -> _Field:
+        specs = tuple(candidates(answers))
+        fixed = tuple(replay(spec, answers, times) for spec in specs if spec.kind == "fixed")
+        base = largest(fixed)
+        images = answers.count // views
+        parts = np.array_split(np.random.default_rng(1).permutation(images), FOLDS)
+        folds = tuple(np.concatenate([part + view * images for view in range(views)]) for part in parts)
+        sums = np.empty((4, len(specs), FOLDS))
+        for row, spec in enumerate(specs):
+            found = replay(spec, answers, times)
+            counted = (found.hits, found.hits != base.hits, found.times_s, found.times_s**2)
+            for values, part in zip(counted, sums, strict=True):
+                part[row] = [values[fold].sum() for fold in folds]
+        right, unlike, seconds, squares = sums
         return cls(
-            outcomes=tuple(outcomes),
-            kinds=np.array([item.spec.kind for item in outcomes]),
-            hits=np.stack([item.hits for item in outcomes]),
-            times_s=np.stack([item.times_s for item in outcomes]),
+            answers=answers,
+            times=times,
+            specs=specs,
+            families=np.array([family_of(spec) for spec in specs]),
+            views=views,
+            folds=folds,
+            right=right,
+            unlike=unlike,
+            seconds=seconds,
+            squares=squares,
+            fixed=fixed,
         )
 
     @property
     def base(self) -> Outcome:
         """The largest size alone."""
-        return largest(self.outcomes)
+        return largest(self.fixed)
 
     @property
-    def fixed(self) -> list[Outcome]:
-        """Each size alone."""
-        return [item for item in self.outcomes if item.spec.kind == "fixed"]
+    def fastest(self) -> float:
+        """The least time of all, over the largest size's."""
+        return float(self.seconds.sum(axis=1).min() / self.base.times_s.sum())
 
-    def pick(self, kind: str, rows: np.ndarray, drop: float, max_time: float | None) -> int | None:
-        """Return the best candidate of a kind on some images, or None if none holds the limits."""
-        base = self.base
-        members = np.flatnonzero(self.kinds == kind)
-        scores = self.hits[np.ix_(members, rows)].mean(axis=1)
-        seconds = self.times_s[np.ix_(members, rows)].mean(axis=1)
+    def pick(
+        self, family: str, drop: float, max_time: float | None, without: int | None = None
+    ) -> int | None:
+        """Return the best candidate of a family, or None if none holds the limits.
+
+        Args:
+            family: One of FAMILIES.
+            drop: Points that may be lost.
+            max_time: Fraction of the largest size's time, which counts in place of the drop; or None.
+            without: A fold to leave out.
+        """
+        kept = [fold for fold in range(FOLDS) if fold != without]
+        count = sum(len(self.folds[fold]) for fold in kept)
+        members = np.flatnonzero(self.families == family)
+        right, unlike, seconds, squares = (
+            part[members][:, kept].sum(axis=1) / count
+            for part in (self.right, self.unlike, self.seconds, self.squares)
+        )
+        base = np.concatenate([self.folds[fold] for fold in kept])
+        sure = SURE / np.sqrt(count / self.views)
         if max_time is not None:
-            allowed = seconds <= max_time * base.times_s[rows].mean()
-            order = np.lexsort((seconds, -scores))
+            bounds = seconds + sure * np.sqrt(np.maximum(squares - seconds**2, 0.0))
+            allowed = bounds <= max_time * self.base.times_s[base].mean() * (1 + 1e-6)
+            order = np.lexsort((seconds, -right))
         else:
-            allowed = self.largest_drop(members, rows) <= drop + 1e-9
-            order = np.lexsort((-scores, seconds))
+            drops = self.base.hits[base].mean() - right
+            # Of two right-or-wrong answers the difference is -1, 0 or 1: its square's mean is what is unlike.
+            bounds = 100.0 * (drops + sure * np.sqrt(np.maximum(unlike - drops**2, 0.0)))
+            allowed = bounds <= drop + 1e-9
+            order = np.lexsort((-right, seconds))
         order = order[allowed[order]]
         return int(members[order[0]]) if len(order) else None
 
-    def largest_drop(self, members: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return the upper 95 % bounds of the drops, in points, of some candidates on some images."""
-        base, hits = self.base.hits[rows], self.hits[np.ix_(members, rows)]
-        drops = base.mean() - hits.mean(axis=1)
-        # A difference of two right-or-wrong answers is -1, 0 or 1: its square's mean is the share of unlike.
-        variances = (hits != base).mean(axis=1) - drops**2
-        return np.asarray(100.0 * (drops + SURE * np.sqrt(variances / len(rows))))
-
-    def cross_validated(self, kind: str, drop: float, max_time: float | None) -> tuple[float, float] | None:
-        """Return score in per cent and mean seconds of picking a kind on four fifths, on the last one."""
-        count = self.hits.shape[1]
-        hits, seconds = [], []
-        for fold in np.array_split(np.random.default_rng(1).permutation(count), FOLDS):
-            picked = self.pick(kind, np.setdiff1d(np.arange(count), fold), drop, max_time)
+    def cross_validated(
+        self, family: str, drop: float, max_time: float | None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return (N,) hits and seconds of picking a family on four fifths, on the last one."""
+        hits, seconds = np.empty(self.answers.count, bool), np.empty(self.answers.count)
+        for number, fold in enumerate(self.folds):
+            picked = self.pick(family, drop, max_time, without=number)
             if picked is None:
                 return None
-            hits.append(self.hits[picked, fold])
-            seconds.append(self.times_s[picked, fold])
-        return float(100.0 * np.concatenate(hits).mean()), float(np.concatenate(seconds).mean())
+            found = replay(self.specs[picked], self.answers, self.times)
+            hits[fold], seconds[fold] = found.hits[fold], found.times_s[fold]
+        return hits, seconds
 
 
 def largest(outcomes: Sequence[Outcome]) -> Outcome:
@@ -358,40 +330,7 @@ def interval(difference: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
 
 def oracle(answers: Answers, times: Times) -> tuple[float, float]:
     """Return score in per cent and mean seconds of whoever knows the smallest right size."""
-    right = answers.top1 == answers.target
+    right = np.stack([answers.top1[(column,)] == answers.target for column in range(len(answers.sizes))])
     any_right = right.any(axis=0)
     chosen = np.where(any_right, right.argmax(axis=0), 0)
     return float(100 * any_right.mean()), float(np.asarray(times.look_s)[chosen].mean())
-
-
-def _entropy_first(answers: Answers, bits: Sequence[float]) -> Iterator[PolicySpec]:
-    """Yield two-look policies whose first look depends on the image entropy."""
-    sizes = answers.sizes
-    if len(sizes) < 3:
-        return
-    for small, middle, large in combinations(range(len(sizes)), 3):
-        for threshold in bits[::3]:
-            for bound in _quantiles(answers.certainty_bits[middle], CERTAINTY_STEPS // 2):
-                yield PolicySpec(
-                    kind="two-look",
-                    sizes=(sizes[small], sizes[middle], sizes[large]),
-                    thresholds_bits=(threshold, ALWAYS_SMALL_BITS),
-                    second_look_bits=bound,
-                    second_size=sizes[large],
-                )
-
-
-def _second(spec: PolicySpec, answers: Answers, first: np.ndarray) -> np.ndarray:
-    """Return the (N,) column of the second look: the named size, or the policy's next larger one."""
-    if spec.second_size is not None:
-        return np.full(answers.count, answers.sizes.index(spec.second_size))
-    columns = np.array([answers.sizes.index(size) for size in spec.sizes])
-    following: dict[Any, Any] = dict(pairwise(columns))
-    following[columns[-1]] = columns[-1]
-    return np.array([following[column] for column in first])
-
-
-def _quantiles(values: np.ndarray, steps: int) -> list[float]:
-    """Return distinct inner quantiles, rounded so that a manifest stays readable."""
-    inner = np.quantile(values, np.linspace(0, 1, steps + 2)[1:-1])
-    return sorted({round(float(value), 3) for value in inner})

@@ -9,16 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from boardfit.bundle import Bundle, open_bundle, write_tree
-from boardfit.converters.policy_evidence import (
-    Photo,
-    Progress,
-    answers_from_dict,
-    answers_to_dict,
-    gather,
-    measure_times,
-)
+from boardfit.converters.policy_answers import Answers, Times
+from boardfit.converters.policy_evidence import Photo, Progress, gather, measure_times
 from boardfit.converters.policy_fit import Fit, Goal, fit
-from boardfit.converters.policy_solve import Answers, Times
 from boardfit.errors import RecipeError
 from boardfit.timing import machine_name
 
@@ -141,7 +134,7 @@ def refit(
         contents = {entry.path: bundle.read(entry.path) for entry in manifest.files}
         measurements = {
             **recorded,
-            "fit": {**result.to_dict(), "machine": board.machine, "answers": answers_to_dict(answers)},
+            "fit": {**result.to_dict(), "machine": board.machine, "answers": answers.to_dict()},
         }
         signatures = bundle.signatures_for(manifest)
         if bundle.signatures and not signatures:
@@ -156,4 +149,4 @@ def _recorded(measurements: Mapping[str, Any], bundle: Bundle) -> Answers:
         raise RecipeError(
             f"{bundle.path} holds no recorded answers to fit on: give photographs with --images DIR"
         )
-    return answers_from_dict(found["answers"])
+    return Answers.from_dict(found["answers"])

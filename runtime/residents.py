@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 from boardfit.runtime.choose import Choice
 from boardfit.runtime.engines import Engine
 from boardfit.runtime.preprocess import Preprocessor
-from boardfit.specs import Artifact
+from boardfit.specs import Artifact, PolicySpec
 
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle
 
-LOOKS = 2
-"""Sizes that a two-look policy goes between on one frame."""
 
-
-def residents_by_default(engine: type[Engine], kind: str) -> int:
+def residents_by_default(engine: type[Engine], policy: PolicySpec) -> int:
     """Return how many sizes of one file get an engine each, where the caller does not say.
 
     One that is resized takes the least memory. A two-look policy changes size within a frame, which costs
@@ -25,9 +22,11 @@ def residents_by_default(engine: type[Engine], kind: str) -> int:
 
     Args:
         engine: The engine's class; ``slow_resize`` says that it pays for a change of size.
-        kind: Of the policy.
+        policy: How sizes are chosen.
     """
-    return LOOKS if kind == "two-look" and getattr(engine, "slow_resize", False) else 1
+    if policy.kind == "two-look" and getattr(engine, "slow_resize", False):
+        return 1 + len(policy.look_bits)
+    return 1
 
 
 class Residents:

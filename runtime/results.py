@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log2
 
 import numpy as np
 
@@ -61,8 +62,26 @@ class Classes:
         p = self.scores
         if self.activation == "sigmoid":
             p = np.array([p[0], 1.0 - p[0]]) if p.size == 1 else p / max(float(p.sum()), _TINY)
-        # Few operations: between two looks each one is cold, and costs ten times its time in a loop.
         return max(0.0, -float((p * np.log2(p + _TINY)).sum()))
+
+    @property
+    def doubt_bits(self) -> float | None:
+        """Return how hard the two best classes contend, in bits: 0.0 certain, 1.0 equal; ``contest_bits``.
+
+        A single sigmoid counts with its complement; None where the activation is ``none``.
+        """
+        if self.activation == "none":
+            return None
+        p = self.scores
+        if p.size == 1:
+            p = np.array([p[0], 1.0 - p[0]]) if self.activation == "sigmoid" else np.append(p, 0.0)
+        # As contest_bits, but one array operation: between two looks each is cold, and costs ten times its
+        # time in a loop.
+        second, best = (float(score) for score in np.partition(p, -2)[-2:])
+        if second <= 0.0:
+            return 0.0
+        q = second / (best + second)
+        return -q * log2(q) - (1.0 - q) * log2(1.0 - q)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +118,11 @@ class Result:
         """Return how uncertain the answer is, in bits; see ``Classes.entropy_bits``."""
         return self.classes.entropy_bits
 
+    @property
+    def doubt_bits(self) -> float | None:
+        """Return how hard the two best classes contend, in bits; see ``Classes.doubt_bits``."""
+        return self.classes.doubt_bits
+
     def top(self, k: int = 5) -> list[Prediction]:
         """Return the best classes, best first; equal scores in the order of their index.
 
@@ -118,3 +142,20 @@ class Result:
 
     def _label(self, index: int) -> str:
         return self.labels[index] if index < len(self.labels) else str(index)
+
+
+def contest_bits(scores: np.ndarray) -> np.ndarray:
+    """Return the entropy of the choice between the two best classes, in bits: 0 certain, 1 equal.
+
+    -q log2 q - (1-q) log2 (1-q) with q = second / (first + second): it grows with the ratio of the two, as
+    their margin falls. What other classes share between them is left out: it does not decide.
+
+    Args:
+        scores: (..., C) scores, none negative, of two classes or more.
+
+    Returns:
+        (...) values, 0.0 to 1.0; 0.0 where all scores are 0.
+    """
+    best = np.partition(scores, -2, axis=-1)[..., -2:]
+    q = best / np.maximum(best.sum(axis=-1, keepdims=True), _TINY)
+    return np.asarray(-(q * np.log2(q + _TINY)).sum(axis=-1)) + 0.0

@@ -134,7 +134,7 @@ class Session:
             bundle,
             choice,
             threads=threads,
-            per_file=max_resident_sizes or residents_by_default(choice.engine, policy.kind),
+            per_file=max_resident_sizes or residents_by_default(choice.engine, policy),
             limit=max_resident_sizes,
         )
         largest = policy.sizes[-1]

@@ -239,11 +239,12 @@ class PolicySpec:
             a threshold of 9 means always.
         hysteresis_bits: In a stream, how far an entropy must pass a threshold before the size
             changes.
-        second_look_bits: ``two-look``: the softmax entropy of an answer, in bits, above which a
-            larger size looks again.
+        second_look_bits: ``two-look``: the doubt of an answer, in bits, above which a larger size looks
+            again; 0 is certain, 1 a tie of the two best classes.
         second_size: ``two-look``: the side of the second look; None for the next larger of ``sizes``.
-        average: ``two-look``: whether the answer is the mean of both looks' probabilities, or the
-            second one's alone.
+        average: ``two-look``: whether the answer is the average of all looks, or the last one's alone.
+        third_look_bits: ``two-look``: the doubt of the second answer above which the next larger size looks
+            once more; None for two looks at most.
         fit: The evidence behind the thresholds; None for the classic ones.
     """
 
@@ -251,15 +252,16 @@ class PolicySpec:
     sizes: tuple[int, ...]
     thresholds_bits: tuple[float, ...] = ()
     hysteresis_bits: float = 0.2
-    second_look_bits: float = 1.0
+    second_look_bits: float = 0.5
     second_size: int | None = None
     average: bool = False
+    third_look_bits: float | None = None
     fit: FitSummary | None = None
 
     def __post_init__(self) -> None:
         _require_choice(self.kind, POLICY_KINDS, "policy.kind")
         check_sizes(self.sizes, "policy.sizes")
-        for value in (*self.thresholds_bits, self.hysteresis_bits, self.second_look_bits):
+        for value in (*self.thresholds_bits, self.hysteresis_bits, *self.look_bits):
             _require_number(value, "policy bits")
         expected = 0 if self.kind == "fixed" else len(self.sizes) - 1
         _require(
@@ -277,6 +279,19 @@ class PolicySpec:
             f"policy.second_size is {self.second_size!r}: expected null, or for two-look one of the sizes",
         )
         _require(type(self.average) is bool, "policy.average must be true or false")
+        three = self.kind == "two-look" and len(self.sizes) > 2 and self.second_size is None
+        _require(
+            self.third_look_bits is None or three,
+            f"policy.third_look_bits is {self.third_look_bits!r}: expected null, or for two-look over three "
+            "sizes or more without a second_size a number",
+        )
+
+    @property
+    def look_bits(self) -> tuple[float, ...]:
+        """Return the doubts above which another look follows: after the first, after the second."""
+        if self.third_look_bits is None:
+            return (self.second_look_bits,)
+        return self.second_look_bits, self.third_look_bits
 
     @property
     def needs_entropy(self) -> bool:

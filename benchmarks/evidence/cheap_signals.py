@@ -1,13 +1,15 @@
-"""Do a temperature per size, or a learned predictor on the first look, serve two-look better?
+"""By which signal should two-look go on? The answer's entropy, its doubt, or a learned predictor.
 
     python benchmarks/evidence/cheap_signals.py lite0.keras CACHE
 
-The temperature of a size minimises the log loss on photos_fit. The predictor is a logistic regression, ridge
-by cross-validation on photos_fit, on the first look's pooled features (their principal components) and its
-certainty; thresholds are fitted on its out-of-fold predictions. Printed: the area under the curve for "the
-small look answers unlike the largest" on photos_score; then, for each goal, the gain over the best fixed size
-or mix of equal time there, plain and with each, and the 95 % interval of the difference. Time is taken as
-proportional to the pixels. CACHE keeps the looks.
+On EfficientNet-Lite0, fitted on photos_fit and scored on photos_score, and on the elastic CIFAR-10 net, on
+the images that it was not trained on, one half each, in four views. The predictor is a logistic regression,
+its ridge by cross-validation, on the first look's pooled features (their principal components; Lite0 only),
+and its entropy, best score and margin; thresholds are fitted on its out-of-fold predictions. Printed: the
+area under the curve for "the small look is wrong where the largest is right"; then, for each goal, the gain
+over the best fixed size or mix of equal time, by the doubt, and what the others change, with the 95 %
+interval. Time is taken as proportional to the pixels. A temperature is not among them: it does not change
+which answer is in more doubt. CACHE keeps the looks.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ from cheap_statistics import SIZES, batches, tensors
 from signals import area
 
 from boardfit.converters.ingest.keras_file import load_keras_file
-from boardfit.converters.policy_solve import Answers, Times, best_mix, choose, interval, replay
+from boardfit.converters.policy_answers import Answers, Times, answers_of
+from boardfit.converters.policy_solve import best_mix, choose, interval, replay
 from boardfit.runtime.entropy import entropy_bits
 from boardfit.specs import PolicySpec
 from boardfit.timing import machine_name
 
-TIMES = Times(look_s=tuple((size / SIZES[-1]) ** 2 for size in SIZES))
 GOALS = ((2.0, None), (5.0, None), (None, 0.8), (None, 0.7))
+CIFAR_GOALS = ((0.5, None), (1.0, None), (None, 0.65), (None, 0.5))
+VIEWS = 4
 COMPONENTS = (0, 8, 32)
 RIDGES = (10.0, 100.0, 1000.0)
 FOLDS = 5
@@ -57,34 +61,56 @@ def looks(model: str, cache: Path, name: str) -> dict[str, np.ndarray]:
     return dict(np.load(path))
 
 
+def cifar_looks(cache: Path) -> list[dict[str, np.ndarray]]:
+    """Return the same of both halves of the images on which the elastic net was not trained, in four views.
+
+    There are no pooled features.
+    """
+    path = cache / "looks_cifar.npz"
+    if not path.exists():
+        from cifar import IMAGE, cifar
+        from elastic_policy_cifar import load, views
+
+        from boardfit.converters.compress.resize import resize_batch
+
+        held = views(cifar(cache)["held"])
+        mean, std = (np.asarray(value, np.float32) for value in (IMAGE.mean, IMAGE.std))
+        logits = []
+        for size, net in load("elastic").items():
+            pixels = np.round(np.asarray(resize_batch(held.pixels.astype(np.float32), size)))
+            logits.append(net.predict((pixels - mean) / std, batch_size=500, verbose=0))
+        bits = [entropy_bits(np.ascontiguousarray(image[..., ::-1])) for image in held.pixels]
+        np.savez(path, logits=np.stack(logits), truth=held.labels, bits=np.array(bits))
+    whole = dict(np.load(path))
+    images = len(whole["truth"]) // VIEWS
+    order = np.random.default_rng(0).permutation(images)
+    found = []
+    for half in np.array_split(order, 2):
+        rows = np.concatenate([half + view * images for view in range(VIEWS)])
+        pooled = np.zeros((len(SIZES), len(rows), 1))
+        seen = {
+            "logits": whole["logits"][:, rows],
+            "truth": whole["truth"][rows],
+            "bits": whole["bits"][rows],
+        }
+        found.append({**seen, "pooled": pooled})
+    return found
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """Return the temperature of least log loss, on a grid from 0.5 to 2.5."""
-    grid = np.linspace(0.5, 2.5, 81)
-    rows = np.arange(len(truth))
-    return float(min(grid, key=lambda t: -np.log(softmax(logits / t)[rows, truth] + 1e-12).mean()))
+def evidence(seen: dict[str, np.ndarray], sizes: tuple[int, ...]) -> Answers:
+    p = softmax(seen["logits"].astype(np.float64))
+    return answers_of(sizes, bits=seen["bits"], scores=p, truth=seen["truth"])
 
 
-def answers_of(seen: dict[str, np.ndarray], temperatures: tuple[float, ...]) -> Answers:
-    """Return the evidence of a set when every size's logits are divided by its temperature."""
-    p = softmax(seen["logits"] / np.array(temperatures)[:, None, None])
-    count = len(SIZES)
-    averaged = np.zeros((count, count, p.shape[1]), np.int64)
-    for i in range(count):
-        for j in range(i + 1, count):
-            averaged[i, j] = (p[i] + p[j]).argmax(axis=-1)
-    return Answers(
-        sizes=SIZES,
-        bits=seen["bits"],
-        top1=p.argmax(axis=-1),
-        certainty_bits=-(p * np.log2(p + 1e-30)).sum(axis=-1),
-        averaged=averaged,
-        truth=seen["truth"],
-    )
+def entropies(seen: dict[str, np.ndarray]) -> np.ndarray:
+    """Return (S, N) entropies of the answers."""
+    p = softmax(seen["logits"].astype(np.float64))
+    return -(p * np.log2(p + 1e-30)).sum(axis=-1)
 
 
 def inputs(seen: dict[str, np.ndarray], row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,17 +147,22 @@ def out_of_fold(x: np.ndarray, lost: np.ndarray, ridge: float) -> np.ndarray:
     return found
 
 
+def lost_at(seen: dict[str, np.ndarray], row: int) -> np.ndarray:
+    """Return (N,) whether a size is wrong where the largest is right."""
+    right = seen["logits"].argmax(axis=-1) == seen["truth"]
+    return ~right[row] & right[-1]
+
+
 def predicted(
     fitting: dict[str, np.ndarray], scoring: dict[str, np.ndarray], row: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, float]]:
     """Return log odds for both sets, and the components and ridge that cross-validation chose."""
     pooled, sure = inputs(fitting, row)
     others, others_sure = inputs(scoring, row)
-    top1 = fitting["logits"].argmax(axis=-1)
-    lost = top1[row] != top1[-1]
+    lost = lost_at(fitting, row)
     centre = pooled.mean(axis=0)
-    # Without labels, so the components may come from all of photos_fit before the folds are made.
-    axes = np.linalg.eigh(np.cov(pooled.T))[1][:, ::-1]
+    # Without labels, so the components may come from all that is fitted on before the folds are made.
+    axes = np.linalg.eigh(np.atleast_2d(np.cov(pooled.T)))[1][:, ::-1]
 
     def columns(count: int) -> tuple[np.ndarray, np.ndarray]:
         mine = np.hstack([(pooled - centre) @ axes[:, :count], sure])
@@ -141,6 +172,7 @@ def predicted(
     tried = {
         (count, ridge): out_of_fold(columns(count)[0], lost, ridge)
         for count in COMPONENTS
+        if count <= pooled.shape[1]
         for ridge in RIDGES
     }
     options = max(tried, key=lambda one: area(tried[one], lost))
@@ -149,46 +181,65 @@ def predicted(
     return tried[options], theirs @ w[:-1] + w[-1], options
 
 
-def gains(fitting: Answers, scoring: Answers, goal: tuple[float | None, float | None]) -> np.ndarray:
-    """Return (N,) hits of the chosen policy above the best fixed size or mix of equal time."""
-    found = replay(choose(fitting, TIMES, max_drop=goal[0], max_time=goal[1]), scoring, TIMES)
-    fixed = [replay(PolicySpec(kind="fixed", sizes=(size,)), scoring, TIMES) for size in SIZES]
-    return found.hits - best_mix(fixed, found.time_s)[1]
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("cache", type=Path)
-    args = parser.parse_args(argv)
-    fitting, scoring = (looks(args.model, args.cache, name) for name in ("photos_fit", "photos_score"))
-    fitted = tuple(temperature(logits, fitting["truth"]) for logits in fitting["logits"])
-    plain, tempered = (
-        (answers_of(fitting, temperatures), answers_of(scoring, temperatures))
-        for temperatures in ((1.0, 1.0, 1.0), fitted)
+def judged_by(answers: Answers, signal: np.ndarray) -> Answers:
+    """Return the evidence with another (S, N) signal in place of the doubt of single looks."""
+    return replace(
+        answers, doubt_bits={**answers.doubt_bits, **{(i,): values for i, values in enumerate(signal)}}
     )
-    print(f"{machine_name()}; temperatures at {SIZES}: {', '.join(f'{one:.2f}' for one in fitted)}\n")
-    print("| small look | entropy | with temperature | predictor | components, ridge |")
-    print("|---|---|---|---|---|")
-    learned = [np.array(one.certainty_bits) for one in plain]
-    for row, size in enumerate(SIZES[:-1]):
+
+
+def gains(
+    fitting: Answers, scoring: Answers, goal: tuple[float | None, float | None], views: int
+) -> np.ndarray:
+    """Return (N,) hits of the chosen policy above the best fixed size or mix of equal time, by image."""
+    sizes = scoring.sizes
+    times = Times(look_s=tuple((size / sizes[-1]) ** 2 for size in sizes))
+    spec = choose(fitting, times, max_drop=goal[0], max_time=goal[1], views=views)
+    found = replay(spec, scoring, times)
+    fixed = [replay(PolicySpec(kind="fixed", sizes=(size,)), scoring, times) for size in sizes]
+    return (found.hits - best_mix(fixed, found.time_s)[1]).reshape(views, -1).mean(axis=0)
+
+
+def compare(
+    name: str, sizes: tuple[int, ...], pair: list[dict[str, np.ndarray]], *, goals: tuple, views: int = 1
+) -> None:
+    """Print both tables of a net."""
+    fitting, scoring = pair
+    by_doubt = [evidence(seen, sizes) for seen in pair]
+    by_entropy = [judged_by(a, entropies(seen)) for a, seen in zip(by_doubt, pair, strict=True)]
+    learned = [entropies(seen) for seen in pair]
+    print(f"\n{name}: fitted on {by_doubt[0].count}, scored on {by_doubt[1].count}\n")
+    print("| small look | entropy | doubt | predictor | components, ridge |\n|---|---|---|---|---|")
+    for row, size in enumerate(sizes[:-1]):
         learned[0][row], learned[1][row], options = predicted(fitting, scoring, row)
-        lost = plain[1].top1[row] != plain[1].top1[-1]
-        signals = (plain[1].certainty_bits[row], tempered[1].certainty_bits[row], learned[1][row])
-        print(
-            f"| {size} | {' | '.join(f'{area(one, lost):.3f}' for one in signals)} | {options} |", flush=True
-        )
-    by_predictor = [replace(one, certainty_bits=bits) for one, bits in zip(plain, learned, strict=True)]
-    print("\n| goal | plain gain | temperature: change of gain | predictor: change of gain |")
+        signals = (entropies(scoring)[row], by_doubt[1].doubt_bits[(row,)], learned[1][row])
+        areas = " | ".join(f"{area(one, lost_at(scoring, row)):.3f}" for one in signals)
+        print(f"| {size} | {areas} | {options} |", flush=True)
+    by_predictor = [judged_by(a, signal) for a, signal in zip(by_doubt, learned, strict=True)]
+    print("\n| goal | gain by doubt | entropy: change of gain | predictor: change of gain |")
     print("|---|---|---|---|", flush=True)
-    for goal in GOALS:
-        base, *others = (gains(*pair, goal) for pair in (plain, tempered, by_predictor))
+    for goal in goals:
+        base, *others = (gains(*one, goal, views) for one in (by_doubt, by_entropy, by_predictor))
         cells = []
         for other in others:
             low, high = interval(other - base)
             cells.append(f"{100 * (other - base).mean():+.1f} ({low:+.1f} to {high:+.1f})")
         text = f"at most {goal[0]:g} points" if goal[1] is None else f"at most {goal[1]:g} of the time"
         print(f"| {text} | {100 * base.mean():+.1f} | {' | '.join(cells)} |", flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("cache", type=Path)
+    args = parser.parse_args(argv)
+    print(machine_name())
+    photographs = [looks(args.model, args.cache, name) for name in ("photos_fit", "photos_score")]
+    compare("EfficientNet-Lite0", SIZES, photographs, goals=GOALS)
+    halves = cifar_looks(args.cache)
+    compare("elastic ResNet-20 on CIFAR-10", (16, 24, 32), halves, goals=CIFAR_GOALS, views=VIEWS)
     return 0
 
 

@@ -51,10 +51,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--norms", choices=("frozen", "batch"), default="frozen")
     parser.add_argument("--kernels", choices=("frozen", "trained"), default="frozen")
+    parser.add_argument("--hint", type=float, default=0.0, help="weight of the feature hint")
     args = parser.parse_args(argv)
     name = (
         f"{'held' if args.held else 'score'} epochs={args.epochs} rate={args.learning_rate:g} "
-        f"norms={args.norms} kernels={args.kernels}"
+        f"norms={args.norms} kernels={args.kernels}" + (f" hint={args.hint:g}" if args.hint else "")
     )
     row = recorded(RESULTS, name) or run(args, name)
     print(row["machine"], row["name"], f"{row['seconds']} s")
@@ -88,7 +89,7 @@ def run(args: Any, name: str) -> dict[str, Any]:
         resume=True,
         watch=Told(),
     )
-    options = ElasticOptions(shares=(0.0, 0.25, 0.75), norms=args.norms, kernels=args.kernels)
+    options = ElasticOptions(shares=(0.0, 0.25, 0.75), norms=args.norms, kernels=args.kernels, hint=args.hint)
     stage = Elastic(sizes=SIZES, images=read, labelled=False, training=training, options=options)
     result = run_stage(stage, source)
     row = {

@@ -3,8 +3,8 @@
     python benchmarks/evidence/stream_changes.py lite0.boardfit
 
 Two policies that change size: image entropy with its threshold at the median of the video itself (the worst
-place for it), and two-look with its bound at the median certainty of the first looks. A change is a frame
-that XX
+place for it), and two-look with its bound at the median doubt of the first looks. A change is a frame
+that is answered at another size than the one before.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def shaken(photo: np.ndarray, count: int) -> list[np.ndarray]:
 def sure_and_unsure(session: Session, small: int) -> tuple[list[np.ndarray], float]:
     """Return two of photos_fit, at the ends of the small size's certainty, and the bound between them."""
     photos = [read_image(path) for path, _ in labelled("photos_fit", 100)]
-    bits = [session.look(photo, small).answer_entropy_bits for photo in photos]
+    bits = [session.look(photo, small).doubt_bits for photo in photos]
     ends = int(np.argmin(bits)), int(np.argmax(bits))
     return [photos[end] for end in ends], float(bits[ends[0]] + bits[ends[1]]) / 2
 
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         videos = {name: frames_of(name) for name in VIDEOS}
         bits = {name: [entropy_bits(frame) for frame in frames] for name, frames in videos.items()}
         doubt = {
-            name: [session.look(frame, small).answer_entropy_bits for frame in frames]
+            name: [session.look(frame, small).doubt_bits for frame in frames]
             for name, frames in videos.items()
         }
     print(f"{machine_name()}\n")

@@ -1,9 +1,12 @@
-"""Checkpoints of a training: all variables, where it stands, and of what; written whole or not at all."""
+"""Checkpoints and log of a training: all variables, where it stands, of what; written whole or not at all."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -136,6 +139,33 @@ def load_checkpoint(path: Path, variables: Sequence[Any], *, belongs_to: str) ->
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return position
+
+
+def write_log(path: Path, history: Sequence[EpochRecord]) -> None:
+    """Write the epochs as CSV, whole or not at all.
+
+    Raises:
+        CompressError: It cannot be written, because the disk is full for example.
+    """
+    if not history:
+        return
+    names = sorted({name for record in history for name in record.metrics})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", "phase", "steps", "seconds", "images_per_s", *names])
+    for record in history:
+        row = [record.epoch, record.phase, record.steps, record.seconds, record.images_per_s]
+        writer.writerow([*row, *(f"{record.metrics.get(name, math.nan):.6f}" for name in names)])
+    draft = path.with_name(f"{path.name}.part")
+    try:
+        draft.write_text(text.getvalue(), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise CompressError(
+            f"the log {path} cannot be written ({error.strerror}): the training is stopped. The checkpoint "
+            "beside it is whole; make room and start again with --resume"
+        ) from error
 
 
 def _position(data: Mapping[str, Any]) -> Position:

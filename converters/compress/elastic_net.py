@@ -115,8 +115,8 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
         for size, net, (begin, end) in self._shown():
             tensor = self.tensor(images[begin:end], size)
             # A net that is frozen teaches as it answers, without dropout.
-            learns = self._options.kernels == "trained" or size != self.sizes[-1]
-            found = net(tensor, training=training and learns and self._options.norms == "batch")
+            batch_norms = self._learns(size) and self._options.norms == "batch"
+            found = net(tensor, training=training and batch_norms)
             scores, features = found if isinstance(found, (list, tuple)) else (found, None)
             answers[str(size)] = {"scores": as_logits(scores, self._activation)}
             if features is not None:
@@ -131,10 +131,12 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Return the mean over sizes of what each is taught."""
+        """Return the mean over the sizes that learn of what each is taught."""
         losses = []
         largest = y_pred.get(str(self.sizes[-1])) if self.phase == TOGETHER else None
         for size, _, (begin, end) in self._shown():
+            if not self._learns(size):
+                continue
             answer = y_pred[str(size)]
             if largest is not None and size != self.sizes[-1]:
                 losses.append(self._taught_by(largest, answer, y))
@@ -148,6 +150,10 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
         pixels = resize_batch(ops.cast(images, "float32"), size)
         mean, std = (np.asarray(value, np.float32) for value in (self._image.mean, self._image.std))
         return (pixels - mean) / std
+
+    def _learns(self, size: int) -> bool:
+        """Return whether a size is trained: the largest is not, where kernels are frozen."""
+        return self._options.kernels == "trained" or size != self.sizes[-1]
 
     def _shown(self) -> list[tuple[int, Any, tuple[int, int | None]]]:
         """Return size, net and the part of the batch that each size sees in this phase."""

@@ -6,8 +6,6 @@ holds every variable, so that a training that was killed goes on as if nothing h
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 import warnings
@@ -25,6 +23,7 @@ from boardfit.converters.compress.checkpoint import (
     fingerprint,
     load_checkpoint,
     save_checkpoint,
+    write_log,
 )
 from boardfit.converters.compress.images import Augment, Batches, ImageSet
 from boardfit.converters.recipe_train import OPTIMIZERS
@@ -239,11 +238,25 @@ class _Keeper:
         return load_checkpoint(self.path, self._variables(), belongs_to=self._belongs_to)
 
     def save(self, position: Position) -> None:
-        """Write the checkpoint, and the log of complete epochs."""
+        """Write the checkpoint, and the log of complete epochs.
+
+        Raises:
+            CompressError: It cannot be written, or the weights are not finite: the loss of a step is that
+                before its update, so that the last step of all would not be noticed.
+        """
+        if not all(np.isfinite(values).all() for values in map(np.asarray, self._model.weights)):
+            raise CompressError(
+                f"the weights are not finite in epoch {position.epoch + (position.step > 0)}: the training "
+                f"is stopped{self.kept()}; lower the learning rate"
+            )
         if self.path is None:
             return
         save_checkpoint(self.path, self._variables(), position=position, belongs_to=self._belongs_to)
-        _write_log(self.path.with_name("log.csv"), position.history)
+        write_log(self.path.with_name("log.csv"), position.history)
+
+    def kept(self) -> str:
+        """Return where the last good state lies, as the end of a sentence; nothing if there is none."""
+        return f"; {self.path} holds the last good state" if self.path and self.path.exists() else ""
 
     def _variables(self) -> list[Any]:
         return [*self._model.variables, *self._model.optimizer.variables]
@@ -290,7 +303,7 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         if not math.isfinite(loss):
             raise CompressError(
                 f"the loss is not finite at step {self._done} of epoch {self._position.epoch + 1}: the "
-                f"training is stopped{self._kept()}; lower the learning rate"
+                f"training is stopped{self._keeper.kept()}; lower the learning rate"
             )
         self._tell(batch + 1)
         if time.monotonic() - self._saved > self._keeper.settings.save_every_s:
@@ -343,10 +356,6 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
             )
         )
 
-    def _kept(self) -> str:
-        path = self._keeper.path
-        return f"; {path} holds the last good state" if path is not None and path.exists() else ""
-
 
 def _phase_of(epoch: int, epochs: int, phases: Sequence[Phase]) -> Phase:
     """Return the phase of an epoch, counted from 0."""
@@ -376,19 +385,3 @@ def _optimizer(settings: Training, steps: int) -> Any:
     if settings.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
-
-
-def _write_log(path: Path, history: Sequence[EpochRecord]) -> None:
-    """Write the epochs as CSV, whole or not at all."""
-    if not history:
-        return
-    names = sorted({name for record in history for name in record.metrics})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["epoch", "phase", "steps", "seconds", "images_per_s", *names])
-    for record in history:
-        row = [record.epoch, record.phase, record.steps, record.seconds, record.images_per_s]
-        writer.writerow([*row, *(f"{record.metrics.get(name, math.nan):.6f}" for name in names)])
-    draft = path.with_name(f"{path.name}.part")
-    draft.write_text(text.getvalue(), encoding="utf-8")
-    draft.replace(path)

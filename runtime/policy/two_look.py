@@ -1,4 +1,4 @@
-"""The image's entropy chooses the first look; an uncertain answer asks for a larger second one."""
+"""The image's entropy chooses the first look; an answer in doubt asks for a larger one, at most twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from boardfit.runtime.results import Result
 from boardfit.specs import PolicySpec
 
 NO_CERTAINTY = (
-    "the two-look policy judges an answer by the entropy of its probabilities, but this model's output is "
+    "the two-look policy judges an answer by its probabilities, but this model's output is "
     "declared with the activation 'none': use the policy 'entropy' or 'fixed'"
 )
 
@@ -24,12 +24,13 @@ OTHER_SCENE = 0.5
 
 
 class TwoLookPolicy:
-    """Looks again, once, at a larger size where the answer's entropy is above the bound.
+    """Looks again at a larger size where the two best classes contend; a spec may allow a third look.
 
-    In a stream, a scene that needed the larger size gets it at once in the frames that follow: that
+    In a stream, a scene that needed a larger size gets it at once in the frames that follow: that
     spares the small look, and the size does not flap. The small one is tried again after STAY_FRAMES, or
-    when the larger one answers otherwise than when that began, and must then be certain by more than
-    ``hysteresis_bits``. So a stream needs the image entropy only where the thresholds do.
+    when the larger one answers otherwise than when that began, and its doubt must then lie below the bound
+    by more than ``hysteresis_bits`` (by half of the bound, where that is less). So a stream needs the
+    image entropy only where the thresholds do.
     """
 
     def __init__(self, spec: PolicySpec, stream: bool) -> None:
@@ -53,24 +54,28 @@ class TwoLookPolicy:
         return stay.size
 
     def next(self, size: int, result: Result) -> int | None:
-        """Return the larger size if the first answer was uncertain.
+        """Return the larger size if the answer is in doubt.
 
         Raises:
             RecipeError: If the output's activation is ``none``: it has no certainty.
         """
-        if len(result.looks) > 1:
+        begins = len(result.looks) == 1
+        if len(result.looks) > len(self._spec.look_bits):
             return None
-        if size == self._stay.size:
+        if begins and size == self._stay.size:
             self._compare(result.scores)
-        uncertain_bits = result.answer_entropy_bits
-        if uncertain_bits is None:
+        doubt_bits = result.doubt_bits
+        if doubt_bits is None:
             raise RecipeError(NO_CERTAINTY)
         larger = self._larger(size)
         if larger is None:
             return None
-        stayed = self._stay is not _NONE
-        if uncertain_bits <= self._spec.second_look_bits - stayed * self._spec.hysteresis_bits:
-            self._stay = _NONE
+        bound = self._spec.look_bits[len(result.looks) - 1]
+        comes_back = begins and size < self._stay.size
+        if comes_back:
+            bound = max(bound - self._spec.hysteresis_bits, bound / 2)
+        if doubt_bits <= bound:
+            self._stay = _NONE if comes_back else self._stay
             return None
         if self._stream:
             self._stay = _Stay(size=larger, frames=STAY_FRAMES)

@@ -39,7 +39,7 @@ def write_policy_report(path: Path, bundle_path: str | Path, result: Fit, photos
     with open_bundle(bundle_path) as bundle:
         name, content_id = bundle.manifest.name, bundle.content_id
         examples = _examples(bundle_path, photos)
-    first = [answers.sizes.index(size) for size in policy.sizes[:-1]]
+    first = tuple(answers.sizes.index(size) for size in policy.sizes)
     two_look = policy.kind == "two-look"
     page = PolicyPage(
         title=f"Size policy of {name}",
@@ -56,7 +56,7 @@ def write_policy_report(path: Path, bundle_path: str | Path, result: Fit, photos
         curves=tuple(Point(**asdict(line)) for line in result.curves),
         entropy_bits=tuple(answers.bits.tolist()),
         thresholds_bits=policy.thresholds_bits,
-        certainty_bits=tuple(answers.certainty_bits[first[0]].tolist()) if two_look else (),
+        doubt_bits=tuple(answers.doubt_bits[first[:1]].tolist()) if two_look else (),
         second_look_bits=policy.second_look_bits if two_look else None,
         examples=tuple(examples),
     )
@@ -92,7 +92,7 @@ def _examples(bundle_path: str | Path, photos: Sequence[Photo]) -> list[Example]
                         size=result.size,
                         entropy_bits=entropy_bits(frame),
                         label=result.top(1)[0].label,
-                        certainty_bits=float(result.answer_entropy_bits or 0.0),
+                        doubt_bits=float(result.doubt_bits or 0.0),
                         jpeg=thumbnail_jpeg(frame, width=240),
                     )
                 )

@@ -69,10 +69,26 @@ def restrict_policy(policy: PolicySpec, sizes: tuple[int, ...]) -> PolicySpec:
         return policy
     if len(kept) < 2 or policy.kind == "fixed":
         only = kept or sizes[-1:]
-        return replace(policy, kind="fixed", sizes=only, thresholds_bits=(), second_size=None, fit=None)
+        return replace(
+            policy,
+            kind="fixed",
+            sizes=only,
+            thresholds_bits=(),
+            second_size=None,
+            third_look_bits=None,
+            fit=None,
+        )
     thresholds = tuple(policy.thresholds_bits[bisect_left(policy.sizes, size)] for size in kept[:-1])
     second = policy.second_size if policy.second_size in kept else None
-    return replace(policy, sizes=kept, thresholds_bits=thresholds, second_size=second, fit=None)
+    third = policy.third_look_bits if len(kept) > 2 else None
+    return replace(
+        policy,
+        sizes=kept,
+        thresholds_bits=thresholds,
+        second_size=second,
+        third_look_bits=third,
+        fit=None,
+    )
 
 
 def restrict_measurements(

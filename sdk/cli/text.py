@@ -53,8 +53,9 @@ def policy_text(policy: PolicySpec) -> str:
     text = f"{policy.kind}: {', '.join(_steps(policy))}"
     if policy.kind == "two-look":
         where = f" at {policy.second_size}" if policy.second_size else ""
-        merged = " and averages both answers" if policy.average else ""
-        text += f"; looks again{where} above {policy.second_look_bits:g} bits of doubt{merged}"
+        merged = " and averages the answers" if policy.average else ""
+        bounds = ", then ".join(f"{bits:g}" for bits in policy.look_bits)
+        text += f"; looks again{where} above {bounds} bits of doubt{merged}"
     return text if policy.fitted else f"{text} (not fitted)"
 
 
@@ -72,8 +73,9 @@ def fit_text(found: FitSummary) -> str:
 def _steps(policy: PolicySpec) -> list[str]:
     """Return the size of each band of image entropy; a threshold above every image ends the list."""
     steps: list[str] = []
+    alone = "first" if policy.kind == "two-look" else "always"
     for bits, size in zip(policy.thresholds_bits, policy.sizes[:-1], strict=True):
         if bits > MAX_ENTROPY_BITS:
-            return [*steps, f"else {size}" if steps else f"always {size}"]
+            return [*steps, f"else {size}" if steps else f"{alone} {size}"]
         steps.append(f"below {bits:g} bits {size}")
-    return [*steps, f"else {policy.sizes[-1]}" if steps else f"always {policy.sizes[-1]}"]
+    return [*steps, f"else {policy.sizes[-1]}" if steps else f"{alone} {policy.sizes[-1]}"]

@@ -40,7 +40,7 @@ PAGE = PolicyPage(
     curves=CURVES,
     entropy_bits=(5.25, 6.5, 6.75, 7.0, 7.25, 7.5, 7.5, 7.75),
     thresholds_bits=(5.8, 7.0),
-    certainty_bits=(0.1, 0.2, 0.4, 0.83, 1.5, 3.0, 0.05, 0.7),
+    doubt_bits=(0.1, 0.2, 0.4, 0.83, 1.5, 3.0, 0.05, 0.7),
     second_look_bits=0.83,
     examples=EXAMPLES,
 )
@@ -51,7 +51,7 @@ NOTHING = replace(
     curves=(),
     entropy_bits=(),
     thresholds_bits=(),
-    certainty_bits=(),
+    doubt_bits=(),
     second_look_bits=None,
     examples=(),
 )
@@ -191,7 +191,7 @@ def test_every_plot_has_words():
         "Of 8 images 12.5 % below 5.80 bits, 25.0 % from 5.80 to 7.00, 62.5 % from 7.00 up"
         in (shapes.plot_words[2])
     )
-    assert "25.0 % of 8 first answers are less certain than 0.83 bits" in shapes.plot_words[4]
+    assert "25.0 % of 8 first answers are in more doubt than 0.83 bits" in shapes.plot_words[4]
 
 
 def test_marks_stand_at_their_numbers():
@@ -284,15 +284,15 @@ def test_a_threshold_that_no_image_reaches_is_said_not_drawn():
     assert "it means always the smaller size" not in text_of(PAGE)
 
 
-def test_without_a_second_look_there_is_no_certainty():
+def test_without_a_second_look_there_is_no_doubt():
     page = replace(PAGE, second_look_bits=None)
     assert "first look" not in text_of(page) and len(shapes_of(page).plots) == 4
 
 
 def test_examples_are_grouped_by_size():
     text = text_of(PAGE)
-    order = ["160 pixels: 1 picture", "cat", "a.jpg", "image 6.52 bits", "answer 0.14 bits"]
-    order += ["224 pixels: 2 pictures", "dog", "b.jpg", "cup", "c.jpg", "answer 2.75 bits"]
+    order = ["160 pixels: 1 picture", "cat", "a.jpg", "image 6.52 bits", "doubt 0.14 bits"]
+    order += ["224 pixels: 2 pictures", "dog", "b.jpg", "cup", "c.jpg", "doubt 2.75 bits"]
     places = [text.index(part, text.index("Examples at each size")) for part in order]
     assert places == sorted(places)
 
@@ -309,10 +309,8 @@ def test_examples_are_grouped_by_size():
         replace(PAGE, curves=CURVES[:1]),
         replace(PAGE, curves=tuple(replace(p, time_ratio=0.5) for p in CURVES)),
         replace(PAGE, table=(), thresholds_bits=()),
-        replace(
-            PAGE, entropy_bits=(7.0,), thresholds_bits=(7.0,), certainty_bits=(0.0,), second_look_bits=0.0
-        ),
-        replace(PAGE, entropy_bits=(0.0,) * 3, thresholds_bits=(9.0,), certainty_bits=(2.0,)),
+        replace(PAGE, entropy_bits=(7.0,), thresholds_bits=(7.0,), doubt_bits=(0.0,), second_look_bits=0.0),
+        replace(PAGE, entropy_bits=(0.0,) * 3, thresholds_bits=(9.0,), doubt_bits=(2.0,)),
         replace(PAGE, entropy_bits=(8.0,) * 3, thresholds_bits=(8.0,)),
         replace(PAGE, thresholds_bits=(7.0, 7.01, 7.02, 7.03)),
     ],
@@ -376,7 +374,7 @@ def test_a_point_is_of_a_known_family():
     [
         {"entropy_bits": (7.0, float("nan"))},
         {"thresholds_bits": (float("inf"),)},
-        {"certainty_bits": (float("nan"),)},
+        {"doubt_bits": (float("nan"),)},
         {"second_look_bits": float("inf")},
     ],
     ids=lambda change: next(iter(change)),

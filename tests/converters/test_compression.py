@@ -9,6 +9,7 @@ import boardfit
 from boardfit.bundle import open_bundle
 from boardfit.cli import main
 from boardfit.converters.build import build
+from boardfit.converters.plan import plan
 from boardfit.converters.recipe import Recipe
 from boardfit.converters.samples import synthetic_frame
 from boardfit.errors import CompressError, InputError, RecipeError
@@ -120,6 +121,20 @@ def test_what_makes_no_sense_is_refused_and_nothing_is_written(recipe, tmp_path,
     with pytest.raises(error, match=message):
         build(recipe(**sections), tmp_path / "a.boardfit")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"export": {"sizes": [32]}}, "two or more sizes"),
+        ({"elastic": {"teacher_weight": 0.0}}, "nothing teaches the net"),
+        ({"elastic": {"temperature": 0.5}}, "its temperature at least 1"),
+    ],
+    ids=["size", "teacher", "options"],
+)
+def test_a_dry_run_asks_the_stages(recipe, tmp_path, sections, message):
+    with pytest.raises(CompressError, match=message):
+        plan(recipe(**sections), tmp_path / "a.boardfit")
 
 
 @pytest.mark.parametrize("label", [7, -1])

@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from boardfit.converters.policy_answers import Answers, Times, answers_of, chains
+from boardfit.converters.policy_candidates import candidates, family_of
 from boardfit.converters.policy_fit import Goal, fit, fit_table, goal_of
 from boardfit.converters.policy_solve import (
-    Answers,
-    Times,
     best_mix,
-    candidates,
     choose,
     interval,
     oracle,
@@ -20,6 +19,8 @@ from boardfit.converters.policy_solve import (
     split,
 )
 from boardfit.errors import InputError, RecipeError
+from boardfit.runtime.decode.classify import average
+from boardfit.runtime.results import Classes
 from boardfit.specs import PolicySpec
 
 SIZES = (16, 24, 32)
@@ -32,31 +33,27 @@ def evidence(count: int = 600, *, confidence_knows: bool = True, seed: int = 0) 
     truth = rng.integers(0, 10, count)
     wrong = rng.random((3, count)) < np.array([[0.3], [0.15], [0.02]])
     top1 = np.where(wrong, (truth + 1) % 10, truth)
-    doubt = np.where(wrong, 2.0, 0.5) + rng.normal(0, 0.2, (3, count))
+    doubt = np.abs(np.where(wrong, 0.8, 0.2) + rng.normal(0, 0.08, (3, count)))
     if not confidence_knows:
         doubt = rng.permuted(doubt, axis=1)
-    averaged = np.zeros((3, 3, count), np.int64)
-    for i in range(3):
-        for j in range(i + 1, 3):
-            averaged[i, j] = top1[j]
     return Answers(
         sizes=SIZES,
         bits=rng.uniform(3.0, 7.9, count),
-        top1=top1,
-        certainty_bits=np.abs(doubt),
-        averaged=averaged,
+        # The average of looks is the last one's answer.
+        top1={chain: top1[chain[-1]] for chain in chains(3)},
+        doubt_bits={chain: doubt[chain[-1]] for chain in chains(3)},
         truth=truth,
     )
 
 
 def small(**changes) -> Answers:
-    """Four images: bits 2, 4, 6, 7.5; doubt of the small size 0, 1, 2, 3; the small one errs on the last."""
+    """Four images: bits 2, 4, 6, 7.5; doubt of the small size 0 to 0.9; the small one errs on the last."""
+    doubt = np.array([0.0, 0.3, 0.6, 0.9])
     base = {
         "sizes": (16, 32),
         "bits": np.array([2.0, 4.0, 6.0, 7.5]),
-        "top1": np.array([[1, 2, 3, 9], [1, 2, 3, 4]]),
-        "certainty_bits": np.array([[0.0, 1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0]]),
-        "averaged": np.array([[[0] * 4, [1, 2, 3, 7]], [[0] * 4, [0] * 4]]),
+        "top1": {(0,): np.array([1, 2, 3, 9]), (1,): np.array([1, 2, 3, 4]), (0, 1): np.array([1, 2, 3, 7])},
+        "doubt_bits": {(0,): doubt, (1,): np.zeros(4), (0, 1): doubt / 2},
         "truth": np.array([1, 2, 3, 4]),
     }
     return Answers(**{**base, **changes})
@@ -79,7 +76,7 @@ def test_entropy_takes_the_size_of_its_band_and_pays_for_changes():
 
 
 def test_two_look_looks_again_above_its_bound_and_pays_both_ways():
-    spec = PolicySpec("two-look", (16, 32), (9.0,), second_look_bits=1.5)
+    spec = PolicySpec("two-look", (16, 32), (9.0,), second_look_bits=0.5)
     found = replay(spec, small(), PAIR)
     # 16 | 16 | 16 -> 32 | (back to) 16 -> 32: two changes up, one back; no entropy is needed.
     assert found.times_s.tolist() == [1.0, 1.0, 5.5, 6.0]
@@ -88,15 +85,45 @@ def test_two_look_looks_again_above_its_bound_and_pays_both_ways():
 
 def test_each_kind_pays_its_own_change_of_size():
     times = replace(PAIR, two_look_switch_s=0.125)
-    spec = PolicySpec("two-look", (16, 32), (9.0,), second_look_bits=1.5)
+    spec = PolicySpec("two-look", (16, 32), (9.0,), second_look_bits=0.5)
     assert replay(spec, small(), times).times_s.tolist() == [1.0, 1.0, 5.125, 5.25]
     entropy = PolicySpec("entropy", (16, 32), (6.0,))
     assert replay(entropy, small(), times).time_s == replay(entropy, small(), PAIR).time_s
 
 
 def test_averaging_takes_the_recorded_mean():
-    spec = PolicySpec("two-look", (16, 32), (9.0,), second_look_bits=2.5, average=True)
+    spec = PolicySpec("two-look", (16, 32), (9.0,), second_look_bits=0.8, average=True)
     assert replay(spec, small(), PAIR).hits.tolist() == [True, True, True, False]
+
+
+def three(**changes) -> Answers:
+    """Three images that stop at the first, the second and the third look; an average errs on the last."""
+    right = np.array([1, 2, 3])
+    doubt = {0: np.array([0.1, 0.9, 0.9]), 1: np.array([0.1, 0.2, 0.8]), 2: np.zeros(3)}
+    top1 = dict.fromkeys(chains(3), right)
+    top1 |= {(0,): np.array([1, 9, 9]), (1,): np.array([1, 2, 9]), (0, 1, 2): np.array([1, 2, 9])}
+    doubt_bits = {chain: doubt[chain[-1]] for chain in chains(3)}
+    return Answers(sizes=SIZES, bits=np.full(3, 5.0), top1=top1, doubt_bits=doubt_bits, truth=right)
+
+
+def test_a_third_look_follows_where_the_second_is_in_doubt_too():
+    spec = PolicySpec("two-look", SIZES, (9.0, 9.0), second_look_bits=0.5, third_look_bits=0.5)
+    found = replay(spec, three(), replace(TIMES, switch_s=0.125))
+    # 16 | (from 16) 16 -> 24 | (back from 24 to) 16 -> 24 -> 32
+    assert found.times_s.tolist() == [0.25, 0.75 + 0.125, 1.75 + 3 * 0.125]
+    assert found.hits.all() and found.looks == pytest.approx([1 / 3] * 3)
+    averaged = replay(replace(spec, average=True), three(), TIMES)
+    assert averaged.hits.tolist() == [True, True, False]
+
+
+def test_evidence_from_scores_averages_the_looks_as_the_runtime_does():
+    scores = np.array([[[0.6, 0.4, 0.0]], [[0.3, 0.7, 0.0]], [[0.0, 0.1, 0.9]]])
+    found = answers_of(SIZES, bits=np.array([5.0]), scores=scores, truth=None)
+    first, second, third = (Classes(look[0], "softmax") for look in scores)
+    both = average(first, second)
+    assert found.top1[(0, 1)] == both.scores.argmax() == 1
+    assert found.doubt_bits[(0, 1)] == pytest.approx(both.doubt_bits)
+    assert found.doubt_bits[(0, 1, 2)] == pytest.approx(average(both, third).doubt_bits)
 
 
 def test_without_labels_the_largest_size_is_right():
@@ -133,7 +160,7 @@ def test_the_times_decide():
 
 def test_every_candidate_is_a_policy_over_the_sizes():
     found = list(candidates(evidence(100)))
-    assert {spec.kind for spec in found} == {"fixed", "entropy", "two-look"}
+    assert {family_of(spec) for spec in found} == {"fixed", "entropy", "two-look", "three-look"}
     assert all(set(spec.sizes) <= set(SIZES) for spec in found)
     assert len(set(found)) == len(found)
 
@@ -212,9 +239,8 @@ def test_where_no_choice_holds_under_cross_validation_the_largest_size_is_kept()
     answers = Answers(
         sizes=(16, 32),
         bits=np.linspace(3, 7, count),
-        top1=top1,
-        certainty_bits=np.zeros((2, count)),
-        averaged=np.stack([np.stack([truth, truth])] * 2),
+        top1={(0,): top1[0], (1,): truth, (0, 1): truth},
+        doubt_bits=dict.fromkeys(chains(2), np.zeros(count)),
         truth=truth,
     )
     chosen = choose(answers, PAIR, max_drop=0.0, max_time=None)
@@ -240,3 +266,24 @@ def test_few_images_promise_little():
         for count in (60, 6000)
     )
     assert replay(few, unseen, TIMES).time_s > replay(many, unseen, TIMES).time_s + 0.1
+
+
+def test_a_time_is_a_promise_too():
+    """By the mean time on the images that are fitted on, about half of these would take longer."""
+    unseen = evidence(20_000, seed=99)
+    times = [
+        replay(choose(evidence(300, seed=seed), TIMES, max_drop=None, max_time=0.6), unseen, TIMES).time_s
+        for seed in range(12)
+    ]
+    assert sum(time_s <= 0.6 for time_s in times) >= 11
+
+
+def test_views_of_the_same_images_make_no_promise_surer():
+    """Four times the same rows: with their number in the bound, less time would do."""
+    once = evidence(300, confidence_knows=False)
+    four = once.take(np.tile(np.arange(300), 4))
+    alone, counted, seen = (
+        replay(choose(rows, TIMES, max_drop=16.0, max_time=None, views=views), once, TIMES).time_s
+        for rows, views in ((once, 1), (four, 4), (four, 1))
+    )
+    assert seen < alone == counted

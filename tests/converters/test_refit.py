@@ -11,12 +11,8 @@ import pytest
 import boardfit
 from boardfit.bundle import open_bundle, verify_bundle
 from boardfit.cli import main
-from boardfit.converters.policy_evidence import (
-    answers_from_dict,
-    answers_to_dict,
-    labelled_photos,
-    measure_times,
-)
+from boardfit.converters.policy_answers import Answers
+from boardfit.converters.policy_evidence import labelled_photos, measure_times
 from boardfit.converters.refit import BoardTimes
 from boardfit.converters.samples import synthetic_frame
 from boardfit.errors import BundleError, InputError, RecipeError
@@ -90,25 +86,24 @@ def test_answers_survive_the_way_through_json(bundle, pictures):
     main(["fit", str(bundle), "--images", str(pictures)])
     with open_bundle(bundle) as opened:
         recorded = opened.measurements["fit"]["answers"]
-    again = answers_to_dict(answers_from_dict(recorded))
+    again = Answers.from_dict(recorded).to_dict()
     assert again == recorded
-    del recorded["averaged"]["16-24"]
+    del recorded["looks"]["16-24"]
     with pytest.raises(BundleError, match="fit again with --images"):
-        answers_from_dict(recorded)
+        Answers.from_dict(recorded)
 
 
 def test_the_recorded_answers_are_the_runtimes(bundle, pictures):
     main(["fit", str(bundle), "--images", str(pictures)])
     with open_bundle(bundle) as opened:
-        answers = answers_from_dict(opened.measurements["fit"]["answers"])
+        answers = Answers.from_dict(opened.measurements["fit"]["answers"])
     frame = cv2.imread(str(pictures / "00.png"))
     with boardfit.load(bundle, policy="entropy") as model:
         looks = [model.look(frame, size) for size in SIZES]
-    assert answers.top1[:, 0].tolist() == [look.top(1)[0].index for look in looks]
-    np.testing.assert_allclose(
-        answers.certainty_bits[:, 0], [look.answer_entropy_bits for look in looks], atol=1e-4
-    )
-    assert answers.averaged[0, 2, 0] == (looks[0].scores + looks[2].scores).argmax()
+    for column, look in enumerate(looks):
+        assert answers.top1[(column,)][0] == look.top(1)[0].index
+        assert answers.doubt_bits[(column,)][0] == pytest.approx(look.doubt_bits, abs=1e-4)
+    assert answers.top1[(0, 2)][0] == (looks[0].scores + 2 * looks[2].scores).argmax()
 
 
 def refused(command, capsys) -> str:

@@ -60,6 +60,25 @@ def test_answer_entropy(scores, activation, bits):
     assert found == (None if bits is None else pytest.approx(bits, abs=1e-6))
 
 
+@pytest.mark.parametrize(
+    ("scores", "activation", "bits"),
+    [
+        ([1.0, 0.0, 0.0, 0.0], "softmax", 0.0),
+        ([0.25] * 4, "softmax", 1.0),
+        ([0.1, 0.4, 0.1, 0.4], "softmax", 1.0),
+        ([0.1, 0.45, 0.05, 0.15], "logits", 0.8112781),
+        ([0.9, 0.3], "sigmoid", 0.8112781),
+        ([0.75], "sigmoid", 0.8112781),
+        ([0.0, 0.0], "sigmoid", 0.0),
+        ([1.0], "softmax", 0.0),
+        ([3.0, -2.0], "none", None),
+    ],
+)
+def test_doubt_is_the_entropy_of_the_two_best_classes(scores, activation, bits):
+    found = result_of(scores, activation=activation).doubt_bits
+    assert found == (None if bits is None else pytest.approx(bits, abs=1e-6))
+
+
 def test_results_are_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         result_of([1.0]).size = 3

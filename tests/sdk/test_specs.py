@@ -18,9 +18,22 @@ from boardfit.specs import PolicySpec
         (("entropy", (1, 2), (float("nan"),)), "expected a finite number"),
         (("entropy", (1, 2), (4.0,), -0.1), "hysteresis_bits must not be negative"),
         (("two-look", (1, 2), (4.0,), 0.2, 1.0, 3), "second_size is 3"),
+        (("two-look", (1, 2), (4.0,), 0.2, 0.5, None, False, 0.9), "third_look_bits is 0.9"),
+        (("two-look", (1, 2, 3), (4.0, 5.0), 0.2, 0.5, 3, False, 0.9), "third_look_bits is 0.9"),
         (("lunar", (1,)), "policy.kind is 'lunar': expected one of fixed, entropy, two-look"),
     ],
-    ids=["order", "few", "fixed", "sizes", "nan", "hysteresis", "second", "kind"],
+    ids=[
+        "order",
+        "few",
+        "fixed",
+        "sizes",
+        "nan",
+        "hysteresis",
+        "second",
+        "third-of-two",
+        "third-beside-second",
+        "kind",
+    ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(values, message):
     with pytest.raises(BundleError, match=message):

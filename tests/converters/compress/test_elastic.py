@@ -220,6 +220,18 @@ def test_the_smaller_sizes_learn_from_the_largest_and_it_learns_nothing_from_the
     assert float(tf.reduce_sum(tf.abs(tape.gradient(loss, smallest)))) > 0.0
 
 
+def test_a_frozen_largest_size_has_no_part_in_the_loss(make_images, make_net):
+    frozen = ElasticOptions(kernels="frozen", norms="frozen")
+    model = elastic_net(make_net(), options=frozen)
+    model.phase = TOGETHER
+    images = make_images(24)
+    answers = model(images.pixels, training=True)
+    loss = float(model.compute_loss(x=images.pixels, y=images.labels, y_pred=answers))
+    largest = answers[str(SIZES[-1])]
+    small = [float(model._taught_by(largest, answers[str(size)], images.labels)) for size in SIZES[:-1]]
+    assert loss == pytest.approx(sum(small) / len(small))
+
+
 def test_dealt_images_are_seen_once(make_images, make_net):
     model = elastic_net(make_net())
     model.phase = DEALT

@@ -167,6 +167,30 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(images, tmp_path, ma
         train(make_model(norm=False), images, settings=wild, phases=PHASE)
 
 
+def test_a_log_that_cannot_be_written_stops_and_says_so(images, tmp_path, make_model, settings):
+    (tmp_path / "log.csv").mkdir()
+    with pytest.raises(
+        CompressError, match=r"log\.csv cannot be written .*The checkpoint beside it is whole"
+    ):
+        train(make_model(), images, settings=settings(folder=tmp_path), phases=PHASE)
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["folder", "no folder"])
+def test_weights_that_overflow_in_the_last_step_are_not_kept(images, tmp_path, kept, make_model, settings):
+    """The loss of a step is that before its update: none sees what the last one did."""
+    model = make_model()
+
+    def ruin(moment):
+        if moment.step == moment.steps:
+            model.trainable_variables[0].assign(model.trainable_variables[0] + np.inf)
+
+    given = settings(epochs=1, folder=tmp_path if kept else None, watch=ruin)
+    with pytest.raises(CompressError, match=r"weights are not finite in epoch 1: .*lower the learning rate"):
+        train(model, images, settings=given, phases=PHASE)
+    assert not list(tmp_path.glob("checkpoint*"))
+
+
 def test_fewer_images_than_a_batch_are_refused(images, make_model, settings):
     with pytest.raises(CompressError, match="96 images are fewer than a batch of 200"):
         train(make_model(), images, settings=settings(batch=200), phases=PHASE)

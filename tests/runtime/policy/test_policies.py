@@ -104,10 +104,24 @@ def test_two_look_asks_for_the_next_larger_size_once():
 
 
 def test_two_look_obeys_its_bound():
-    answer_of_two_bits = answer([0.25] * 4, (112,))
+    # The second best has a fifth of what the two best have: 0.722 bits.
+    in_doubt = answer([0.4, 0.1, 0.1, 0.1], (112,))
     base = {"kind": "two-look", "sizes": SIZES, "thresholds_bits": (4.0, 7.0)}
-    assert make_policy(PolicySpec(**base, second_look_bits=2.1)).next(112, answer_of_two_bits) is None
-    assert make_policy(PolicySpec(**base, second_look_bits=1.9)).next(112, answer_of_two_bits) == 160
+    assert make_policy(PolicySpec(**base, second_look_bits=0.73)).next(112, in_doubt) is None
+    assert make_policy(PolicySpec(**base, second_look_bits=0.71)).next(112, in_doubt) == 160
+
+
+THREE = PolicySpec("two-look", SIZES, (9.0, 9.0), second_look_bits=0.5, third_look_bits=0.9)
+
+
+def test_a_third_look_has_a_bound_of_its_own():
+    policy = make_policy(THREE)
+    in_doubt, tie = [0.8, 0.2, 0.0, 0.0], [0.25] * 4
+    assert policy.first(None) == 112
+    assert policy.next(112, answer(in_doubt, (112,))) == 160
+    assert policy.next(160, answer(in_doubt, (112, 160))) is None
+    assert policy.next(160, answer(tie, (112, 160))) == 224
+    assert policy.next(224, answer(tie, (112, 160, 224))) is None
 
 
 def test_two_look_refuses_numbers_that_are_no_probabilities():
@@ -117,11 +131,11 @@ def test_two_look_refuses_numbers_that_are_no_probabilities():
 
 
 UNSURE, SURE = [0.25] * 4, [0.97, 0.01, 0.01, 0.01]
-PAIR = PolicySpec("two-look", (112, 224), (9.0,), second_look_bits=1.5, hysteresis_bits=0.2)
+PAIR = PolicySpec("two-look", (112, 224), (9.0,), second_look_bits=0.5, hysteresis_bits=0.2)
 
 
 def test_two_look_goes_to_the_size_that_the_spec_names():
-    spec = PolicySpec("two-look", SIZES, (4.0, 9.0), second_look_bits=1.5, second_size=224)
+    spec = PolicySpec("two-look", SIZES, (4.0, 9.0), second_look_bits=0.5, second_size=224)
     policy = make_policy(spec)
     assert policy.next(112, answer(UNSURE, (112,))) == 224
     assert policy.next(224, answer(UNSURE, (224,))) is None
@@ -129,11 +143,16 @@ def test_two_look_goes_to_the_size_that_the_spec_names():
 
 def sizes_over(policy, frames):
     """The looks at each frame, given its scores at the small and the large size."""
+    return sizes_by(policy, [{112: small, 224: large} for small, large in frames])
+
+
+def sizes_by(policy, frames):
+    """The looks at each frame, given its scores by size."""
     found = []
-    for small, large in frames:
+    for scores in frames:
         looks = (policy.first(None),)
         while True:
-            result = answer(small if looks[-1] == 112 else large, looks)
+            result = answer(scores[looks[-1]], looks)
             following = policy.next(looks[-1], result)
             if following is None:
                 break
@@ -166,12 +185,33 @@ def test_in_a_stream_an_answer_that_only_trembles_is_no_other_scene():
 
 
 def test_in_a_stream_the_small_size_must_be_certain_by_the_hysteresis_to_come_back():
-    # 1.42 bits: below the bound of 1.5, but not by 0.2.
-    nearly = [0.55, 0.35, 0.05, 0.05]
+    # 0.47 bits: below the bound of 0.5, but not by 0.2.
+    nearly = [0.9, 0.1, 0.0, 0.0]
     frames = [(UNSURE, SURE), (UNSURE, SURE), (nearly, OTHER), (nearly, OTHER), (nearly, OTHER), (SURE, SURE)]
     frames += [(SURE, SURE)]
     looks = sizes_over(make_policy(PAIR, stream=True), frames)
     assert looks == [(112, 224), (224,), (224,), (112, 224), (224,), (224,), (112,)]
+
+
+def test_in_a_stream_a_low_bound_does_not_shut_the_small_size_out():
+    """The hysteresis is larger than the bound: half of the bound counts."""
+    spec = PolicySpec("two-look", (112, 224), (9.0,), second_look_bits=0.1, hysteresis_bits=0.2)
+    sure = [1.0, 0.0, 0.0, 0.0]
+    frames = [(UNSURE, SURE), (UNSURE, SURE), (sure, OTHER), (sure, OTHER)]
+    looks = sizes_over(make_policy(spec, stream=True), frames)
+    assert looks == [(112, 224), (224,), (224,), (112,)]
+
+
+def test_in_a_stream_the_middle_size_is_kept_while_it_is_certain():
+    frames = [{112: UNSURE, 160: SURE, 224: SURE}] * 5
+    looks = sizes_by(make_policy(THREE, stream=True), frames)
+    assert looks == [(112, 160), (160,), (160,), (160,), (160,)]
+
+
+def test_in_a_stream_a_third_look_is_what_the_scene_needs_from_then_on():
+    frames = [{112: UNSURE, 160: UNSURE, 224: SURE}] * 4
+    looks = sizes_by(make_policy(THREE, stream=True), frames)
+    assert looks == [(112, 160, 224), (224,), (224,), (224,)]
 
 
 def test_in_a_stream_two_look_needs_the_image_entropy_only_where_its_thresholds_do():

@@ -99,6 +99,10 @@ def test_a_share_of_no_range_is_unknown():
         (PolicySpec("entropy", (112,), fit=FIT), "entropy: always 112"),
         (PolicySpec("entropy", (1, 2), (5.5,), fit=FIT), "entropy: below 5.5 bits 1, else 2"),
         (
+            PolicySpec("two-look", (1, 2, 3), (9.0, 9.0), second_look_bits=0.5, third_look_bits=0.9, fit=FIT),
+            "two-look: first 1; looks again above 0.5, then 0.9 bits of doubt",
+        ),
+        (
             PolicySpec("two-look", (1, 2), (5.5,), second_look_bits=2.0),
             "two-look: below 5.5 bits 1, else 2; looks again above 2 bits of doubt (not fitted)",
         ),

@@ -140,6 +140,12 @@ def test_a_frame_whose_size_is_gone_gets_the_next_larger_one(kept, sizes, thresh
     assert (found.second_look_bits, found.fitted) == (1.5, kept == SIZES)
 
 
+@pytest.mark.parametrize(("kept", "third"), [((112, 160), None), (SIZES, 0.9)], ids=["two", "all"])
+def test_a_third_look_needs_a_third_size(kept, third):
+    policy = PolicySpec("two-look", SIZES, (9.0, 9.0), second_look_bits=0.5, third_look_bits=0.9)
+    assert restrict_policy(policy, kept).third_look_bits == third
+
+
 def test_a_fixed_policy_stays_fixed():
     found = restrict_policy(PolicySpec("fixed", SIZES), (112, 160))
     assert found == PolicySpec("fixed", (112, 160))
