@@ -1,0 +1,59 @@
+"""Why a stream cannot be opened: FFmpeg knows, but OpenCV does not pass it on."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+
+_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+_TIMEOUT_S = 1.0
+_ANSWERS = {
+    401: "it wants another user or password",
+    403: "it refuses this user",
+    404: "it has no stream of this path",
+    454: "it does not know the session",
+    503: "it has no picture to give at the moment",
+}
+
+
+def why_unreachable(url: str) -> str:
+    """Ask a stream's server, once and briefly, and say what is wrong in words for people.
+
+    Args:
+        url: Of the stream; its user and password are not sent.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return "the address is malformed"
+    if not parts.hostname or not port:
+        return "FFmpeg cannot read it"
+    try:
+        with socket.create_connection((parts.hostname, port), _TIMEOUT_S) as link:
+            link.settimeout(_TIMEOUT_S)
+            status = _ask(link, parts.scheme, f"{parts.hostname}:{port}", parts.path or "/")
+    except socket.gaierror:
+        return f"there is no host {parts.hostname}"
+    except ConnectionRefusedError:
+        return f"nobody listens on port {port} of {parts.hostname}: is the camera's server on?"
+    except TimeoutError:
+        return f"{parts.hostname} does not answer: is the camera on, and in this network?"
+    except OSError as error:
+        return f"{parts.hostname} cannot be reached ({error.strerror or error})"
+    if status == 401 and parts.username:
+        return "the server does not take the user and password of the address"
+    return _ANSWERS.get(status, "the server answers, but FFmpeg finds no video that it can read")
+
+
+def _ask(link: socket.socket, scheme: str, host: str, path: str) -> int:
+    """Return the status of the server's answer; 0 for one that is none, or is encrypted."""
+    if scheme == "rtsp":
+        request = f"DESCRIBE rtsp://{host}{path} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"
+    elif scheme == "http":
+        request = f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n"
+    else:
+        return 0
+    link.sendall(request.encode("ascii", "replace"))
+    words = link.recv(64).split(b" ", 2)
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
