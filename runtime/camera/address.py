@@ -25,6 +25,7 @@ def open(
     every_frame: bool = False,
     wait: bool = False,
     settings: WatchSettings | None = None,
+    name: str | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Source:
     """Open a camera, and begin to read and watch it in the background.
@@ -41,13 +42,14 @@ def open(
             newest one at the file's own speed.
         wait: Whether to return at once and go on trying, where the camera is not there yet.
         settings: When the camera counts as faulty, and how it is opened again.
+        name: For events and answers; by default the source itself, without any password.
         on_event: Called with every change of state, from the threads of the source.
 
     Raises:
         CameraError: The camera cannot be opened, and ``wait`` is false. Passwords are in no message.
         RecipeError: The word means no source.
     """
-    name = source if isinstance(source, str) else str(getattr(source, "__name__", source))
+    word = source if isinstance(source, str) else str(getattr(source, "__name__", source))
     opener, own_pace = _find(source, size_wh=size_wh, fps=fps, every_frame=every_frame)
     if settings is None:
         settings = WatchSettings(size_wh=size_wh)
@@ -56,7 +58,7 @@ def open(
             settings = WatchSettings(stall_s=None, frozen_s=None, one_size=False)
     opened = Source(
         opener,
-        name=without_password(name),
+        name=name or without_password(word),
         settings=settings,
         live=not (own_pace and every_frame),
         on_event=on_event,
