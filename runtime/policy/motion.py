@@ -25,7 +25,7 @@ class MotionSettings:
         max_age_s: How old the reused answer's frame may be.
     """
 
-    moved_share: float = 0.01
+    moved_share: float = 0.02
     changed_grey: float = 12.0
     max_age_s: float = 2.0
 

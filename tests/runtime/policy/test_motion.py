@@ -14,7 +14,7 @@ def noisy(image: np.ndarray, seed: int, deviation: float = 4.0) -> np.ndarray:
     return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
-def with_box(left: int, side: int = 80) -> np.ndarray:
+def with_box(left: int, side: int = 120) -> np.ndarray:
     image = SCENE.copy()
     image[200 : 200 + side, left : left + side] = (10, 250, 10)
     return image
