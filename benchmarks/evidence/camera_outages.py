@@ -1,4 +1,4 @@
-"""Kill, and start again, a real RTSP or MJPEG server; measure when that is noticed, and when frames are back.
+"""Kill, and start again, a real RTSP or MJPEG server: when is it noticed, when are frames back?
 
 Usage: python benchmarks/evidence/camera_outages.py rtsp|mjpeg [--times 50] [--how kill|stop]
 """

@@ -133,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _watch(running: Loop, args: argparse.Namespace) -> None:
-    shown = stats = time.monotonic() - _SHOWN_S
+    stats = time.monotonic()
+    shown = stats - _SHOWN_S
     for frame, result in running:
         now = time.monotonic()
         if not args.quiet and now - shown >= _SHOWN_S:

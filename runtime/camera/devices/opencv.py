@@ -19,8 +19,9 @@ OPEN_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 3.0
 """For a first key frame; that nothing comes is noticed long before, by the watch."""
 
-# Half a second to find out what the stream is, where FFmpeg takes two; and no reordering queue.
-_STREAM_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|analyzeduration;500000|max_delay;0"
+# Half a second to find out what the stream is, where FFmpeg takes two; and no reordering queue. Files that
+# are opened later get the same: "fflags;nobuffer" would take their first frame.
+_STREAM_OPTIONS = "rtsp_transport;tcp|analyzeduration;500000|max_delay;0"
 _DEFAULT_FPS = 25.0
 _LOOK_EVERY_S = 0.25
 

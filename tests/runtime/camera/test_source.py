@@ -178,6 +178,13 @@ def test_every_frame_of_a_file(film):
     assert [event.kind for event in events] == ["live", "ended"]
 
 
+def test_a_file_that_is_opened_after_a_stream_is_whole(film):
+    with pytest.raises(CameraError):
+        camera.open("rtsp://127.0.0.1:9/x")
+    with camera.open(film, every_frame=True) as source:
+        assert len(list(source)) == 10
+
+
 def test_a_file_at_its_own_speed(film):
     began = time.monotonic()
     with camera.open(str(film)) as source:
