@@ -87,7 +87,7 @@ class WatchSettings:
     first_frame_s: float = 3.0
     patience_s: float = 0.8
     retry_s: tuple[float, float] = (0.1, 0.5)
-    stuck_s: float = 1.5
+    stuck_s: float = 3.5
     open_s: float = 8.0
     size_wh: tuple[int, int] | None = None
     one_size: bool = True

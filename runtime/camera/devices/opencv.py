@@ -12,16 +12,16 @@ import cv2
 
 from boardfit.errors import CameraError
 from boardfit.runtime.camera.devices import StreamEnded
-from boardfit.runtime.camera.devices.reach import why_unreachable
+from boardfit.runtime.camera.devices.reach import require_answer, why_unreachable
 from boardfit.runtime.camera.names import without_password
 
 OPEN_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 3.0
 """For a first key frame; that nothing comes is noticed long before, by the watch."""
 
-# Half a second to find out what the stream is, where FFmpeg takes two; and no reordering queue. Files that
-# are opened later get the same: "fflags;nobuffer" would take their first frame.
-_STREAM_OPTIONS = "rtsp_transport;tcp|analyzeduration;500000|max_delay;0"
+# A fifth of a second to find out what the stream is, where FFmpeg takes two; and no reordering queue. Files
+# that are opened later get the same: "fflags;nobuffer" would take their first frame.
+_STREAM_OPTIONS = "rtsp_transport;tcp|analyzeduration;200000|max_delay;0"
 _DEFAULT_FPS = 25.0
 _LOOK_EVERY_S = 0.25
 
@@ -44,8 +44,12 @@ class CvDevice:
 
     def read(self) -> object:
         """Wait for the next picture; see ``Device.read``."""
+        began = time.monotonic()
         found, image = self._capture.read()
         now = time.monotonic()
+        if found and now - began > 0.95 * READ_TIMEOUT_S:
+            # FFmpeg gave up waiting, and its decoder let go of an old picture.
+            raise CameraError(f"{self._name} gave no frame for {now - began:.1f} s")
         if now - self._looked_at > _LOOK_EVERY_S:
             self._looked_at = now
             if not self._still_there():
@@ -120,6 +124,8 @@ def open_stream(url: str) -> CvDevice:
     # OpenCV takes them from the environment only, when a capture is made; never set back, for other threads.
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", _STREAM_OPTIONS)
     name = without_password(url)
+    if url.startswith("rtsp://"):
+        require_answer(url, name)
     settings = {
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(OPEN_TIMEOUT_S * 1e3),
         cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(READ_TIMEOUT_S * 1e3),

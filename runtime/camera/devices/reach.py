@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from urllib.parse import urlsplit
 
+from boardfit.errors import CameraError
+
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _TIMEOUT_S = 1.0
 _ANSWERS = {
@@ -16,11 +18,43 @@ _ANSWERS = {
 }
 
 
+def require_answer(url: str, name: str) -> None:
+    """Ask an RTSP server for its options, which takes it a millisecond.
+
+    FFmpeg's own attempt takes seconds to fail where a host is down, and sees too late that it is back.
+
+    Args:
+        url: Of the stream; its user and password are not sent.
+        name: For the message.
+
+    Raises:
+        CameraError: It does not answer.
+    """
+    found = _knock(url, "OPTIONS")
+    if isinstance(found, str):
+        raise CameraError(f"{name} cannot be opened: {found}")
+
+
 def why_unreachable(url: str) -> str:
     """Ask a stream's server, once and briefly, and say what is wrong in words for people.
 
     Args:
         url: Of the stream; its user and password are not sent.
+    """
+    found = _knock(url, "DESCRIBE")
+    if isinstance(found, str):
+        return found
+    if found == 401 and "@" in url:
+        return "the server does not take the user and password of the address"
+    return _ANSWERS.get(found, "the server answers, but FFmpeg finds no video that it can read")
+
+
+def _knock(url: str, method: str) -> int | str:
+    """Return the status of a server's answer, or why there is none in words for people.
+
+    Args:
+        url: Of the stream.
+        method: Of RTSP; of HTTP it is always GET.
     """
     try:
         parts = urlsplit(url)
@@ -32,7 +66,7 @@ def why_unreachable(url: str) -> str:
     try:
         with socket.create_connection((parts.hostname, port), _TIMEOUT_S) as link:
             link.settimeout(_TIMEOUT_S)
-            status = _ask(link, parts.scheme, f"{parts.hostname}:{port}", parts.path or "/")
+            return _ask(link, parts.scheme, f"{parts.hostname}:{port}", parts.path or "/", method)
     except socket.gaierror:
         return f"there is no host {parts.hostname}"
     except ConnectionRefusedError:
@@ -41,15 +75,12 @@ def why_unreachable(url: str) -> str:
         return f"{parts.hostname} does not answer: is the camera on, and in this network?"
     except OSError as error:
         return f"{parts.hostname} cannot be reached ({error.strerror or error})"
-    if status == 401 and parts.username:
-        return "the server does not take the user and password of the address"
-    return _ANSWERS.get(status, "the server answers, but FFmpeg finds no video that it can read")
 
 
-def _ask(link: socket.socket, scheme: str, host: str, path: str) -> int:
+def _ask(link: socket.socket, scheme: str, host: str, path: str, method: str) -> int:
     """Return the status of the server's answer; 0 for one that is none, or is encrypted."""
     if scheme == "rtsp":
-        request = f"DESCRIBE rtsp://{host}{path} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"
+        request = f"{method} rtsp://{host}{path} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"
     elif scheme == "http":
         request = f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n"
     else:

@@ -180,7 +180,7 @@ class World:
     """Simulated time, in which one fault after the other befalls a camera of 15 frames a second."""
 
     INTERVAL_S = 1.0 / 15.0
-    READ_TIMEOUT_S = 1.5
+    READ_TIMEOUT_S = 3.0
 
     def __init__(self, seed: int) -> None:
         self.now = 0.0
@@ -210,7 +210,9 @@ class World:
 
     def open(self) -> World:
         self.pass_time(self.dice.uniform(0.02, 0.7))
-        if self.fault == "unplugged":
+        if self.fault == "stalled":  # the server does not answer
+            self.pass_time(min(1.0, self.ends_at - self.now))
+        if self.fault in ("unplugged", "stalled"):
             raise CameraError("no such camera")
         self.opened += 1
         return self
