@@ -29,8 +29,8 @@ FRAME_FAILED = "frame-failed"
 _TICK_S = 0.1
 _MOST_FAILURES = 10
 """Frames in a row without an answer, after which the loop gives up."""
-_BATCH_GAIN = 0.95
-"""A batch is used where it takes less than this share of the time of its frames one by one."""
+_BATCH_GAIN = 0.85
+"""A batch is used where it takes less than this share of the time one by one: its first frame waits."""
 
 
 class Model(Protocol):
