@@ -111,6 +111,8 @@ class Loop:
     ) -> None:
         if not sources:
             raise RecipeError("a loop without a source: expected at least one open camera")
+        if len({source.name for source in sources}) < len(sources):
+            raise RecipeError("two sources have one name: open them with name=..., so that answers differ")
         if budget is not None and not hasattr(model, "size_limit"):
             raise RecipeError("a budget needs a model with a size_limit, such as boardfit.load returns")
         self.stats = Stats()

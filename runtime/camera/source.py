@@ -143,11 +143,11 @@ class Source:
         return {"frames": self._frames, "dropped": self.slot.dropped, STUCK: self._stuck, **states}
 
     def close(self) -> None:
-        """Stop reading, and wait for at most a second. A driver that hangs is left to itself."""
+        """Stop reading, and wait for a moment. A driver that does not return is left to itself."""
         self._stop.set()
         self.slot.close()
         self._supervisor.join()
-        self._thread.join(1.0)
+        self._thread.join(0.5)
 
     def _start_capture(self) -> None:
         self._capture = Capture(

@@ -160,6 +160,13 @@ def test_several_cameras_share_an_engine(new_bench, model, batch):
     assert all(indices == sorted(set(indices)) for indices in seen.values())
 
 
+def test_two_cameras_of_one_name_are_refused(model):
+    with camera.open("synthetic") as one, camera.open("synthetic") as other:
+        with pytest.raises(RecipeError, match="one name"):
+            camera.loop([one, other], model)
+        assert camera.loop(one, model), "neither of them was claimed"
+
+
 class Counting:
     """A model whose time grows with the square of a batch's length, or does not depend on it."""
 
