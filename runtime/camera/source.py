@@ -147,7 +147,7 @@ class Source:
         self._stop.set()
         self.slot.close()
         self._supervisor.join()
-        self._thread.join(0.5)
+        self._thread.join(0.2)
 
     def _start_capture(self) -> None:
         self._capture = Capture(
