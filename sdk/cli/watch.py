@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from boardfit.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from boardfit.runtime.camera import Event, Frame, Loop, Source
+    from boardfit.runtime.camera import Frame, Loop, Source
     from boardfit.runtime.camera.sinks import Answer, Sink
     from boardfit.runtime.policy.budget import Budget
     from boardfit.runtime.results import Result
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from boardfit.runtime.session import load
 
     with ExitStack() as stack:
+        stack.enter_context(_log_on_stderr())
         model = stack.enter_context(
             load(
                 args.bundle,
@@ -118,7 +120,6 @@ def run(args: argparse.Namespace) -> int:
             sinks=sinks,
             budget=budget,
             motion=MotionSettings() if args.reuse else None,
-            on_event=_say,
         )
         stack.enter_context(running)
         stack.enter_context(stopped_by_signals(running))
@@ -130,6 +131,22 @@ def run(args: argparse.Namespace) -> int:
         _watch(running, args)
     print(_summary(running), file=sys.stderr)
     return 0
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what cameras and sinks tell of themselves, good news too."""
+    log = logging.getLogger("boardfit")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("boardfit: %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _watch(running: Loop, args: argparse.Namespace) -> None:
@@ -221,11 +238,6 @@ def _line(frame: Frame, result: Result, now: float) -> str:
     age_ms = (now - frame.time_s) * 1e3
     name = f"{frame.source}#{frame.index}"
     return f"{name}  {best.label}  {best.score:.2f}  size {result.size}  {age_ms:.0f} ms old"
-
-
-def _say(event: Event) -> None:
-    detail = f": {event.detail}" if event.detail else ""
-    print(f"boardfit: {event.source}: {event.kind}{detail}", file=sys.stderr, flush=True)
 
 
 def _table(running: Loop) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from boardfit.errors import CameraError, EngineError, RecipeError
 from boardfit.runtime import camera
 from boardfit.runtime.camera.lanes import Pace
 from boardfit.runtime.camera.records import WatchSettings
+from boardfit.runtime.camera.source import Source
 from boardfit.runtime.camera.stats import Ring
 from boardfit.runtime.engines.fake import write_fake_bundle
 from boardfit.runtime.policy.budget import Budget, BudgetSettings
@@ -31,9 +33,7 @@ def film(new_bench):
     def open_film(frames: int = 40):
         settings = WatchSettings(stall_s=None, frozen_s=None)
         bench = new_bench(interval_s=0.001, frames=frames)
-        return camera.source.Source(bench, name="film", settings=settings, live=False)
-
-    from boardfit.runtime.camera import source  # noqa: F401 - the fixture speaks of camera.source
+        return Source(bench, name="film", settings=settings, live=False)
 
     return open_film
 
@@ -273,3 +273,21 @@ def test_the_pace_waits_for_the_engine_and_does_not_drift():
     before = pace.delay_s(now)
     pace.done(now + 0.001, 0.0, others=True)  # the answer was reused: the engine was not needed
     assert pace.delay_s(now) < before
+
+
+def test_memory_stays_flat_while_sizes_switch(new_bench, model, held):
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    settings = WatchSettings(stall_s=None, frozen_s=None)
+    bench = new_bench(interval_s=0.0, frames=6000)
+    with Source(bench, name="film", settings=settings, live=False) as source:
+        for frame, _ in camera.loop(source, model, sinks=[id]):
+            model.size_limit = model.sizes[frame.index // 7 % len(model.sizes)]
+            if frame.index == 2000:
+                before, threads_and_files = resident(), held()
+            if frame.index == 5990:
+                after = resident()
+                assert held() == threads_and_files
+    # Frames that stay would take 37 MB.
+    assert after - before < 8_000_000
