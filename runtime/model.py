@@ -121,6 +121,7 @@ class Model:
         self._now = _Seat(session)
         self._on_trial: _OnTrial | None = None
         self._last_swap: SwapReport | None = None
+        self._size_limit: int | None = None
         self._closed = False
 
     @overload
@@ -243,6 +244,19 @@ class Model:
         return self.session.sizes
 
     @property
+    def size_limit(self) -> int | None:
+        """Largest input side that the policy may choose now, through swaps; see ``Session.size_limit``."""
+        return self._size_limit
+
+    @size_limit.setter
+    def size_limit(self, limit: int | None) -> None:
+        self._size_limit = limit
+        with self._borrowed() as (now, on_trial):
+            now.size_limit = limit
+            if on_trial is not None:
+                on_trial.before.session.size_limit = limit
+
+    @property
     def policy(self) -> PolicySpec:
         """How sizes are chosen."""
         return self.session.policy
@@ -309,6 +323,7 @@ class Model:
             new, known = None, ""
             try:
                 new = self._open_session(bundle)
+                new.size_limit = self._size_limit
                 known = new.bundle.content_id
                 return new, examine(new, old, trial)
             except BaseException as error:

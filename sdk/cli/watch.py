@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from boardfit.runtime.camera import Frame, Loop, Source
     from boardfit.runtime.camera.sinks import Answer, Sink
+    from boardfit.runtime.model import Model
     from boardfit.runtime.policy.budget import Budget
     from boardfit.runtime.results import Result
-    from boardfit.runtime.session import Session
 
 EXAMPLE = """\
 examples:
@@ -80,6 +80,9 @@ def add_parser(subparsers: Any) -> None:
         "--max-temp", type=_seconds, metavar="C", help="smaller inputs from so many degrees Celsius"
     )
     how.add_argument("--reuse", action="store_true", help="where nothing moved, keep the last answer for 2 s")
+    how.add_argument(
+        "--isolate", action="store_true", help="engine in a process of its own, replaced if lost"
+    )
     how.add_argument("--policy", metavar="P", help="fixed, entropy or two-look (default: the bundle's)")
     how.add_argument("--size", type=_positive, metavar="S", help="one input side for every frame")
     how.add_argument("--engine", metavar="NAME", help="litert, onnxruntime or ncnn (default: the first)")
@@ -94,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
     """Watch until the sources end, the time is over, or a signal comes."""
     from boardfit.runtime.camera import loop
     from boardfit.runtime.camera.service import stopped_by_signals
+    from boardfit.runtime.model import load
     from boardfit.runtime.policy.motion import MotionSettings
-    from boardfit.runtime.session import load
 
     with ExitStack() as stack:
         stack.enter_context(_log_on_stderr())
@@ -108,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 policy=args.policy,
                 size=args.size,
                 stream=len(args.sources) == 1,
+                isolate=args.isolate,
             )
         )
         _warm_up(model)
@@ -192,7 +196,7 @@ def _sinks(args: argparse.Namespace) -> list[Sink | Callable[[Answer], object]]:
     return sinks
 
 
-def _budget(args: argparse.Namespace, model: Session) -> Budget | None:
+def _budget(args: argparse.Namespace, model: Model) -> Budget | None:
     from boardfit.runtime.policy.budget import Budget, BudgetSettings
 
     if args.fps is None and args.max_temp is None:
@@ -216,7 +220,7 @@ def hottest_c(zones: Path = Path("/sys/class/thermal")) -> float | None:
     return max(found, default=None)
 
 
-def _warm_up(model: Session) -> None:
+def _warm_up(model: Model) -> None:
     """Look once at each size, so that an engine's first run does not make a frame late."""
     import numpy as np
 
