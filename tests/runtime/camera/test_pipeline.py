@@ -291,3 +291,17 @@ def test_memory_stays_flat_while_sizes_switch(new_bench, model, held):
                 assert held() == threads_and_files
     # Frames that stay would take 37 MB.
     assert after - before < 8_000_000
+
+
+def test_a_crashing_engine_costs_frames_and_not_the_loop(tmp_path, film):
+    from boardfit.runtime.model import load as load_model
+
+    write_fake_bundle(tmp_path / "bad.boardfit", fault="crash", after=20)
+    events = []
+    with load_model(tmp_path / "bad.boardfit", isolate=True) as model, film(60) as source:
+        running = camera.loop(source, model, on_event=events.append)
+        answers = list(running)
+        assert model.isolation.crashed >= 1
+    assert running.stats.failed == 60 - len(answers) >= 1
+    assert answers[-1][0].index >= 50, "the loop went on"
+    assert "frame-failed" in {event.kind for event in events}
