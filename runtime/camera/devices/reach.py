@@ -66,7 +66,7 @@ def _knock(url: str, method: str) -> int | str:
     try:
         with socket.create_connection((parts.hostname, port), _TIMEOUT_S) as link:
             link.settimeout(_TIMEOUT_S)
-            return _ask(link, parts.scheme, f"{parts.hostname}:{port}", parts.path or "/", method)
+            return _ask(link, parts.scheme, parts.netloc.rpartition("@")[2], parts.path or "/", method)
     except socket.gaierror:
         return f"there is no host {parts.hostname}"
     except ConnectionRefusedError:

@@ -107,9 +107,11 @@ class SinkThread:
 
     def put(self, item: Answer | Event) -> None:
         """Queue an answer or an event."""
-        limit = _WAITING if isinstance(item, Answer) else _EVENTS
+        is_answer = isinstance(item, Answer)
+        limit = _WAITING if is_answer else _EVENTS
         with self._changed:
-            while self._lossless and len(self._queue) >= limit and not self._closing:
+            # An event may come from this sink's own thread, which must not wait for itself.
+            while is_answer and self._lossless and len(self._queue) >= limit and not self._closing:
                 self._changed.wait(_TICK_S)
             if len(self._queue) >= limit:
                 self._queue.popleft()
