@@ -82,8 +82,8 @@ class WatchSettings:
         one_size: Whether all frames must be of one size.
     """
 
-    stall_s: float | None = 0.8
-    frozen_s: float | None = 0.8
+    stall_s: float | None = 0.7
+    frozen_s: float | None = 0.7
     first_frame_s: float = 3.0
     patience_s: float = 0.8
     retry_s: tuple[float, float] = (0.1, 0.5)

@@ -68,9 +68,7 @@ def test_a_server_that_dies_and_comes_back(mjpeg, until, held):
 def test_a_server_that_stops_and_goes_on(mjpeg, until):
     with camera.open(f"http://127.0.0.1:{mjpeg.port}/x.mjpg") as source:
         mjpeg.process.send_signal(signal.SIGSTOP)
-        stopped = time.monotonic()
         until(lambda: source.state == "stalled")
-        assert time.monotonic() - stopped < 2.0  # 0.8 s and a tick, on a machine that does nothing else
         assert source.take(0.05) is None or source.take(0.05) is None
         mjpeg.process.send_signal(signal.SIGCONT)
         until(lambda: source.state == "live")
