@@ -83,6 +83,7 @@ def add_parser(subparsers: Any) -> None:
     how.add_argument(
         "--isolate", action="store_true", help="engine in a process of its own, replaced if lost"
     )
+    how.add_argument("--key", nargs="+", metavar="PUB", help="run only what one of these keys has signed")
     how.add_argument("--policy", metavar="P", help="fixed, entropy or two-look (default: the bundle's)")
     how.add_argument("--size", type=_positive, metavar="S", help="one input side for every frame")
     how.add_argument("--engine", metavar="NAME", help="litert, onnxruntime or ncnn (default: the first)")
@@ -112,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
                 size=args.size,
                 stream=len(args.sources) == 1,
                 isolate=args.isolate,
+                trusted_keys=args.key,
             )
         )
         _warm_up(model)
