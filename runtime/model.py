@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
@@ -19,7 +18,7 @@ from boardfit.errors import BoardfitError, EngineError, InputError, RecipeError,
 from boardfit.runtime import session as sessions
 from boardfit.runtime.results import Result
 from boardfit.runtime.session import Session
-from boardfit.runtime.swap import Findings, Record, SwapReport, Trial, examine, fault_in
+from boardfit.runtime.swap import Findings, Record, SwapReport, Trial, examine, fault_in, let_go
 from boardfit.specs import PolicySpec
 
 if TYPE_CHECKING:
@@ -121,6 +120,7 @@ class Model:
         self._now = _Seat(session)
         self._on_trial: _OnTrial | None = None
         self._last_swap: SwapReport | None = None
+        self._size_limit: int | None = None
         self._closed = False
 
     @overload
@@ -243,6 +243,19 @@ class Model:
         return self.session.sizes
 
     @property
+    def size_limit(self) -> int | None:
+        """Largest input side that the policy may choose now, through swaps; see ``Session.size_limit``."""
+        return self._size_limit
+
+    @size_limit.setter
+    def size_limit(self, limit: int | None) -> None:
+        self._size_limit = limit
+        with self._borrowed() as (now, on_trial):
+            now.size_limit = limit
+            if on_trial is not None:
+                on_trial.before.session.size_limit = limit
+
+    @property
     def policy(self) -> PolicySpec:
         """How sizes are chosen."""
         return self.session.policy
@@ -301,7 +314,7 @@ class Model:
                     seat.users -= 1
                 idle = [seat for seat in seats if seat.leaving and seat.users == 0]
             for seat in idle:
-                _free(seat.session)
+                let_go(seat.session)
 
     def _prepared(self, bundle: Source, trial: Trial) -> tuple[Session, Findings]:
         """Return a session that passed its tests; else note why not, and raise."""
@@ -309,6 +322,7 @@ class Model:
             new, known = None, ""
             try:
                 new = self._open_session(bundle)
+                new.size_limit = self._size_limit
                 known = new.bundle.content_id
                 return new, examine(new, old, trial)
             except BaseException as error:
@@ -378,13 +392,3 @@ class _OnTrial:
     before: _Seat
     record: Record
     notify: Callable[[SwapReport], None] | None
-
-
-def _free(session: Session) -> None:
-    """Close a session, and give the memory that its engine has freed back to the machine.
-
-    glibc keeps it else: 30 swaps of EfficientNet-Lite0 on ONNX Runtime then ended at 296 MB instead of 151.
-    """
-    session.close()
-    with suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from boardfit.runtime.choose import Choice
 from boardfit.runtime.engines import Engine
-from boardfit.runtime.preprocess import Preprocessor
 from boardfit.specs import Artifact, PolicySpec
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class Residents:
     """The loaded engines of one session, the last used ones last.
 
     Attributes:
-        loaded: Engine and preprocessor by the artifact's first file and the size that it last ran at.
+        loaded: Engine by the artifact's first file and the size that it last ran at.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Residents:
             per_file: Engines for one file at most; further sizes of it are taken by resizing.
             limit: Engines at most, over all files; None for any number.
         """
-        self.loaded: dict[tuple[str, int], tuple[Engine, Preprocessor]] = {}
+        self.loaded: dict[tuple[str, int], Engine] = {}
         self._bundle = bundle
         self._choice = choice
         self._threads = threads
@@ -64,7 +63,7 @@ class Residents:
         for artifact in artifacts:
             self._bundle.artifact_files(artifact)
 
-    def open(self, size: int) -> tuple[Engine, Preprocessor]:
+    def open(self, size: int) -> Engine:
         """Return what runs a size: its own engine, another size's of the same file, or a new one.
 
         Args:
@@ -84,11 +83,11 @@ class Residents:
 
     def close(self) -> None:
         """Free every engine."""
-        for engine, _ in self.loaded.values():
+        for engine in self.loaded.values():
             engine.close()
         self.loaded.clear()
 
-    def _resized(self, key: tuple[str, int]) -> tuple[Engine, Preprocessor] | None:
+    def _resized(self, key: tuple[str, int]) -> Engine | None:
         """Give up the longest unused size of a file, where no further engine may be had for it."""
         mine = [other for other in self.loaded if other[0] == key[0]]
         full = self._limit is not None and len(self.loaded) >= self._limit
@@ -96,10 +95,8 @@ class Residents:
             return self.loaded.pop(mine[0])
         return None
 
-    def _load(self, artifact: Artifact) -> tuple[Engine, Preprocessor]:
+    def _load(self, artifact: Artifact) -> Engine:
         files = self._bundle.artifact_files(artifact)
         if self._limit is not None and len(self.loaded) >= self._limit:
-            oldest, _ = self.loaded.pop(next(iter(self.loaded)))
-            oldest.close()
-        engine = self._choice.engine(artifact, files, self._threads)
-        return engine, Preprocessor(self._bundle.manifest.image, artifact.inputs[0].layout)
+            self.loaded.pop(next(iter(self.loaded))).close()
+        return self._choice.engine(artifact, files, self._threads)

@@ -17,7 +17,7 @@ from boardfit.runtime.choose import Choice, choose_engine, choose_policy, defaul
 from boardfit.runtime.decode.classify import average, decode_classes
 from boardfit.runtime.entropy import entropy_bits
 from boardfit.runtime.policy import make_policy
-from boardfit.runtime.preprocess import as_bgr
+from boardfit.runtime.preprocess import Preprocessor, as_bgr
 from boardfit.runtime.residents import Residents, residents_by_default
 from boardfit.runtime.results import Result, Timings
 from boardfit.specs import Artifact, PolicySpec
@@ -46,11 +46,11 @@ def load(
 ) -> Session:
     """Open a bundle and make it ready to run.
 
-    Thread safety: a Session may be called, and closed, from several threads; its calls run one after
-    the other (to use more cores, give it more ``threads``, or load one Session per thread). ``load``
-    itself may run in several threads at once. Results are immutable records; their arrays belong to the
-    caller and are never written to again. With ``stream=True`` the size of a frame depends on the frame
-    before it, so feed one stream from one thread.
+    Thread safety: a Session may be called, and closed, from several threads. The engine runs for one call
+    at a time, while others preprocess or decode (to use more cores, give it more ``threads``, or load one
+    Session per thread). ``load`` itself may run in several threads at once. Results are immutable records;
+    their arrays belong to the caller and are never written to again. With ``stream=True`` the size of a
+    frame depends on the frames that were begun before it.
 
     ``boardfit.runtime.model.load`` tells the arguments and errors; ``check`` may refuse the opened bundle.
     """
@@ -126,8 +126,10 @@ class Session:
         self._owns_bundle = owns_bundle
         self._host = host
         self._closed = False
-        self._lock = threading.Lock()
+        self._engine_lock = threading.Lock()
+        self._policy_lock = threading.Lock()
         self._policy = make_policy(policy, stream)
+        self._size_limit: int | None = None
         self._labels: tuple[str, ...] = bundle.manifest.labels
         self._by_size = {size: choice.artifact_for(size) for size in policy.sizes}
         self._engines = Residents(
@@ -137,6 +139,9 @@ class Session:
             per_file=max_resident_sizes or residents_by_default(choice.engine, policy),
             limit=max_resident_sizes,
         )
+        image = bundle.manifest.image
+        layouts = {artifact.inputs[0].layout for artifact in self._by_size.values()}
+        self._preprocessors = {layout: Preprocessor(image, layout) for layout in layouts}
         largest = policy.sizes[-1]
         self._engines.check([item for item in set(self._by_size.values()) if item != self._by_size[largest]])
         self._engines.open(largest)
@@ -160,12 +165,9 @@ class Session:
             EngineError: If the engine fails, or the session is closed.
             BundleError: If the file of a size that is met for the first time is damaged.
         """
-        with self._lock:
-            if self._closed:
-                raise EngineError("the session is closed: load the bundle again")
-            if isinstance(frame, (list, tuple)):
-                return self._answer(_start_all(frame))
-            return self._answer([_start(frame)])[0]  # type: ignore[arg-type]
+        if isinstance(frame, (list, tuple)):
+            return self._answer(_start_all(frame))
+        return self._answer([_start(frame)])[0]  # type: ignore[arg-type]
 
     def look(self, frame: np.ndarray, size: int) -> Result:
         """Answer one frame at a size of one's own choice; the policy is not asked and remembers nothing.
@@ -180,12 +182,9 @@ class Session:
         """
         if size not in self._by_size:
             raise RecipeError(f"size {size} is not among the session's sizes {list(self._by_size)}")
-        with self._lock:
-            if self._closed:
-                raise EngineError("the session is closed: load the bundle again")
-            job = _start(frame)
-            self._look([job], size, alone=True)
-            return job.finished()
+        job = _start(frame)
+        self._look([job], size, alone=True)
+        return job.finished()
 
     def __enter__(self) -> Session:
         return self
@@ -197,7 +196,7 @@ class Session:
 
     def close(self) -> None:
         """Free the engines, after the call that is running. Twice does no harm."""
-        with self._lock:
+        with self._engine_lock:
             if self._closed:
                 return
             self._closed = True
@@ -226,6 +225,18 @@ class Session:
     def sizes(self) -> tuple[int, ...]:
         """Input sides in pixels that the policy chooses from."""
         return self._spec.sizes
+
+    @property
+    def size_limit(self) -> int | None:
+        """Largest input side that the policy may choose now, for one who watches time or heat; None for any.
+
+        Below the smallest of ``sizes`` it means the smallest. ``look`` is not bound by it.
+        """
+        return self._size_limit
+
+    @size_limit.setter
+    def size_limit(self, limit: int | None) -> None:
+        self._size_limit = limit
 
     @property
     def policy(self) -> PolicySpec:
@@ -257,12 +268,14 @@ class Session:
         return self._bundle.manifest
 
     def _answer(self, jobs: list[_Job]) -> list[Result]:
+        self._refuse_if_closed()
         for job in jobs:
             if self._policy.needs_entropy:
                 begin = perf_counter()
                 job.bits = entropy_bits(job.bgr)
                 job.entropy_s = perf_counter() - begin
-            job.size = self._policy.first(job.bits)
+            with self._policy_lock:
+                job.size = self._within_limit(self._policy.first(job.bits))
         waiting = jobs
         while waiting:
             for size in sorted({job.size for job in waiting}):
@@ -276,7 +289,7 @@ class Session:
     def _look(self, jobs: list[_Job], size: int, *, alone: bool) -> None:
         """Run the jobs as one batch at a size, and leave each its result."""
         artifact = self._by_size[size]
-        engine, preprocessor = self._engines.open(size)
+        preprocessor = self._preprocessors[artifact.inputs[0].layout]
         tensors, placements = [], []
         for job in jobs:
             begin = perf_counter()
@@ -284,10 +297,12 @@ class Session:
             job.preprocess_s += perf_counter() - begin
             tensors.append(tensor)
             placements.append(placement)
-        begin = perf_counter()
         batch = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
-        outputs = engine.run({artifact.inputs[0].name: batch})
-        share_s = (perf_counter() - begin) / len(jobs)
+        with self._engine_lock:
+            self._refuse_if_closed()
+            begin = perf_counter()
+            outputs = self._engines.open(size).run({artifact.inputs[0].name: batch})
+            share_s = (perf_counter() - begin) / len(jobs)
         for row, (job, placement) in enumerate(zip(jobs, placements, strict=True)):
             begin = perf_counter()
             job.inference_s += share_s
@@ -310,11 +325,22 @@ class Session:
             )
 
     def _wants_another(self, job: _Job) -> bool:
-        following = self._policy.next(job.size, job.finished())
-        if following is None:
+        with self._policy_lock:
+            following = self._policy.next(job.size, job.finished())
+        if following is None or self._within_limit(following) <= job.size:
             return False
-        job.size = following
+        job.size = self._within_limit(following)
         return True
+
+    def _within_limit(self, size: int) -> int:
+        limit = self._size_limit
+        if limit is None or size <= limit:
+            return size
+        return max((side for side in self.sizes if side <= limit), default=self.sizes[0])
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise EngineError("the session is closed: load the bundle again")
 
     def _batch_limit(self, size: int) -> int:
         return 1 if self._by_size[size].inputs[0].shape[0] == 1 else MAX_BATCH

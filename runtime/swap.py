@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -196,6 +198,16 @@ def _answers_its_golden_frame(new: Session, result: Result) -> bool:
             f"{test.error:.2g}, cosine {test.cosine:.5f}"
         )
     return True
+
+
+def let_go(session: Session) -> None:
+    """Close a session, and give the memory that its engine has freed back to the machine.
+
+    glibc keeps it else: 30 swaps of EfficientNet-Lite0 on ONNX Runtime then ended at 296 MB instead of 151.
+    """
+    session.close()
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _seconds(result: Result) -> float:

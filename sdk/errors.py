@@ -52,6 +52,14 @@ class EngineError(BoardfitError, RuntimeError):
     """An inference engine refused an artifact or failed while it ran."""
 
 
+class CameraError(BoardfitError, OSError):
+    """A camera, stream or video cannot be opened or read."""
+
+
+class SinkError(BoardfitError, OSError):
+    """A place for answers (a file, a recording) cannot be written."""
+
+
 class EngineMissing(BoardfitError, ImportError):
     """The engine's library is not installed. The message names the command to type."""
 

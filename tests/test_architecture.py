@@ -52,6 +52,7 @@ ROOMS = {
     "boards": Room((*KERNEL, "boardfit.boards"), ("numpy",), inside=TOML),
     "runtime": Room((*KERNEL, "boardfit.runtime"), ("numpy", "cv2")),
     "engine": Room((*KERNEL, "boardfit.runtime"), ("numpy", "cv2"), inside=ENGINE_LIBRARIES),
+    "camera device": Room((*KERNEL, "boardfit.runtime"), ("numpy", "cv2"), inside=("picamera2",)),
     "converters": Room(
         (*KERNEL, "boardfit.runtime", "boardfit.converters"),
         ("numpy",),
@@ -95,6 +96,8 @@ def room_of(module: str) -> str:
         return "kernel"
     if module.startswith("boardfit.runtime.engines."):
         return "engine"
+    if module.startswith("boardfit.runtime.camera.devices."):
+        return "camera device"
     if is_under(module, ("boardfit.converters.compress",)):
         return "compress"
     return module.split(".")[1]
@@ -210,6 +213,8 @@ def test_a_module_imports_only_what_its_room_may(source):
         ("boardfit.runtime.session", "try:\n    import torch\nexcept ImportError:\n    torch = None"),
         ("boardfit.runtime.session", "from importlib import import_module\nimport_module('torch')"),
         ("boardfit.runtime.engines.litert", "import ai_edge_litert"),
+        ("boardfit.runtime.camera.source", "def f():\n    import picamera2"),
+        ("boardfit.runtime.camera.devices.picamera", "import picamera2"),
         ("boardfit.runtime.engines.litert", "def f():\n    import tensorflow"),
         ("boardfit.converters.build", "import tensorflow as tf"),
         ("boardfit.converters.build", "if True:\n    from keras import ops"),
@@ -235,6 +240,7 @@ def test_the_table_sees_a_forbidden_import(module, line):
             "boardfit.runtime.engines.litert",
             "class A:\n    def __init__(self):\n        import ai_edge_litert",
         ),
+        ("boardfit.runtime.camera.devices.picamera", "def f():\n    import picamera2"),
         ("boardfit.converters.build", "def f():\n    import tensorflow as tf"),
         ("boardfit.cli.build", "def f():\n    from boardfit.converters.build import build"),
         ("boardfit.runtime.session", "if TYPE_CHECKING:\n    import torch"),

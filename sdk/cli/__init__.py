@@ -12,7 +12,10 @@ from importlib import import_module
 from boardfit._version import __version__
 from boardfit.errors import BoardfitError
 
-SUBCOMMANDS = ("build", "fit", "run", "inspect", "blame", "verify", "pack", "unpack", "keygen", "sign")
+SUBCOMMANDS = (
+    *("build", "fit", "run", "watch", "inspect", "blame", "verify", "pack", "unpack"),
+    *("keygen", "sign"),
+)
 
 EXAMPLE = """\
 examples:

@@ -94,6 +94,15 @@ def test_a_good_bundle_takes_over_and_is_kept(model, folder):
         before(FRAME)
 
 
+def test_a_size_limit_outlasts_a_swap_and_its_end(model, folder):
+    model.size_limit = 32
+    assert model(FRAME).size == 32
+    model.swap(folder / "new", trial=Trial(frames=3))
+    assert model(FRAME).size == 32
+    model.size_limit = None  # of both, the one on trial and the one before
+    assert (model(FRAME).size, model(FRAME).size, model(FRAME).size) == (48, 48, 48)
+
+
 def test_without_a_trial_it_is_kept_at_once(model, folder):
     assert model.swap(folder / "new", trial=Trial(frames=0, max_slowdown=None)).outcome == "kept"
     assert is_of(model(FRAME), 2)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +44,7 @@ LOW, MIDDLE, HIGH = frame_of_bits(2), frame_of_bits(6), frame_of_bits(8)
 
 
 def calls_of(session: Session) -> list[tuple[int, ...]]:
-    return [call for engine, _ in session._engines.loaded.values() for call in engine.calls]
+    return [call for engine in session._engines.loaded.values() for call in engine.calls]
 
 
 def test_an_answer_has_all_that_was_promised(model):
@@ -62,7 +63,7 @@ def test_an_answer_has_all_that_was_promised(model):
 
 def test_the_answer_is_the_chain_of_its_parts(model, path):
     tensor, placement = Preprocessor(model.manifest.image, "NHWC").fit(HIGH, 64)
-    engine, _ = next(iter(model._engines.loaded.values()))
+    engine = next(iter(model._engines.loaded.values()))
     expected = engine.run({"image": tensor})[0]
     result = model(HIGH)
     assert (result.outputs[0] == expected).all()
@@ -331,7 +332,7 @@ def test_resident_sizes_each_have_an_engine_and_the_oldest_goes(path):
     with load(path, policy="entropy", max_resident_sizes=2) as session:
         for frame in (LOW, MIDDLE, LOW):
             session(frame)
-        engines = {size: engine for (_, size), (engine, _) in session._engines.loaded.items()}
+        engines = {size: engine for (_, size), engine in session._engines.loaded.items()}
         assert sorted(engines) == [32, 48]  # 64 was loaded first, and used last
         calls = {size: len(engine.calls) for size, engine in engines.items()}
         assert calls == {32: 2, 48: 1}
@@ -368,7 +369,7 @@ def test_a_third_size_of_a_file_takes_over_the_engine_that_was_unused_longest(pa
     with load(path, policy="entropy", max_resident_sizes=2) as session:
         for frame in (HIGH, LOW, MIDDLE, LOW, HIGH):
             session(frame)
-        calls = {size: engine.calls for (_, size), (engine, _) in session._engines.loaded.items()}
+        calls = {size: engine.calls for (_, size), engine in session._engines.loaded.items()}
     shapes = {size: [shape[1] for shape in seen] for size, seen in calls.items()}
     assert shapes == {32: [32, 32], 64: [64, 48, 64]}
 
@@ -391,3 +392,43 @@ def test_damage_in_any_file_that_may_be_used_is_refused_by_load(tmp_path):
     small.write_bytes(small.read_bytes()[:-1] + b" ")
     with pytest.raises(BundleError, match=r"32\.json"):
         load(tmp_path / "tree")
+
+
+@pytest.mark.parametrize(("limit", "size"), [(None, 64), (64, 64), (63, 48), (48, 48), (1, 32)], ids=str)
+def test_a_size_limit_binds_the_policy(model, limit, size):
+    model.size_limit = limit
+    assert model(HIGH).size == size
+    assert model.look(HIGH, 64).size == 64
+
+
+def test_a_size_limit_binds_the_second_look_too(path):
+    with load(path, policy=PolicySpec("two-look", SIZES, (9.0, 9.0), second_look_bits=0.0)) as session:
+        assert session(HIGH).looks == (32, 48)
+        session.size_limit = 32
+        assert session(HIGH).looks == (32,)
+
+
+def test_one_call_preprocesses_while_the_engine_runs_another(path, monkeypatch):
+    fitted = threading.Event()
+    fit = module.Preprocessor.fit
+
+    def noted_fit(self, frame, size):
+        tensor = fit(self, frame, size)
+        if frame is LOW:
+            fitted.set()
+        return tensor
+
+    monkeypatch.setattr(module.Preprocessor, "fit", noted_fit)
+    with load(path) as session:
+        engine = next(iter(session._engines.loaded.values()))
+        run = engine.run
+
+        def run_until_the_other_is_fitted(feeds):
+            assert fitted.wait(10.0), "the second frame was not preprocessed during the first one's run"
+            return run(feeds)
+
+        engine.run = run_until_the_other_is_fitted
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(session, HIGH)
+            second = pool.submit(session, LOW)
+            assert (first.result(20).size, second.result(20).size) == (64, 32)

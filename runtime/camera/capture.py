@@ -1,0 +1,132 @@
+"""Opens a device, reads it, opens it again: one step at a time, on whatever clock it is given."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from boardfit.errors import CameraError
+from boardfit.runtime.camera.devices import Device, StreamEnded
+from boardfit.runtime.camera.records import STUCK, Event
+from boardfit.runtime.camera.watch import Watch
+from boardfit.runtime.preprocess import as_bgr
+
+Opener = Callable[[], Device]
+
+
+class Capture:
+    """One thread's hold on a device. Another one may take its place while it hangs in a driver's call.
+
+    Attributes:
+        error: Why the last attempt to open or read failed; None once frames came.
+    """
+
+    def __init__(
+        self,
+        opener: Opener,
+        watch: Watch,
+        *,
+        lock: threading.Lock,
+        clock: Callable[[], float],
+        deliver: Callable[[np.ndarray, float], None],
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            opener: Opens the device.
+            watch: The camera's state, shared with whoever ticks it.
+            lock: Guards the watch.
+            clock: Seconds, ascending.
+            deliver: Gets every good picture and the time at which it came.
+        """
+        self.error: CameraError | None = None
+        self.abandoned = False
+        self._opener = opener
+        self._watch = watch
+        self._lock = lock
+        self._clock = clock
+        self._deliver = deliver
+        self._device: Device | None = None
+        self._call_began: float | None = None
+
+    def step(self) -> float | None:
+        """Open or read once.
+
+        Returns:
+            Seconds to wait before the next step; None if there is none, since the file is over.
+        """
+        try:
+            if self._device is None:
+                self._open()
+                return 0.0
+            image = self._call(self._device.read)
+        except CameraError as error:
+            return self._failed(error)
+        except StreamEnded:
+            with self._lock:
+                self._watch.ended(self._clock())
+            self.close()
+            return None
+        self._judge(image)
+        return 0.0
+
+    def hangs_for_s(self, now: float) -> float:
+        """Return for how long the driver has been in one call."""
+        began = self._call_began
+        return 0.0 if began is None else now - began
+
+    def give_up(self, now: float, source: str) -> Event:
+        """Leave this capture to its fate; whatever it still reads is thrown away."""
+        self.abandoned = True
+        return Event(STUCK, now, source, f"the driver has not returned for {self.hangs_for_s(now):.1f} s")
+
+    def close(self) -> None:
+        """Let go of the device."""
+        device, self._device = self._device, None
+        if device is not None:
+            device.close()
+
+    def _open(self) -> None:
+        device = self._call(self._opener)
+        self._device = device  # type: ignore[assignment]
+        if not self.abandoned:
+            with self._lock:
+                self._watch.opened(self._clock())
+
+    def _judge(self, image: object) -> None:
+        if self.abandoned:
+            return
+        now = self._clock()
+        with self._lock:
+            good = self._watch.saw(image, now)
+            reopen = not good and self._watch.should_reopen(now)
+            if reopen:
+                self._watch.closed()
+        if good:
+            self.error = None
+            self._deliver(as_bgr(image), now)  # type: ignore[arg-type]
+        elif reopen:
+            self.close()
+
+    def _failed(self, error: CameraError) -> float:
+        self.error = error
+        self.close()
+        if self.abandoned:
+            return 0.0
+        with self._lock:
+            self._watch.failed(self._clock(), str(error))
+            return self._watch.pause_s()
+
+    def _call(self, function: Callable[[], object]) -> object:
+        """Call the driver; what it throws besides CameraError becomes one."""
+        self._call_began = self._clock()
+        try:
+            return function()
+        except (CameraError, StreamEnded):
+            raise
+        except Exception as error:
+            raise CameraError(f"the driver failed: {type(error).__name__}: {error}") from error
+        finally:
+            self._call_began = None

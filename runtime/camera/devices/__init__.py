@@ -1,0 +1,29 @@
+"""What is read from: one file per kind, each a small class with ``read`` and ``close``."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class StreamEnded(Exception):
+    """Raised by ``read`` at the end of a file or folder."""
+
+
+class Device(Protocol):
+    """An open camera, stream or file. Made by a function without arguments, which may raise CameraError."""
+
+    def read(self) -> object:
+        """Wait for the next picture.
+
+        Returns:
+            HxWx3 uint8 BGR or HxW grey, in memory of its own. Whatever else comes is taken for garbage.
+
+        Raises:
+            CameraError: Nothing came, or nothing ever will.
+            StreamEnded: A file is over.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the camera."""
+        ...

@@ -1,0 +1,131 @@
+"""A GStreamer pipeline in a child process, for cameras that only GStreamer reads (Jetson's CSI).
+
+OpenCV's wheels have no GStreamer, and a pipeline that hangs in a driver can be killed only with its process.
+The pictures come through a pipe as YUV4MPEG2, whose header tells the size. The Jetson elements themselves
+(``nvarguscamerasrc``) were not run on hardware: written against NVIDIA's documentation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import shlex
+import shutil
+import subprocess
+import time
+
+import cv2
+import numpy as np
+
+from boardfit.errors import CameraError
+from boardfit.runtime.camera.devices import StreamEnded
+
+# BT.601 is what OpenCV's I420 conversion takes a picture for. The sides are those at which GStreamer pads no
+# row: y4menc of GStreamer 1.22 writes the padding out. Cameras have such sides; others are scaled.
+_CAPS = "video/x-raw,format=I420,colorimetry=bt601,width=[8,16384,8],height=[2,16384,2]"
+_TAIL = f"videoconvert ! videoscale ! {_CAPS} ! y4menc ! fdsink fd=1 sync=false"
+_MAX_HEADER = 4096
+_PIPE_BYTES = 1 << 20
+_FIRST_S = 5.0
+_READ_S = 1.0
+
+
+class GStreamerDevice:
+    """Reads what ``gst-launch-1.0`` writes; no read takes longer than its timeout."""
+
+    def __init__(self, pipeline: str, *, ends: bool = False) -> None:
+        """Start the pipeline.
+
+        Args:
+            pipeline: Without a sink: ``v4l2src device=/dev/video0 ! video/x-raw,width=640,height=480``.
+            ends: Whether the pipeline's end is that of a file, and no fault.
+
+        Raises:
+            CameraError: GStreamer is not installed, or the pipeline is malformed.
+        """
+        if shutil.which("gst-launch-1.0") is None:
+            raise CameraError("a GStreamer pipeline needs gst-launch-1.0: apt install gstreamer1.0-tools")
+        self._ends = ends
+        self._buffer = bytearray()
+        self._size_wh: tuple[int, int] | None = None
+        # Its stderr may name a location with a password: it is kept for nobody.
+        self._process = subprocess.Popen(
+            ["gst-launch-1.0", "-q", *shlex.split(f"{pipeline} ! {_TAIL}")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the loop, which closes its cameras itself
+        )
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout.fileno()
+        with contextlib.suppress(OSError, AttributeError):  # a larger pipe only saves wake-ups
+            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def read(self) -> object:
+        """Wait for the next picture; see ``Device.read``."""
+        deadline = time.monotonic() + (_FIRST_S if self._size_wh is None else _READ_S)
+        if self._size_wh is None:
+            self._size_wh = size_in(self._line(deadline))
+        if not self._line(deadline).startswith(b"FRAME"):
+            raise CameraError("the pipeline's pictures are out of step")
+        width, height = self._size_wh
+        planes = np.frombuffer(self._bytes(width * height * 3 // 2, deadline), np.uint8)
+        return cv2.cvtColor(planes.reshape(height * 3 // 2, width), cv2.COLOR_YUV2BGR_I420)
+
+    def close(self) -> None:
+        """Stop the child: asked first, then killed."""
+        self._process.terminate()
+        try:
+            self._process.wait(0.3)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _line(self, deadline: float) -> bytes:
+        while (end := self._buffer.find(b"\n")) < 0:
+            if len(self._buffer) > _MAX_HEADER:
+                raise CameraError("the pipeline writes no YUV4MPEG2: leave its sink out")
+            self._fill(deadline)
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+    def _bytes(self, count: int, deadline: float) -> bytes:
+        while len(self._buffer) < count:
+            self._fill(deadline)
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
+
+    def _fill(self, deadline: float) -> None:
+        ready, _, _ = select.select([self._pipe], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise CameraError("the pipeline gave no frame in time")
+        piece = os.read(self._pipe, _PIPE_BYTES)
+        if not piece:
+            if self._ends and self._size_wh is not None:
+                raise StreamEnded
+            raise CameraError("the pipeline ended: try it with gst-launch-1.0 to see why")
+        self._buffer += piece
+
+
+def size_in(header: bytes) -> tuple[int, int]:
+    """Return width and height from a YUV4MPEG2 header.
+
+    Raises:
+        CameraError: It is none, or of other pixels than 8-bit 4:2:0.
+    """
+    words = header.decode("ascii", "replace").split()
+    fields = {word[0]: word[1:] for word in words[1:]}
+    width, height = fields.get("W", ""), fields.get("H", "")
+    if words[:1] != ["YUV4MPEG2"] or not (width.isdigit() and height.isdigit()):
+        raise CameraError("the pipeline writes no YUV4MPEG2: leave its sink out")
+    if not fields.get("C", "420").startswith("420") or int(width) % 8 or int(height) % 2:
+        raise CameraError(
+            f"the pipeline writes {header[:80]!r}: expected 8-bit 4:2:0, sides of 8 and 2 pixels"
+        )
+    return int(width), int(height)

@@ -1,0 +1,313 @@
+"""The loop: newest frame, answer, sinks, for months."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, overload
+
+import numpy as np
+
+from boardfit.errors import BoardfitError, CameraError, RecipeError
+from boardfit.runtime.camera.gather import Gather
+from boardfit.runtime.camera.lanes import Lanes, Pace
+from boardfit.runtime.camera.records import Event, Frame
+from boardfit.runtime.camera.service import Notifier
+from boardfit.runtime.camera.sinks import Answer, Sink, SinkThread
+from boardfit.runtime.camera.source import Source
+from boardfit.runtime.camera.stats import Stats
+from boardfit.runtime.policy.budget import Budget
+from boardfit.runtime.policy.motion import Motion, MotionSettings
+from boardfit.runtime.results import Result
+from boardfit.timing import time_paired
+
+SIZE_LIMIT = "size-limit"
+FRAME_FAILED = "frame-failed"
+_TICK_S = 0.1
+_MOST_FAILURES = 10
+"""Frames in a row without an answer, after which the loop gives up."""
+_BATCH_GAIN = 0.85
+"""A batch is used where it takes less than this share of the time one by one: its first frame waits."""
+
+
+class Model(Protocol):
+    """What answers frames: a Session, or anything like it."""
+
+    @overload
+    def __call__(self, frame: np.ndarray) -> Result: ...
+    @overload
+    def __call__(self, frame: Sequence[np.ndarray]) -> list[Result]: ...
+
+
+def loop(
+    source: Source | Sequence[Source],
+    model: Model,
+    *,
+    sinks: Sequence[Sink | Callable[[Answer], object]] = (),
+    budget: Budget | None = None,
+    motion: MotionSettings | None = None,
+    batch: bool | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Loop:
+    """Answer the newest frame, over and over.
+
+    Capture, preprocessing, inference and postprocessing overlap. Frames that come too fast are dropped and
+    counted, never queued; the loop's own body runs beside the next inference. It ends when the sources end,
+    or ``stop`` is called, or it is left.
+
+    Args:
+        source: An open camera, or several, whose newest frames are taken in turn. With several cameras load
+            the model with ``stream=False``: its memory of earlier frames would mix them up.
+        model: Answers a frame, or with several cameras a list of frames. May be called from two threads.
+        sinks: Take every answer, each in a thread of its own; a function of an Answer, or an object with
+            ``write`` and ``close``.
+        budget: Lowers the model's ``size_limit`` where time or heat demand it.
+        motion: When the last answer is reused, since nothing moved; None for never.
+        batch: Whether the frames of several cameras run as one batch; None to measure at the start.
+        on_event: Called with every event of the sources and of the loop, from their threads.
+
+    Returns:
+        A Loop, to iterate over as (Frame, Result).
+
+    Raises:
+        CameraError: A source is in another loop already.
+        RecipeError: There is no source, or the model has no ``size_limit`` for the budget.
+    """
+    sources = [source] if isinstance(source, Source) else list(source)
+    return Loop(sources, model, sinks=sinks, budget=budget, motion=motion, batch=batch, on_event=on_event)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What became of one frame."""
+
+    frame: Frame
+    began_s: float
+    result: Result | None = None
+    error: Exception | None = None
+    reused: bool = False
+
+
+class Loop:
+    """A running loop; made by ``loop``. Iterate over it once.
+
+    Attributes:
+        stats: Counts and times.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        model: Model,
+        *,
+        sinks: Sequence[Sink | Callable[[Answer], object]],
+        budget: Budget | None,
+        motion: MotionSettings | None,
+        batch: bool | None,
+        on_event: Callable[[Event], None] | None,
+    ) -> None:
+        if not sources:
+            raise RecipeError("a loop without a source: expected at least one open camera")
+        if len({source.name for source in sources}) < len(sources):
+            raise RecipeError("two sources have one name: open them with name=..., so that answers differ")
+        if budget is not None and not hasattr(model, "size_limit"):
+            raise RecipeError("a budget needs a model with a size_limit, such as boardfit.load returns")
+        self.stats = Stats()
+        self._sources = list(sources)
+        self._model = model
+        self._budget = budget
+        self._motions = {source.name: Motion(motion) for source in sources} if motion else {}
+        self._batch = batch
+        self._on_event = on_event
+        self._notifier = Notifier()
+        self._failures = 0
+        self._closed = False
+        _claim_all(self._sources)
+        self._live = all(source.live for source in sources)
+        self._gather = Gather(sources)
+        self._sinks = [SinkThread(sink, lossless=not self._live, tell=self._tell) for sink in sinks]
+        for source in sources:
+            source.subscribe(self._tell)
+        self._lanes = Lanes(
+            self._take,
+            self._answer,
+            is_over=lambda: self._gather.ended,
+            pace=Pace() if self._live else None,
+        )
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[tuple[Frame, Result]]:
+        """Yield answers until the sources end or the loop is stopped; leaving the iteration closes the loop.
+
+        Raises:
+            BoardfitError: The model failed on ten frames in a row.
+        """
+        self._notifier.ready()
+        try:
+            while not self._closed:
+                outcomes = self._lanes.next(_TICK_S)
+                self._notify()
+                if outcomes is None and self._lanes.over:
+                    break
+                for outcome in outcomes or ():
+                    if self._deliver(outcome):
+                        assert outcome.result is not None
+                        yield outcome.frame, outcome.result
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """End the iteration within a fraction of a second; may be called from a signal's handler."""
+        self._lanes.stop()
+
+    def close(self) -> None:
+        """Stop, and let the sinks finish what they have. Sources and model stay open."""
+        if self._closed:
+            return
+        self._closed = True
+        self._notifier.stopping()
+        self._lanes.join(0.5)
+        for sink in self._sinks:
+            sink.close(0.5 if self._live else 60.0)
+        for source in self._sources:
+            source.release()
+            source.unsubscribe(self._tell)
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Counts of the sources together, and those of the loop."""
+        totals: dict[str, int] = {}
+        for source in self._sources:
+            for name, count in source.counters.items():
+                totals[name] = totals.get(name, 0) + count
+        stats = self.stats
+        totals |= {"results": stats.results, "reused": stats.reused, "failed": stats.failed}
+        return totals | {"sinks_dropped": sum(sink.dropped for sink in self._sinks)}
+
+    def _take(self, timeout_s: float) -> list[Frame] | None:
+        most = len(self._sources) if self._batch is not False else 1
+        return self._gather.take(most, timeout_s) or None
+
+    def _answer(self, frames: list[Frame]) -> tuple[list[_Outcome], float]:
+        """Answer frames; the errors of each stay with it."""
+        began = time.monotonic()
+        outcomes = [_Outcome(frame, began) for frame in frames]
+        for outcome in outcomes:
+            self._reuse(outcome)
+        due = [outcome for outcome in outcomes if outcome.result is None]
+        try:
+            self._run(due)
+        except Exception as error:
+            for outcome in due:
+                outcome.error = error
+        busy_s = sum(outcome.result.timings.inference_s for outcome in due if outcome.result is not None)
+        return outcomes, busy_s
+
+    def _run(self, due: Sequence[_Outcome]) -> None:
+        images = [outcome.frame.image for outcome in due]
+        if len(images) > 1 and self._batch is None:
+            self._batch = gains_by_batches(self._model, images)
+        together = len(images) > 1 and self._batch
+        results = self._model(images) if together else [self._model(image) for image in images]
+        for outcome, result in zip(due, results, strict=True):
+            outcome.result = result
+            if self._motions:
+                frame = outcome.frame
+                self._motions[frame.source].answered(frame.image, frame.time_s, result)
+
+    def _reuse(self, outcome: _Outcome) -> None:
+        if self._motions:
+            frame = outcome.frame
+            outcome.result = self._motions[frame.source].reusable(frame.image, frame.time_s)
+            outcome.reused = outcome.result is not None
+
+    def _deliver(self, outcome: _Outcome) -> bool:
+        """Count an outcome and hand it to the sinks; return whether there is an answer."""
+        now = time.monotonic()
+        frame, result = outcome.frame, outcome.result
+        if result is None:
+            self._fail(outcome, now)
+            return False
+        self._failures = 0
+        age_s = now - frame.time_s
+        self.stats.add(
+            result, reused=outcome.reused, wait_s=outcome.began_s - frame.time_s, age_s=age_s, now=now
+        )
+        if self._budget is not None and not outcome.reused:
+            self._keep_budget(self._budget, result, now)
+        answer = Answer(frame, result, age_s, outcome.reused)
+        for sink in self._sinks:
+            sink.put(answer)
+        return True
+
+    def _fail(self, outcome: _Outcome, now: float) -> None:
+        error = outcome.error
+        assert error is not None
+        self.stats.failed += 1
+        self._failures += 1
+        if not isinstance(error, BoardfitError) or self._failures >= _MOST_FAILURES:
+            raise error
+        if self._failures == 1:
+            self._tell(Event(FRAME_FAILED, now, outcome.frame.source, str(error)))
+
+    def _keep_budget(self, budget: Budget, result: Result, now: float) -> None:
+        timings = result.timings
+        spent_s = timings.entropy_s + timings.preprocess_s + timings.inference_s + timings.postprocess_s
+        before = budget.limit
+        limit = budget.add(spent_s, result.size, now)
+        if limit != before:
+            model: Any = self._model
+            model.size_limit = limit
+            self._tell(Event(SIZE_LIMIT, now, "loop", f"{before} to {limit}: {budget.reason}"))
+
+    def _notify(self) -> None:
+        """Tell systemd that the loop moves; a model that hangs is none of that."""
+        hangs_s = self._notifier.watchdog_s
+        if hangs_s is not None and self._lanes.longest_s() < hangs_s / 2.0:
+            self._notifier.alive()
+
+    def _tell(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink.put(event)
+        if self._on_event is not None:
+            self._on_event(event)
+        if event.kind in (SIZE_LIMIT, FRAME_FAILED) or event.kind.startswith("sink"):
+            logging.getLogger("boardfit").warning("%s: %s, %s", event.source, event.kind, event.detail)
+
+
+def gains_by_batches(model: Model, images: list[np.ndarray]) -> bool:
+    """Measure whether frames as one batch take less time than one by one.
+
+    Args:
+        model: Takes a frame or a list of frames.
+        images: HxWx3 uint8 BGR.
+    """
+    calls = {"together": lambda: model(images), "alone": lambda: [model(image) for image in images]}
+    try:
+        times = time_paired(calls, rounds=5, warmup=1)
+    except (BoardfitError, TypeError, AttributeError):
+        return False  # it takes no lists
+    return times["together"].ratio_to(times["alone"]) < _BATCH_GAIN
+
+
+def _claim_all(sources: Sequence[Source]) -> None:
+    """Claim all sources or none."""
+    claimed: list[Source] = []
+    try:
+        for source in sources:
+            source.claim()
+            claimed.append(source)
+    except CameraError:
+        for source in claimed:
+            source.release()
+        raise

@@ -1,0 +1,105 @@
+"""What flows out of a camera: frames, and events that say how it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from boardfit.errors import RecipeError
+
+LIVE = "live"
+"""Good frames come."""
+UNPLUGGED = "unplugged"
+"""The camera or its server is gone: opening or reading fails."""
+STALLED = "stalled"
+"""The camera is open, but no frame comes."""
+FROZEN = "frozen"
+"""The same frame comes over and over, bit for bit."""
+GARBAGE = "garbage"
+"""What comes is no picture, or is all of one colour after pictures that were not."""
+WRONG_SIZE = "wrong-size"
+"""Frames come in another size than before, or than was asked for."""
+STUCK = "stuck"
+"""The driver does not come back from a call: its thread was given up, and another one opens the camera."""
+ENDED = "ended"
+"""The file is over."""
+
+FAULTS = (UNPLUGGED, STALLED, FROZEN, GARBAGE, WRONG_SIZE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture.
+
+    Attributes:
+        image: HxWx3 uint8 BGR.
+        time_s: When it arrived, in seconds of ``time.monotonic``.
+        index: Number among the source's good frames, from 0; dropped ones count.
+        source: Name of the source, without any password.
+    """
+
+    image: np.ndarray
+    time_s: float
+    index: int
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change that somebody may want to know of.
+
+    Attributes:
+        kind: One of a camera's states (``live``, ``unplugged``, ``stalled``, ``frozen``, ``garbage``,
+            ``wrong-size``, ``ended``), ``stuck``, or what a loop tells of itself: ``size-limit``,
+            ``sink-failed``, ``sink-works``, ``frame-failed``.
+        time_s: Of ``time.monotonic``.
+        source: Name of the source or sink.
+        detail: A sentence for people.
+    """
+
+    kind: str
+    time_s: float
+    source: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """When a camera counts as faulty, and how it is opened again.
+
+    Attributes:
+        stall_s: Seconds without a frame; None for a source that has its own pace.
+        frozen_s: Seconds of the same frame; None where still pictures are in order. Frames of a frozen
+            camera are held back.
+        first_frame_s: Seconds that an opened camera has for its first frame.
+        patience_s: Seconds that an open camera may go on being faulty before it is opened again.
+        retry_s: First and longest pause between two attempts to open; each is doubled and shaken by a
+            quarter, so that many devices do not come back in step.
+        stuck_s: Seconds after which a driver that does not return from reading is given up with its thread.
+        open_s: The same for opening, and for reading the first frame.
+        size_wh: The only size in pixels to take; None for that of the first frame.
+        one_size: Whether all frames must be of one size.
+    """
+
+    stall_s: float | None = 0.7
+    frozen_s: float | None = 0.7
+    first_frame_s: float = 3.0
+    patience_s: float = 0.8
+    retry_s: tuple[float, float] = (0.1, 0.5)
+    stuck_s: float = 3.5
+    open_s: float = 8.0
+    size_wh: tuple[int, int] | None = None
+    one_size: bool = True
+
+    def __post_init__(self) -> None:
+        seconds = {"stall_s": self.stall_s, "frozen_s": self.frozen_s, "first_frame_s": self.first_frame_s}
+        seconds |= {"patience_s": self.patience_s, "stuck_s": self.stuck_s}
+        seconds |= {"open_s": self.open_s, "retry_s": min(self.retry_s)}
+        for name, value in seconds.items():
+            if value is not None and not value > 0.0:
+                raise RecipeError(f"{name} is {value!r}: expected more than 0 seconds, or None for never")
+        if self.retry_s[0] > self.retry_s[1]:
+            raise RecipeError(f"retry_s is {self.retry_s!r}: expected the shorter pause first")
+        if self.size_wh is not None and min(self.size_wh) < 1:
+            raise RecipeError(f"size_wh is {self.size_wh!r}: expected width and height in pixels")

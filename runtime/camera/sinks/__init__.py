@@ -1,0 +1,166 @@
+"""Where answers go: each sink in its own thread, behind a queue that is bounded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import cv2
+
+from boardfit.errors import SinkError
+from boardfit.runtime.camera.records import Event, Frame
+from boardfit.runtime.results import Result
+
+SINK_FAILED = "sink-failed"
+SINK_WORKS = "sink-works"
+_WAITING = 8
+"""Answers that may wait for a sink; a frame of 1920x1080 takes 6 MB."""
+_EVENTS = 64
+_RETRY_S = 10.0
+_TICK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """One delivered answer.
+
+    Attributes:
+        frame: The picture, which belongs to all sinks: nobody writes to it.
+        result: What the model said.
+        age_s: From the frame's arrival to the delivery.
+        reused: Whether nothing had moved, so that the last answer stood.
+    """
+
+    frame: Frame
+    result: Result
+    age_s: float
+    reused: bool = False
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Takes answers, in one thread. A plain function of an Answer serves too."""
+
+    def write(self, item: Answer | Event) -> None:
+        """Take an answer or an event.
+
+        Raises:
+            SinkError: It cannot be taken; the sink is tried again later.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish the file, if there is one."""
+        ...
+
+
+class Callback:
+    """A function as a sink."""
+
+    def __init__(self, function: Callable[[Answer], object]) -> None:
+        self._function = function
+
+    def write(self, item: Answer | Event) -> None:
+        """Hand an answer on; events go to ``on_event``."""
+        if isinstance(item, Answer):
+            self._function(item)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class SinkThread:
+    """Feeds one sink. What it cannot take in time is dropped and counted; what it cannot write is an event.
+
+    Attributes:
+        written: Answers that the sink took.
+        dropped: Answers that gave way, or came while the sink did not work.
+    """
+
+    def __init__(
+        self, sink: Sink | Callable[[Answer], object], *, lossless: bool, tell: Callable[[Event], None]
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            sink: Takes the answers.
+            lossless: Whether the loop waits for the sink, as it does where every frame of a file counts.
+            tell: Takes the events ``sink-failed`` and ``sink-works``.
+        """
+        self.written = 0
+        self.dropped = 0
+        self._sink: Sink = sink if isinstance(sink, Sink) else Callback(sink)
+        named = type(sink) if isinstance(sink, Sink) else sink
+        self.name: str = getattr(named, "__name__", "callback")
+        self._lossless = lossless
+        self._tell = tell
+        self._queue: deque[Answer | Event] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._failed_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name=f"sink {self.name}", daemon=True)
+        self._thread.start()
+
+    def put(self, item: Answer | Event) -> None:
+        """Queue an answer or an event."""
+        is_answer = isinstance(item, Answer)
+        limit = _WAITING if is_answer else _EVENTS
+        with self._changed:
+            # An event may come from this sink's own thread, which must not wait for itself.
+            while is_answer and self._lossless and len(self._queue) >= limit and not self._closing:
+                self._changed.wait(_TICK_S)
+            if len(self._queue) >= limit:
+                self._queue.popleft()
+                self.dropped += 1
+            self._queue.append(item)
+            self._changed.notify_all()
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what waits, finish the sink; return whether it was done in time."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (item := self._next()) is not None:
+            self._write(item)
+        try:
+            self._sink.close()
+        except Exception as error:
+            self._tell(Event(SINK_FAILED, time.monotonic(), self.name, f"it could not be finished: {error}"))
+
+    def _next(self) -> Answer | Event | None:
+        with self._changed:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            if not self._queue:
+                return None
+            item = self._queue.popleft()
+            self._changed.notify_all()
+            return item
+
+    def _write(self, item: Answer | Event) -> None:
+        now = time.monotonic()
+        if self._failed_at is not None and now - self._failed_at < _RETRY_S:
+            self.dropped += isinstance(item, Answer)
+            return
+        try:
+            self._sink.write(item)
+        except Exception as error:  # a full disk or a user's slip must not end the loop
+            if self._failed_at is None:
+                known = isinstance(error, (SinkError, OSError, cv2.error))
+                why = str(error) if known else f"{type(error).__name__}: {error}"
+                self._tell(Event(SINK_FAILED, now, self.name, why))
+            self._failed_at = now
+            self.dropped += isinstance(item, Answer)
+            return
+        self.written += isinstance(item, Answer)
+        if self._failed_at is not None:
+            self._failed_at = None
+            self._tell(Event(SINK_WORKS, now, self.name, "it works again"))

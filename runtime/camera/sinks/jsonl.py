@@ -1,0 +1,147 @@
+"""Answers and events as JSON lines, in files that do not grow for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from boardfit.errors import SinkError
+from boardfit.runtime.camera.records import Event
+from boardfit.runtime.camera.sinks import Answer
+from boardfit.runtime.camera.sinks.rotate import rotate
+
+_TAIL_BYTES = 1 << 20
+
+
+class JsonLines:
+    """Writes one line per answer or event, flushed line by line, and to the disk every few seconds."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        top: int = 5,
+        max_bytes: int = 64_000_000,
+        keep: int = 4,
+        sync_s: float = 5.0,
+    ) -> None:
+        """Open the file and mend its end: a line that a power cut tore is cut off.
+
+        Args:
+            path: Of the file; it is appended to.
+            top: Classes per answer.
+            max_bytes: Size at which a new file is begun.
+            keep: How many old files stay.
+            sync_s: Seconds between two writes to the disk itself.
+
+        Raises:
+            SinkError: The file cannot be written.
+        """
+        self._path = Path(path)
+        self._top = top
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._sync_s = sync_s
+        self._synced_at = time.monotonic()
+        self._file: IO[bytes] | None = None
+        try:
+            self._open()
+        except OSError as error:
+            raise SinkError(
+                f"{self._path} cannot be written ({error.strerror}): choose another place"
+            ) from error
+
+    def write(self, item: Answer | Event) -> None:
+        """Append a line; see ``Sink.write``."""
+        line = json.dumps(record(item, self._top), ensure_ascii=False).encode() + b"\n"
+        try:
+            if self._file is None:
+                self._open()
+            assert self._file is not None
+            if self._end and self._end + len(line) > self._max_bytes:
+                self._rotate()
+            self._append(line)
+        except OSError as error:
+            raise SinkError(f"{self._path} cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Write everything to the disk and close."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):  # a pipe or a full disk: what could be written is
+                os.fsync(file.fileno())
+            file.close()
+
+    def _append(self, line: bytes) -> None:
+        assert self._file is not None
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(28, "the disk is full")
+        except OSError:
+            # Half a line must not stand before the next whole one.
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._end)
+            self.close()
+            raise
+        self._end += len(line)
+        now = time.monotonic()
+        if now - self._synced_at >= self._sync_s:
+            self._synced_at = now
+            with contextlib.suppress(OSError):
+                os.fsync(self._file.fileno())
+
+    def _open(self) -> None:
+        self._file = self._path.open("ab", buffering=0)
+        self._end = self._file.tell()
+        if self._end and self._path.is_file():
+            whole = whole_length(self._path)
+            if whole < self._end:
+                self._file.truncate(whole)
+                self._end = whole
+
+    def _rotate(self) -> None:
+        self.close()
+        rotate(self._path, self._keep)
+        self._open()
+
+
+def whole_length(path: Path) -> int:
+    """Return how many bytes of a file are whole lines.
+
+    Args:
+        path: Of the file; the last mebibyte is read.
+    """
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = max(0, end - _TAIL_BYTES)
+        file.seek(start)
+        tail = file.read()
+    last = tail.rfind(b"\n")
+    return start + last + 1 if last >= 0 or start == 0 else end
+
+
+def record(item: Answer | Event, top: int) -> dict[str, Any]:
+    """Return an answer or an event as JSON values, with the time of day at which it came."""
+    monotonic = item.time_s if isinstance(item, Event) else item.frame.time_s
+    when = {"time": round(time.time() - (time.monotonic() - monotonic), 3)}
+    if isinstance(item, Event):
+        return {**when, "event": item.kind, "source": item.source, "detail": item.detail}
+    result = item.result
+    return {
+        **when,
+        "source": item.frame.source,
+        "frame": item.frame.index,
+        "age_s": round(item.age_s, 6),
+        "reused": item.reused,
+        "top": [asdict(best) for best in result.top(top)],
+        "size": result.size,
+        "looks": list(result.looks),
+        "entropy_bits": result.entropy_bits,
+        "timings": asdict(result.timings),
+    }

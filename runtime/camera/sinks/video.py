@@ -1,0 +1,138 @@
+"""Answers as a film: pictures with whatever is drawn on them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from boardfit.errors import SinkError
+from boardfit.runtime.camera.records import Event
+from boardfit.runtime.camera.sinks import Answer
+from boardfit.runtime.camera.sinks.rotate import rotate
+
+_CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+_MOST_REPEATED = 50
+_LOOK_S = 1.0
+
+
+class Recording:
+    """Writes a film; a new one every ``part_s`` seconds, since a power cut costs an MP4 file as a whole.
+
+    A .mkv or .avi file can be read to where the power went.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fps: float,
+        real_time: bool = True,
+        draw: Callable[[Answer], np.ndarray] | None = None,
+        part_s: float = 600.0,
+        keep: int = 4,
+        min_free_bytes: int = 64_000_000,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
+        """Check the place; the file is made with the first answer, whose size it takes.
+
+        Args:
+            path: Of the film: .mp4, .mkv or .avi.
+            fps: Frames per second at which it is played.
+            real_time: Whether it plays at the speed of life, pictures being repeated or left out; else it has
+                each answer once.
+            draw: Makes the picture of an answer, HxWx3 uint8 BGR; None for the frame as it is.
+            part_s: Seconds after which a new file is begun.
+            keep: How many old files stay.
+            min_free_bytes: What must stay free on the disk.
+            free_bytes: Tells what is free in a folder.
+
+        Raises:
+            SinkError: The name or the folder will not do.
+        """
+        self._path = Path(path)
+        if self._path.suffix.lower() not in _CODECS:
+            raise SinkError(f"{self._path}: a film's name ends in {', '.join(_CODECS)}")
+        if not self._path.absolute().parent.is_dir():
+            raise SinkError(f"the folder of {self._path} does not exist: make it first")
+        self._fps = fps
+        self._real_time = real_time
+        self._draw = draw
+        self._part_s = part_s
+        self._keep = keep
+        self._min_free_bytes = min_free_bytes
+        self._free_bytes = free_bytes
+        self._writer: cv2.VideoWriter | None = None
+        self._size_wh = (0, 0)
+        self._began_s = 0.0
+        self._count = 0
+        self._looked_at = 0.0
+
+    def write(self, item: Answer | Event) -> None:
+        """Append an answer's picture; see ``Sink.write``."""
+        if isinstance(item, Event):
+            return
+        self._check_disk()
+        picture = self._draw(item) if self._draw is not None else item.frame.image
+        if self._writer is not None and item.frame.time_s - self._began_s >= self._part_s:
+            self.close()
+        if self._writer is None:
+            self._begin(picture, item.frame.time_s)
+        assert self._writer is not None
+        if (picture.shape[1], picture.shape[0]) != self._size_wh:
+            picture = np.asarray(cv2.resize(picture, self._size_wh, interpolation=cv2.INTER_AREA))
+        for _ in range(self._repeats(item.frame.time_s)):
+            self._writer.write(picture)
+
+    def close(self) -> None:
+        """Finish the file."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.release()
+
+    def _begin(self, picture: np.ndarray, time_s: float) -> None:
+        try:
+            rotate(self._path, self._keep)
+        except OSError as error:
+            raise SinkError(f"{self._path} cannot be written: {error.strerror}") from error
+        self._size_wh = (picture.shape[1], picture.shape[0])
+        codec = cv2.VideoWriter.fourcc(*_CODECS[self._path.suffix.lower()])
+        writer = cv2.VideoWriter(str(self._path), codec, self._fps, self._size_wh)
+        if not writer.isOpened():
+            writer.release()
+            raise SinkError(f"{self._path} cannot be written: may this user write there?")
+        self._writer = writer
+        self._began_s = time_s
+        self._count = 0
+
+    def _repeats(self, time_s: float) -> int:
+        """Return how often a picture must be written to keep the time of day; after a gap, once."""
+        if not self._real_time:
+            return 1
+        due = round((time_s - self._began_s) * self._fps) + 1
+        missing = due - self._count
+        if missing > _MOST_REPEATED:  # an outage: it is not filmed
+            self._began_s += (missing - 1) / self._fps
+            missing = 1
+        missing = max(0, missing)
+        self._count += missing
+        return missing
+
+    def _check_disk(self) -> None:
+        """Finish the file while there is room to: OpenCV does not say when a disk is full."""
+        now = time.monotonic()
+        if self._writer is not None and now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        free = self._free_bytes(self._path.absolute().parent)
+        if free < self._min_free_bytes:
+            self.close()
+            raise SinkError(
+                f"the disk of {self._path} has {free / 1e6:.0f} MB left, and "
+                f"{self._min_free_bytes / 1e6:.0f} MB stay free, so that other programs live"
+            )

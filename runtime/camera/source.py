@@ -1,0 +1,219 @@
+"""A watched camera: a thread that reads it, one that watches, and the newest frame."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+import numpy as np
+
+from boardfit.errors import CameraError
+from boardfit.runtime.camera.capture import Capture, Opener
+from boardfit.runtime.camera.records import ENDED, LIVE, STUCK, Event, Frame, WatchSettings
+from boardfit.runtime.camera.slot import Slot
+from boardfit.runtime.camera.watch import Watch
+
+TICK_S = 0.1
+_MOST_GIVEN_UP = 3
+"""Threads that may hang in a driver at once; more would be a leak."""
+
+
+class Source:
+    """Yields frames, newest first; made by ``camera.open``. A context manager.
+
+    It never ends by itself but for files: an outage is an event, and the camera is opened again.
+
+    Attributes:
+        name: Of the source, without any password.
+        live: Whether old frames give way to new ones; a file may be read frame by frame instead.
+        slot: Where the frames are handed over.
+    """
+
+    def __init__(
+        self,
+        opener: Opener,
+        *,
+        name: str,
+        settings: WatchSettings | None = None,
+        live: bool = True,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Start reading, in the background.
+
+        Args:
+            opener: Opens the device; called again after each outage.
+            name: For events.
+            settings: When the camera counts as faulty.
+            live: Whether old frames give way; else every frame is handed over, and reading waits.
+            on_event: Called with every change of state, from the threads of the source.
+        """
+        self.name = name
+        self.live = live
+        self.slot = Slot(lossless=not live)
+        self._opener = opener
+        self._settings = settings or WatchSettings()
+        self._listeners = [on_event] if on_event else []
+        self._lock = threading.Lock()
+        self._watch = Watch(self._settings, source=name, now=time.monotonic())
+        self._frames = 0
+        self._stuck = 0
+        self._taken = False
+        self._stop = threading.Event()
+        self._first = threading.Event()
+        self._given_up: list[threading.Thread] = []
+        self._start_capture()
+        self._supervisor = threading.Thread(target=self._supervise, name=f"watch {name}", daemon=True)
+        self._supervisor.start()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames until the file is over or the source is closed."""
+        while not self.ended:
+            frame = self.take(TICK_S)
+            if frame is not None:
+                yield frame
+
+    def take(self, timeout_s: float) -> Frame | None:
+        """Return the newest frame that was not taken yet, or None if none comes in time."""
+        return self.slot.take(timeout_s)
+
+    def wait_live(self, timeout_s: float) -> None:
+        """Wait for the first good frame.
+
+        Raises:
+            CameraError: The camera cannot be opened, or gives no frame in time. It goes on trying.
+        """
+        self._first.wait(timeout_s)
+        error = self._capture.error
+        if self._frames or (self.state == ENDED and error is None):
+            return
+        raise error or CameraError(f"{self.name} gave no frame within {timeout_s:g} s: is the camera on?")
+
+    def claim(self) -> None:
+        """Take the source for one loop.
+
+        Raises:
+            CameraError: Another loop has it.
+        """
+        with self._lock:
+            if self._taken:
+                raise CameraError(
+                    f"{self.name} is read by another loop, and each would get half of the frames: "
+                    "give one loop both sinks, or open the source twice"
+                )
+            self._taken = True
+
+    def release(self) -> None:
+        """Let another loop have the source."""
+        self._taken = False
+
+    def subscribe(self, listener: Callable[[Event], None]) -> None:
+        """Have a function called with every event, from the threads of the source: keep it short."""
+        self._listeners.append(listener)
+
+    def unsubscribe(self, listener: Callable[[Event], None]) -> None:
+        """Take back ``subscribe``."""
+        self._listeners = [other for other in self._listeners if other != listener]
+
+    @property
+    def state(self) -> str:
+        """``opening``, ``live``, a fault's name, or ``ended``."""
+        return self._watch.state
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will come any more."""
+        return (self.state == ENDED or self._stop.is_set()) and self.slot.is_empty()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Good frames, dropped ones, and how often each state was entered."""
+        with self._lock:
+            states = dict(self._watch.counters)
+        return {"frames": self._frames, "dropped": self.slot.dropped, STUCK: self._stuck, **states}
+
+    def close(self) -> None:
+        """Stop reading, and wait for a moment. A driver that does not return is left to itself."""
+        self._stop.set()
+        self.slot.close()
+        self._supervisor.join()
+        self._thread.join(0.2)
+
+    def _start_capture(self) -> None:
+        self._capture = Capture(
+            self._opener, self._watch, lock=self._lock, clock=time.monotonic, deliver=self._take_in
+        )
+        self._thread = threading.Thread(
+            target=self._read, args=(self._capture,), name=f"read {self.name}", daemon=True
+        )
+        self._thread.start()
+
+    def _read(self, capture: Capture) -> None:
+        while not (self._stop.is_set() or capture.abandoned):
+            pause_s = capture.step()
+            self._tell()
+            if pause_s is None:
+                self.slot.close()
+                self._first.set()
+                break
+            if capture.error is not None:
+                self._first.set()
+            if pause_s > 0.0:
+                self._stop.wait(pause_s)
+        capture.close()
+
+    def _take_in(self, image: np.ndarray, now: float) -> None:
+        frame = Frame(image, now, self._frames, self.name)
+        self._frames += 1
+        self.slot.put(frame)
+        self._first.set()
+
+    def _supervise(self) -> None:
+        while not self._stop.wait(TICK_S):
+            now = time.monotonic()
+            with self._lock:
+                self._watch.tick(now)
+            self._tell()
+            self._given_up = [thread for thread in self._given_up if thread.is_alive()]
+            limit_s = self._settings.stuck_s if self._watch.has_frames else self._settings.open_s
+            if (
+                self.live
+                and self._capture.hangs_for_s(now) > limit_s
+                and len(self._given_up) < _MOST_GIVEN_UP
+            ):
+                self._replace_capture(now)
+
+    def _replace_capture(self, now: float) -> None:
+        with self._lock:
+            self._stuck += 1
+            self._watch.events.append(self._capture.give_up(now, self.name))
+            self._watch.closed()
+        self._given_up.append(self._thread)
+        self._start_capture()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Hand the watch's new events to the log and to whoever listens."""
+        if not self._watch.events:
+            return
+        with self._lock:
+            events, self._watch.events = self._watch.events, []
+        log = logging.getLogger("boardfit")
+        for event in events:
+            level = logging.INFO if event.kind in (LIVE, ENDED) else logging.WARNING
+            log.log(level, "%s: %s%s", event.source, event.kind, f", {event.detail}" if event.detail else "")
+            for listener in self._listeners:
+                try:
+                    listener(event)
+                except Exception:
+                    log.exception("a listener to camera events failed")

@@ -1,0 +1,286 @@
+"""boardfit watch: answers from cameras, unattended."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boardfit.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from boardfit.runtime.camera import Frame, Loop, Source
+    from boardfit.runtime.camera.sinks import Answer, Sink
+    from boardfit.runtime.model import Model
+    from boardfit.runtime.policy.budget import Budget
+    from boardfit.runtime.results import Result
+
+EXAMPLE = """\
+examples:
+  boardfit watch lite0.boardfit 0
+  boardfit watch lite0.boardfit rtsp://user:password@192.168.1.20/stream --jsonl answers.jsonl
+  boardfit watch lite0.boardfit street.avi --every-frame --record annotated.mp4
+  boardfit watch lite0.boardfit 0 --fps 15 --max-temp 75 --reuse --stats --for 60
+
+SOURCE: a USB or V4L2 camera (0, /dev/video0), rtsp://..., http://... (MJPEG), a video file, a folder of
+images, 'gst:PIPELINE' without its sink, picamera, synthetic:640x480@30; env:NAME takes it from a variable,
+where no list of processes shows its password. Several sources share the engine.
+
+A camera that fails is opened again; what happened stands on stderr and among the JSON lines. Ctrl-C and
+SIGTERM end it. As a systemd service: sdk/examples/boardfit-watch.service.
+"""
+RECORD_FPS = 15.0
+_SHOWN_S = 1.0
+_STATS_S = 10.0
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "watch",
+        help="answer cameras, unattended",
+        description="Run a bundle on cameras and streams for as long as they live: newest frame first, "
+        "outages noticed within a second and mended.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="a .boardfit file or folder")
+    parser.add_argument(
+        "sources", metavar="SOURCE", nargs="+", help="camera, address, video, folder, pipeline"
+    )
+    out = parser.add_argument_group("where the answers go")
+    out.add_argument("--jsonl", metavar="FILE", help="append a line of JSON for each answer and event")
+    out.add_argument(
+        "--record", metavar="FILE", help="film with the answers: .mp4, .mkv (survives a power cut)"
+    )
+    out.add_argument(
+        "--top", type=_positive, metavar="K", default=3, help="keep the K best classes (default: 3)"
+    )
+    out.add_argument("--stats", action="store_true", help="print times and counts every 10 seconds")
+    out.add_argument("--quiet", action="store_true", help="print no answers")
+    how = parser.add_argument_group("how to look")
+    how.add_argument("--for", type=_seconds, metavar="S", dest="duration_s", help="end after so many seconds")
+    how.add_argument("--wait", action="store_true", help="wait for cameras that are not there yet")
+    how.add_argument("--camera-size", type=_size_wh, metavar="WxH", help="size in pixels to ask cameras for")
+    how.add_argument("--every-frame", action="store_true", help="of files: every frame, as fast as possible")
+    how.add_argument(
+        "--fps", type=_seconds, metavar="N", help="smaller inputs where N frames a second are missed"
+    )
+    how.add_argument(
+        "--max-temp", type=_seconds, metavar="C", help="smaller inputs from so many degrees Celsius"
+    )
+    how.add_argument("--reuse", action="store_true", help="where nothing moved, keep the last answer for 2 s")
+    how.add_argument(
+        "--isolate", action="store_true", help="engine in a process of its own, replaced if lost"
+    )
+    how.add_argument("--key", nargs="+", metavar="PUB", help="run only what one of these keys has signed")
+    how.add_argument("--policy", metavar="P", help="fixed, entropy or two-look (default: the bundle's)")
+    how.add_argument("--size", type=_positive, metavar="S", help="one input side for every frame")
+    how.add_argument("--engine", metavar="NAME", help="litert, onnxruntime or ncnn (default: the first)")
+    how.add_argument("--precision", metavar="P", help="fp32, fp16, int8, ... (default: the most exact)")
+    how.add_argument(
+        "--threads", type=_positive, metavar="N", help="of the engine (default: cores, at most 4)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Watch until the sources end, the time is over, or a signal comes."""
+    from boardfit.runtime.camera import loop
+    from boardfit.runtime.camera.service import stopped_by_signals
+    from boardfit.runtime.model import load
+    from boardfit.runtime.policy.motion import MotionSettings
+
+    with ExitStack() as stack:
+        stack.enter_context(_log_on_stderr())
+        model = stack.enter_context(
+            load(
+                args.bundle,
+                engine=args.engine,
+                precision=args.precision,
+                threads=args.threads,
+                policy=args.policy,
+                size=args.size,
+                stream=len(args.sources) == 1,
+                isolate=args.isolate,
+                trusted_keys=args.key,
+            )
+        )
+        _warm_up(model)
+        budget = _budget(args, model)
+        sinks = _sinks(args)
+        sources = [stack.enter_context(_open(word, args)) for word in args.sources]
+        running = loop(
+            sources,
+            model,
+            sinks=sinks,
+            budget=budget,
+            motion=MotionSettings() if args.reuse else None,
+        )
+        stack.enter_context(running)
+        stack.enter_context(stopped_by_signals(running))
+        if args.duration_s:
+            timer = threading.Timer(args.duration_s, running.stop)
+            timer.daemon = True
+            timer.start()
+            stack.callback(timer.cancel)
+        _watch(running, args)
+    print(_summary(running), file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what cameras and sinks tell of themselves, good news too."""
+    log = logging.getLogger("boardfit")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("boardfit: %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _watch(running: Loop, args: argparse.Namespace) -> None:
+    stats = time.monotonic()
+    shown = stats - _SHOWN_S
+    for frame, result in running:
+        now = time.monotonic()
+        if not args.quiet and now - shown >= _SHOWN_S:
+            shown = now
+            print(_line(frame, result, now), flush=True)
+        if args.stats and now - stats >= _STATS_S:
+            stats = now
+            print(_table(running), file=sys.stderr, flush=True)
+
+
+def _open(word: str, args: argparse.Namespace) -> Source:
+    from boardfit.runtime import camera
+
+    if word.startswith("env:"):
+        name = word.removeprefix("env:")
+        word = os.environ.get(name, "")
+        if not word:
+            raise InputError(f"the variable {name} is not set: give it the address of the camera")
+    return camera.open(word, size_wh=args.camera_size, every_frame=args.every_frame, wait=args.wait)
+
+
+def _sinks(args: argparse.Namespace) -> list[Sink | Callable[[Answer], object]]:
+    from boardfit.runtime.camera.address import is_file
+    from boardfit.runtime.camera.sinks.jsonl import JsonLines
+    from boardfit.runtime.camera.sinks.video import Recording
+
+    sinks: list[Sink | Callable[[Answer], object]] = []
+    if args.jsonl:
+        sinks.append(JsonLines(args.jsonl, top=args.top))
+    if args.record:
+        from boardfit.runtime.camera.devices.opencv import video_fps
+
+        file = is_file(args.sources[0]) and Path(args.sources[0]).is_file()
+        fps = video_fps(Path(args.sources[0])) if file else RECORD_FPS
+        real_time = not (file and args.every_frame)
+        draw = partial(_drawn, top=args.top)
+        sinks.append(Recording(args.record, fps=fps, real_time=real_time, draw=draw))
+    return sinks
+
+
+def _budget(args: argparse.Namespace, model: Model) -> Budget | None:
+    from boardfit.runtime.policy.budget import Budget, BudgetSettings
+
+    if args.fps is None and args.max_temp is None:
+        return None
+    settings = BudgetSettings(fps=args.fps, max_temp_c=args.max_temp)
+    return Budget(settings, model.sizes, temperature_c=hottest_c)
+
+
+def hottest_c(zones: Path = Path("/sys/class/thermal")) -> float | None:
+    """Return the hottest part's temperature in degrees Celsius, as Linux tells it; None where it does not.
+
+    Args:
+        zones: The folder of the thermal zones.
+    """
+    found = []
+    for file in zones.glob("thermal_zone*/temp"):
+        try:
+            found.append(int(file.read_text()) / 1e3)
+        except (OSError, ValueError):
+            continue  # a sensor that is asleep
+    return max(found, default=None)
+
+
+def _warm_up(model: Model) -> None:
+    """Look once at each size, so that an engine's first run does not make a frame late."""
+    import numpy as np
+
+    grey = np.full((240, 320, 3), 127, np.uint8)
+    for size in model.sizes:
+        model.look(grey, size)
+
+
+def _drawn(answer: Answer, *, top: int) -> np.ndarray:
+    from boardfit.cli.annotate import annotate
+
+    result = answer.result
+    footer = f"size {result.size}   {result.timings.total_s * 1e3:.1f} ms   frame {answer.frame.index}"
+    return annotate(answer.frame.image, [(best.label, best.score) for best in result.top(top)], footer=footer)
+
+
+def _line(frame: Frame, result: Result, now: float) -> str:
+    best = result.top(1)[0]
+    age_ms = (now - frame.time_s) * 1e3
+    name = f"{frame.source}#{frame.index}"
+    return f"{name}  {best.label}  {best.score:.2f}  size {result.size}  {age_ms:.0f} ms old"
+
+
+def _table(running: Loop) -> str:
+    from boardfit.cli.text import table
+    from boardfit.runtime.camera.stats import PERCENTS
+
+    rows = [
+        [stage, *(f"{value * 1e3:.2f}" for value in values)]
+        for stage, values in running.stats.percentiles_s().items()
+    ]
+    sizes = ", ".join(f"{count} at {size}" for size, count in sorted(running.stats.by_size.items()))
+    counts = ", ".join(f"{count} {name}" for name, count in running.counters.items() if count)
+    return "\n".join([table(["stage", *(f"p{percent} ms" for percent in PERCENTS)], rows), sizes, counts])
+
+
+def _summary(running: Loop) -> str:
+    return f"\n{_table(running)}" if running.stats.results else "no frame was answered"
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
+    return value
+
+
+def _size_wh(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 640x480")
+    return int(width), int(height)

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boardfit.errors import CameraError, EngineError, RecipeError
+from boardfit.runtime import camera
+from boardfit.runtime.camera.lanes import Pace
+from boardfit.runtime.camera.records import WatchSettings
+from boardfit.runtime.camera.source import Source
+from boardfit.runtime.camera.stats import Ring
+from boardfit.runtime.engines.fake import write_fake_bundle
+from boardfit.runtime.policy.budget import Budget, BudgetSettings
+from boardfit.runtime.policy.motion import MotionSettings
+from boardfit.runtime.session import load
+
+
+@pytest.fixture
+def slow_model(tmp_path):
+    write_fake_bundle(tmp_path / "slow.boardfit", sizes=(32,), delay_s=0.05)
+    with load(tmp_path / "slow.boardfit") as session:
+        yield session
+
+
+@pytest.fixture
+def film(new_bench):
+    """Opens a source of 40 frames, each of which counts."""
+
+    def open_film(frames: int = 40):
+        settings = WatchSettings(stall_s=None, frozen_s=None)
+        bench = new_bench(interval_s=0.001, frames=frames)
+        return Source(bench, name="film", settings=settings, live=False)
+
+    return open_film
+
+
+def test_every_frame_of_a_film_is_answered_in_order_as_if_alone(film, model):
+    with film() as source:
+        answers = list(camera.loop(source, model))
+    assert [frame.index for frame, _ in answers] == list(range(40))
+    for frame, result in answers:
+        np.testing.assert_array_equal(result.scores, model(frame.image).scores)
+
+
+def test_leaving_the_iteration_ends_its_threads(bench, model, held):
+    with camera.open(bench) as source:
+        before = held()
+        for _ in camera.loop(source, model):
+            break
+        assert held() == before
+        assert next(iter(camera.loop(source, model)))  # and the source may be used again
+
+
+def test_two_loops_on_one_camera_are_refused(bench, model):
+    with (
+        camera.open(bench) as source,
+        camera.loop(source, model),
+        pytest.raises(CameraError, match="read by another loop"),
+    ):
+        camera.loop(source, model)
+
+
+def test_overload_drops_frames_and_keeps_answers_young(slow_model):
+    with camera.open("synthetic:64x48@200") as source, camera.loop(source, slow_model) as running:
+        ages = []
+        for frame, _ in running:
+            ages.append(time.monotonic() - frame.time_s)
+            if len(ages) == 30:
+                break
+        assert running.counters["dropped"] >= 5 * len(ages)
+    # A frame waits for less than one inference before its own; of queued ones the last would wait for thirty.
+    assert sorted(ages)[len(ages) // 2] < 4 * 0.05
+
+
+def test_the_next_frame_is_not_taken_while_the_body_is_busy(slow_model):
+    with camera.open("synthetic:64x48@200") as source, camera.loop(source, slow_model) as running:
+        for count, _ in enumerate(running):
+            time.sleep(0.15)
+            if count == 3:
+                break
+        assert running.counters["results"] == 4
+        # One was under way beside the body, and none beyond it.
+        assert running._lanes._taken <= 6
+
+
+def test_stop_ends_a_loop_without_frames(bench, model):
+    bench.fault = "unplugged"
+    with camera.open(bench, wait=True) as source:
+        running = camera.loop(source, model)
+        threading.Timer(0.2, running.stop).start()
+        began = time.monotonic()
+        assert list(running) == []
+        assert time.monotonic() - began < 1.0
+
+
+class Failing:
+    """A model that fails on some of its calls."""
+
+    def __init__(self, model, fails, error=None) -> None:
+        self.model, self.fails, self.calls = model, fails, 0
+        self.error = error or EngineError("the engine died")
+
+    def __call__(self, frame):
+        self.calls += 1
+        if self.fails(self.calls):
+            raise self.error
+        return self.model(frame)
+
+
+def test_a_frame_that_fails_is_an_event_and_the_next_one_works(film, model):
+    events = []
+    with film() as source:
+        running = camera.loop(source, Failing(model, lambda call: call % 4 == 0), on_event=events.append)
+        answers = list(running)
+    assert len(answers) == 30 and running.stats.failed == 10
+    failed = [event for event in events if event.kind == "frame-failed"]
+    assert failed and failed[0].detail == "the engine died"
+
+
+def test_a_model_that_only_fails_ends_the_loop(film, model):
+    with film() as source, pytest.raises(EngineError, match="the engine died"):
+        list(camera.loop(source, Failing(model, lambda call: True)))
+
+
+def test_a_slip_of_the_caller_is_raised_at_once(film, model):
+    with film() as source:
+        failing = Failing(model, lambda call: True, TypeError("a slip"))
+        with pytest.raises(TypeError, match="a slip"):
+            list(camera.loop(source, failing))
+        assert failing.calls <= 3
+
+
+def test_an_error_in_the_body_ends_the_threads(bench, model, held):
+    with camera.open(bench) as source:
+        before = held()
+        with pytest.raises(ZeroDivisionError), camera.loop(source, model) as running:
+            for _ in running:
+                raise ZeroDivisionError
+        assert held() == before
+
+
+def test_no_source_is_no_loop(model):
+    with pytest.raises(RecipeError, match="without a source"):
+        camera.loop([], model)
+
+
+@pytest.mark.parametrize("batch", [True, False], ids=["together", "in-turn"])
+def test_several_cameras_share_an_engine(new_bench, model, batch):
+    with camera.open(new_bench(), name="left") as left, camera.open(new_bench(), name="right") as right:
+        seen = {"left": [], "right": []}
+        for frame, result in camera.loop([left, right], model, batch=batch):
+            seen[frame.source].append(frame.index)
+            np.testing.assert_allclose(result.scores, model(frame.image).scores, rtol=1e-5, atol=1e-7)
+            if min(map(len, seen.values())) == 5:
+                break
+    assert all(indices == sorted(set(indices)) for indices in seen.values())
+
+
+def test_two_cameras_of_one_name_are_refused(model):
+    with camera.open("synthetic") as one, camera.open("synthetic") as other:
+        with pytest.raises(RecipeError, match="one name"):
+            camera.loop([one, other], model)
+        assert camera.loop(one, model), "neither of them was claimed"
+
+
+class Counting:
+    """A model whose time grows with the square of a batch's length, or does not depend on it."""
+
+    def __init__(self, model, per_call_s, per_frame_s) -> None:
+        self.model, self.per_call_s, self.per_frame_s = model, per_call_s, per_frame_s
+        self.batches = 0
+
+    def __call__(self, frame):
+        count = len(frame) if isinstance(frame, list) else 1
+        self.batches += isinstance(frame, list)
+        time.sleep(self.per_call_s + count**2 * self.per_frame_s)
+        return self.model(frame)
+
+
+@pytest.mark.parametrize(
+    ("per_call_s", "per_frame_s", "gains"),
+    [(0.02, 0.0, True), (0.0, 0.01, False)],
+    ids=["gain", "no-gain"],
+)
+def test_a_batch_is_used_where_it_gains(model, per_call_s, per_frame_s, gains):
+    from boardfit.runtime.camera.pipeline import gains_by_batches
+
+    counting = Counting(model, per_call_s, per_frame_s)
+    assert gains_by_batches(counting, [np.zeros((48, 64, 3), np.uint8)] * 3) is gains
+
+
+def test_a_model_without_lists_gets_none():
+    from boardfit.runtime.camera.pipeline import gains_by_batches
+
+    def model(frame):
+        return frame.shape
+
+    assert gains_by_batches(model, [np.zeros((4, 4, 3), np.uint8)] * 2) is False
+
+
+def test_where_nothing_moves_the_last_answer_stands(bench, model):
+    bench.fault = "frozen"
+    settings = WatchSettings(frozen_s=None)
+    motion = MotionSettings(max_age_s=0.2)
+    with (
+        camera.open(bench, settings=settings) as source,
+        camera.loop(source, model, motion=motion) as running,
+    ):
+        results = []
+        for _, result in running:
+            results.append(result)
+            if len(results) == 60:
+                break
+        assert 0 < running.stats.reused < 60
+        assert running.stats.results == running.stats.reused + sum(running.stats.by_size.values())
+    assert 1 < len({id(result) for result in results}) < 20, "reused, but not for ever"
+
+
+def test_a_missed_deadline_lowers_the_size(tmp_path, film):
+    write_fake_bundle(tmp_path / "x.boardfit", sizes=(32, 64), delay_s=0.01)
+    events = []
+    with load(tmp_path / "x.boardfit", policy="fixed") as model, film() as source:
+        budget = Budget(BudgetSettings(fps=200.0), model.sizes)
+        sizes = [
+            result.size for _, result in camera.loop(source, model, budget=budget, on_event=events.append)
+        ]
+    assert sizes[0] == 64 and sizes[-1] == 32
+    assert [event.detail for event in events if event.kind == "size-limit"] == [
+        "64 to 32: 200 frames a second were missed"
+    ]
+
+
+def test_a_budget_needs_a_model_that_can_be_limited(bench):
+    with camera.open(bench) as source, pytest.raises(RecipeError, match="size_limit"):
+        camera.loop(source, lambda frame: None, budget=Budget(BudgetSettings(fps=5.0), (32,)))
+
+
+def test_times_and_counts_are_at_hand(film, model):
+    with film() as source:
+        running = camera.loop(source, model)
+        count = len(list(running))
+    stages = running.stats.percentiles_s()
+    assert set(stages) == {"wait", "entropy", "preprocess", "inference", "postprocess", "age", "interval"}
+    assert all(0.0 <= p50 <= p90 <= p99 for p50, p90, p99 in stages.values())
+    assert running.counters["results"] == running.counters["frames"] == count == 40
+
+
+def test_a_ring_keeps_the_last_values():
+    ring = Ring(kept=4)
+    assert ring.percentiles() is None
+    for value in range(10):
+        ring.add(float(value))
+    assert ring.percentiles()[0] == 7.5
+
+
+def test_the_pace_waits_for_the_engine_and_does_not_drift():
+    pace = Pace()
+    pace.began(0.0)
+    pace.done(0.1, 0.1, others=False)
+    assert pace.delay_s(0.1) <= 0.0
+    pace.began(1.0)
+    done = 1.0
+    for _ in range(50):  # two lanes, and an engine that takes a little longer than it did
+        done += 0.11
+        pace.done(done, 0.11, others=True)
+        assert pace.delay_s(done) == pytest.approx(0.1, abs=0.02)
+        pace.began(done + pace.delay_s(done))
+    now = done
+    before = pace.delay_s(now)
+    pace.done(now + 0.001, 0.0, others=True)  # the answer was reused: the engine was not needed
+    assert pace.delay_s(now) < before
+
+
+def test_memory_stays_flat_while_sizes_switch(new_bench, model, held):
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    settings = WatchSettings(stall_s=None, frozen_s=None)
+    bench = new_bench(interval_s=0.0, frames=6000)
+    with Source(bench, name="film", settings=settings, live=False) as source:
+        for frame, _ in camera.loop(source, model, sinks=[id]):
+            model.size_limit = model.sizes[frame.index // 7 % len(model.sizes)]
+            if frame.index == 2000:
+                before, threads_and_files = resident(), held()
+            if frame.index == 5990:
+                after = resident()
+                assert held() == threads_and_files
+    # Frames that stay would take 37 MB.
+    assert after - before < 8_000_000
+
+
+def test_a_crashing_engine_costs_frames_and_not_the_loop(tmp_path, film):
+    from boardfit.runtime.model import load as load_model
+
+    write_fake_bundle(tmp_path / "bad.boardfit", fault="crash", after=20)
+    events = []
+    with load_model(tmp_path / "bad.boardfit", isolate=True) as model, film(60) as source:
+        running = camera.loop(source, model, on_event=events.append)
+        answers = list(running)
+        assert model.isolation.crashed >= 1
+    assert running.stats.failed == 60 - len(answers) >= 1
+    assert answers[-1][0].index >= 50, "the loop went on"
+    assert "frame-failed" in {event.kind for event in events}

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from boardfit.errors import SinkError
+from boardfit.runtime import camera
+from boardfit.runtime.camera.records import Event, Frame
+from boardfit.runtime.camera.sinks import Answer, SinkThread
+from boardfit.runtime.camera.sinks.jsonl import JsonLines
+from boardfit.runtime.camera.sinks.video import Recording
+
+
+@pytest.fixture
+def answer(model):
+    """Makes the answer to a picture that came at some second."""
+
+    def make(index: int = 0, time_s: float | None = None, size_wh: tuple[int, int] = (64, 48)) -> Answer:
+        image = np.full((size_wh[1], size_wh[0], 3), (37 * index) % 256, np.uint8)
+        frame = Frame(image, time.monotonic() if time_s is None else time_s, index, "cam")
+        return Answer(frame, model(image), age_s=0.01)
+
+    return make
+
+
+def lines_of(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_line_for_each_answer_and_event(tmp_path, answer):
+    path = tmp_path / "out.jsonl"
+    sink = JsonLines(path, top=2)
+    sink.write(answer(5))
+    sink.write(Event("stalled", time.monotonic(), "cam", "no frame"))
+    assert len(lines_of(path)) == 2, "a line stands in the file as soon as it is written"
+    sink.close()
+    first, second = lines_of(path)
+    assert (first["source"], first["frame"], first["reused"]) == ("cam", 5, False)
+    assert len(first["top"]) == 2 and set(first["top"][0]) == {"label", "index", "score"}
+    assert abs(first["time"] - time.time()) < 5.0
+    assert (second["event"], second["detail"]) == ("stalled", "no frame")
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        (b"", 0),
+        (b'{"a": 1}\n', 1),
+        (b'{"a": 1}\n{"b": ', 1),
+        (b'{"torn', 0),
+        (b'{"a": 1}\n' * 3 + b"\x00" * 50, 3),
+    ],
+    ids=["empty", "whole", "torn", "only-torn", "zeros"],
+)
+def test_a_torn_tail_is_cut_off(tmp_path, answer, before, kept):
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(before)
+    sink = JsonLines(path)
+    sink.write(answer())
+    sink.close()
+    assert len(lines_of(path)) == kept + 1
+
+
+def test_files_are_rotated_and_the_oldest_one_goes(tmp_path, answer):
+    path = tmp_path / "out.jsonl"
+    sink = JsonLines(path, max_bytes=4000, keep=2)
+    for index in range(40):
+        sink.write(answer(index))
+    sink.close()
+    assert sorted(file.name for file in tmp_path.iterdir() if "jsonl" in file.name) == [
+        "out.1.jsonl",
+        "out.2.jsonl",
+        "out.jsonl",
+    ]
+    files = [tmp_path / name for name in ("out.2.jsonl", "out.1.jsonl", "out.jsonl")]
+    frames = [line["frame"] for file in files for line in lines_of(file)]
+    assert frames == list(range(frames[0], 40))
+    assert all(file.stat().st_size <= 4000 for file in files)
+
+
+def test_a_full_disk_is_an_error_each_time(answer):
+    sink = JsonLines("/dev/full")
+    for _ in range(2):
+        with pytest.raises(SinkError, match="No space left"):
+            sink.write(answer())
+    sink.close()
+
+
+@pytest.mark.parametrize("kind", [JsonLines, lambda path: Recording(path, fps=10.0)], ids=["jsonl", "film"])
+def test_a_folder_that_is_not_there(tmp_path, kind):
+    with pytest.raises(SinkError):
+        kind(tmp_path / "no" / "x.mp4")
+
+
+def frames_in(path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    return count
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_a_film_of_every_answer(tmp_path, answer, suffix):
+    sink = Recording(tmp_path / f"out.{suffix}", fps=10.0, real_time=False)
+    for index in range(12):
+        sink.write(answer(index))
+    sink.close()
+    assert frames_in(tmp_path / f"out.{suffix}") == 12
+
+
+def test_a_film_at_the_speed_of_life(tmp_path, answer):
+    sink = Recording(tmp_path / "out.avi", fps=10.0)
+    for time_s in (0.0, 0.02, 0.5, 1.0, 900.0, 900.2):
+        sink.write(answer(1, time_s))
+    sink.close()
+    # Until second 1 at ten frames a second; the outage is left out, and 0.2 s follow it.
+    assert frames_in(tmp_path / "out.1.avi") + frames_in(tmp_path / "out.avi") == 11 + 3
+
+
+def test_a_film_has_parts(tmp_path, answer):
+    sink = Recording(tmp_path / "out.avi", fps=10.0, real_time=False, part_s=1.0, keep=2)
+    for tenth in range(35):
+        sink.write(answer(1, tenth / 10))
+    sink.close()
+    assert sorted(path.name for path in tmp_path.glob("*.avi")) == ["out.1.avi", "out.2.avi", "out.avi"]
+    assert frames_in(tmp_path / "out.1.avi") == 10
+
+
+def test_pictures_of_another_size_fit_into_the_film(tmp_path, answer):
+    sink = Recording(tmp_path / "out.avi", fps=10.0, real_time=False)
+    sink.write(answer(0))
+    sink.write(answer(1, size_wh=(31, 77)))
+    sink.close()
+    assert frames_in(tmp_path / "out.avi") == 2
+
+
+def test_a_film_is_finished_while_there_is_room(tmp_path, answer, monkeypatch):
+    free = [10**9]
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
+    sink = Recording(tmp_path / "out.mp4", fps=10.0, real_time=False, free_bytes=lambda folder: free[0])
+    for index in range(5):
+        sink.write(answer(index))
+    free[0] = 1000
+    with pytest.raises(SinkError, match="MB stay free"):
+        sink.write(answer(5))
+    assert frames_in(tmp_path / "out.mp4") == 5
+    free[0] = 10**9
+    sink.write(answer(6))
+    sink.close()
+    assert frames_in(tmp_path / "out.1.mp4") == 5 and frames_in(tmp_path / "out.mp4") == 1
+
+
+class Slow:
+    """A sink that waits to be let on."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.items: list = []
+        self.closed = False
+
+    def write(self, item) -> None:
+        self.go.wait(10.0)
+        self.items.append(item)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_slow_sink_loses_the_oldest_answers_and_holds_nobody(answer):
+    slow = Slow()
+    thread = SinkThread(slow, lossless=False, tell=lambda event: None)
+    began = time.monotonic()
+    for index in range(30):
+        thread.put(answer(index))
+    assert time.monotonic() - began < 5.0
+    slow.go.set()
+    assert thread.close(10.0) and slow.closed
+    indices = [item.frame.index for item in slow.items]
+    assert thread.dropped == 30 - len(indices) and len(indices) <= 9
+    assert indices[-8:] == list(range(22, 30))
+
+
+def test_a_lossless_sink_makes_the_loop_wait(answer):
+    items = []
+
+    def sink(item):
+        time.sleep(0.002)
+        items.append(item)
+
+    thread = SinkThread(sink, lossless=True, tell=lambda event: None)
+    for index in range(40):
+        thread.put(answer(index))
+    assert thread.close(10.0)
+    assert [item.frame.index for item in items] == list(range(40)) and thread.dropped == 0
+
+
+def test_a_sink_that_fails_is_an_event_and_is_tried_again(bench, model, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks._RETRY_S", 0.1)
+    broken, seen, events = [True], [], []
+
+    def sink(answer):
+        if broken[0]:
+            raise OSError(28, "No space left on device")
+        seen.append(answer)
+
+    with (
+        camera.open(bench) as source,
+        camera.loop(source, model, sinks=[sink], on_event=events.append) as running,
+    ):
+        for _ in running:
+            if running.stats.results == 10:
+                broken[0] = False
+            if len(seen) >= 3:
+                break
+        assert running.counters["sinks_dropped"] >= 1
+    told = [event for event in events if event.kind.startswith("sink")]
+    assert [event.kind for event in told] == ["sink-failed", "sink-works"]
+    assert "No space left" in told[0].detail
+
+
+def test_events_stand_among_the_lines(tmp_path, bench, model):
+    path = tmp_path / "out.jsonl"
+    with camera.open(bench) as source, camera.loop(source, model, sinks=[JsonLines(path)]) as running:
+        for count, _ in enumerate(running):
+            if count == 5:
+                bench.fault = "garbage"
+                time.sleep(0.1)
+                bench.fault = ""
+            if count == 10:
+                break
+    lines = lines_of(path)
+    assert [line["event"] for line in lines if "event" in line][:2] == ["garbage", "live"]
+    assert [line["frame"] for line in lines if "frame" in line] == sorted(
+        line["frame"] for line in lines if "frame" in line
+    )

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from boardfit.errors import CameraError, RecipeError
+from boardfit.runtime import camera
+from boardfit.runtime.camera.devices.gstreamer import size_in
+from boardfit.runtime.camera.names import without_password
+from boardfit.runtime.camera.records import FAULTS, WatchSettings
+from boardfit.runtime.camera.source import Source
+
+FAST = WatchSettings(
+    stall_s=0.1, frozen_s=0.1, patience_s=0.05, retry_s=(0.01, 0.02), stuck_s=0.4, open_s=1.0
+)
+
+
+def first(source: Source, count: int = 1) -> list:
+    frames = []
+    for frame in source:
+        frames.append(frame)
+        if len(frames) == count:
+            break
+    return frames
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_outage_is_an_event_and_ends(fault, bench, until):
+    events = []
+    settings = replace(FAST, size_wh=(64, 48))
+    with camera.open(bench, settings=settings, on_event=events.append) as source:
+        first(source, 3)
+        bench.fault = fault
+        until(lambda: source.state == fault)
+        time.sleep(0.3)
+        bench.fault = ""
+        until(lambda: source.state == "live")
+        assert first(source)[0].image.shape == (48, 64, 3)
+    assert [event.kind for event in events][:2] == ["live", fault]
+    assert source.counters[fault] >= 1
+    assert bench.opened == bench.closed
+
+
+def test_a_driver_that_hangs_is_left_behind(bench, until):
+    events = []
+    with camera.open(bench, settings=FAST, on_event=events.append) as source:
+        first(source, 3)
+        bench.fault = "stuck"
+        until(lambda: source.counters["stuck"] == 3)
+        time.sleep(1.0)
+        assert source.counters["stuck"] == 3, "more threads are left behind than are allowed"
+        source.take(0.0)
+        began = time.monotonic()
+        assert source.take(0.1) is None
+        assert time.monotonic() - began < 0.5
+        bench.fault = ""
+        bench.mended.set()
+        until(lambda: source.state == "live")
+        assert first(source)
+    until(lambda: bench.opened == bench.closed)
+    assert {"stalled", "stuck"} <= {event.kind for event in events}
+
+
+def test_a_driver_that_hangs_does_not_hold_the_end(bench, until):
+    source = camera.open(bench, settings=FAST)
+    first(source)
+    bench.fault = "stuck"
+    time.sleep(0.1)
+    began = time.monotonic()
+    source.close()
+    assert time.monotonic() - began < 1.5
+    bench.mended.set()
+    until(lambda: bench.opened == bench.closed)
+
+
+@pytest.mark.parametrize(
+    "cycles",
+    [60, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(3000)])],
+    ids=["short", "long"],
+)
+def test_outages_leave_nothing_behind(cycles, new_bench, until, held):
+    bench = new_bench(interval_s=0.0005)
+    settings = WatchSettings(
+        stall_s=0.02, frozen_s=0.02, patience_s=0.01, retry_s=(0.001, 0.002), stuck_s=2.0, open_s=2.0
+    )
+    with camera.open(bench, settings=settings) as source:
+        first(source)
+        before = held()
+        for _ in range(cycles):
+            bench.fault = "unplugged"
+            until(lambda: source.state == "unplugged")
+            bench.fault = ""
+            until(lambda: source.state == "live")
+        assert held() == before
+        assert source.counters["unplugged"] == cycles
+        assert bench.opened - bench.closed == 1
+
+
+def test_sources_leave_nothing_behind(held):
+    before = held()
+    for _ in range(20):
+        with camera.open("synthetic:64x48@200") as source:
+            first(source, 2)
+    assert held() == before
+
+
+def test_old_frames_give_way_to_new_ones():
+    with camera.open("synthetic:64x48@200") as source:
+        first(source)
+        time.sleep(0.2)
+        frame = source.take(1.0)
+        assert frame is not None and frame.index >= 20
+        assert time.monotonic() - frame.time_s < 0.1
+        assert source.counters["dropped"] >= 19
+
+
+def test_the_first_failure_is_raised_and_nothing_stays(bench, held):
+    before = held()
+    bench.fault = "unplugged"
+    with pytest.raises(CameraError, match="no such camera"):
+        camera.open(bench, settings=FAST)
+    assert held() == before
+
+
+def test_one_may_wait_for_a_camera(bench):
+    bench.fault = "unplugged"
+    with camera.open(bench, settings=FAST, wait=True) as source:
+        assert source.take(0.05) is None
+        bench.fault = ""
+        assert first(source)
+
+
+def test_what_a_driver_throws_is_an_outage():
+    def driver():
+        raise ZeroDivisionError("oh")
+
+    with pytest.raises(CameraError, match="the driver failed: ZeroDivisionError: oh"):
+        camera.open(driver, settings=FAST)
+
+
+def test_a_listener_that_fails_harms_nobody(caplog, bench):
+    def listener(event):
+        raise ZeroDivisionError
+
+    with camera.open(bench, settings=FAST, on_event=listener) as source:
+        assert first(source, 3)
+    assert "a listener to camera events failed" in caplog.text
+
+
+def test_events_are_logged(caplog, bench, until):
+    with caplog.at_level(logging.INFO, "boardfit"), camera.open(bench, settings=FAST) as source:
+        first(source)
+        bench.fault = "unplugged"
+        until(lambda: source.state == "unplugged")
+    assert "unplugged, gone" in caplog.text
+
+
+@pytest.fixture
+def film(tmp_path):
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (64, 48))
+    for index in range(10):
+        writer.write(np.full((48, 64, 3), 20 * index, np.uint8))
+    writer.release()
+    return path
+
+
+def test_every_frame_of_a_file(film):
+    events = []
+    with camera.open(film, every_frame=True, on_event=events.append) as source:
+        assert [frame.index for frame in source] == list(range(10))
+        assert source.counters["dropped"] == 0
+    assert [event.kind for event in events] == ["live", "ended"]
+
+
+def test_a_file_that_is_opened_after_a_stream_is_whole(film):
+    with pytest.raises(CameraError):
+        camera.open("rtsp://127.0.0.1:9/x")
+    with camera.open(film, every_frame=True) as source:
+        assert len(list(source)) == 10
+
+
+def test_a_file_at_its_own_speed(film):
+    began = time.monotonic()
+    with camera.open(str(film)) as source:
+        assert [frame.index for frame in source][-1] == 9
+    assert time.monotonic() - began >= 0.35
+
+
+def test_the_images_of_a_folder(tmp_path):
+    for index, side in enumerate((20, 30, 40)):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((side, side, 3), 99, np.uint8))
+    (tmp_path / "1b.png").write_bytes(b"broken")
+    with camera.open(tmp_path, every_frame=True) as source:
+        assert [frame.image.shape[0] for frame in source] == [20, 30, 40]
+        assert source.counters["garbage"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("0", "/dev/video0 is not there"),
+        ("/dev/video77", "/dev/video77 is not there"),
+        ("no.mp4", "no.mp4 is not there: expected a video file"),
+        ("rtsp://127.0.0.1:9/x", "nobody listens on port 9"),
+        ("http://no-such-host.invalid/x", "there is no host no-such-host.invalid"),
+        ("gst:nosuchelement", "pipeline|gst-launch"),
+        ("picamera", "picamera2 cannot be imported"),
+    ],
+)
+def test_what_is_not_there_is_named(name, text):
+    with pytest.raises(CameraError, match=text):
+        camera.open(name)
+
+
+def test_dev_null_is_no_camera():
+    with pytest.raises(CameraError, match="/dev/null is there but cannot be opened"):
+        camera.open("/dev/null")
+
+
+def test_a_device_of_somebody_else(monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(CameraError, match="add it to the group video"):
+        camera.open("/dev/null")
+
+
+@pytest.mark.parametrize("content", [b"", b"no film"], ids=["empty", "text"])
+def test_a_file_that_is_no_video(tmp_path, content):
+    (tmp_path / "x.mp4").write_bytes(content)
+    with pytest.raises(CameraError, match="has no frame that OpenCV can read"):
+        camera.open(tmp_path / "x.mp4")
+
+
+@pytest.mark.parametrize("word", ["", " ", "synthetic:", "synthetic:axb"])
+def test_what_is_no_source(word):
+    with pytest.raises(RecipeError, match="is no source"):
+        camera.open(word)
+
+
+@pytest.mark.parametrize("size", ["1x1", "17x31", "3x480"])
+def test_odd_sizes(size):
+    with camera.open(f"synthetic:{size}@100") as source:
+        width, height = map(int, size.split("x"))
+        assert first(source)[0].image.shape == (height, width, 3)
+
+
+def test_a_grey_camera_gives_three_channels():
+    class Grey:
+        def read(self):
+            time.sleep(0.01)
+            return np.random.randint(0, 256, (31, 17)).astype(np.uint8)
+
+        def close(self):
+            pass
+
+    with camera.open(Grey, settings=FAST) as source:
+        assert first(source)[0].image.shape == (31, 17, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://cam/x", "rtsp://cam/x"),
+        ("rtsp://me:geheim@cam/x", "rtsp://***@cam/x"),
+        ("rtsp://me:gehe/im@cam/x", "rtsp://***@cam/x"),
+        ("rtsp://me:gehe@im@cam/x", "rtsp://***@cam/x"),
+        ("http://cam/?user=me&password=geheim&size=3", "http://cam/?user=me&password=***&size=3"),
+        ("http://cam/?access_token=geheim", "http://cam/?access_token=***"),
+        (
+            "gst:rtspsrc location=rtsp://me:geheim@cam ! decodebin",
+            "gst:rtspsrc location=rtsp://***@cam ! decodebin",
+        ),
+        (
+            "gst:rtspsrc user-id=me user-pw=geheim ! decodebin",
+            "gst:rtspsrc user-id=me user-pw=*** ! decodebin",
+        ),
+        ("/dev/video0", "/dev/video0"),
+    ],
+)
+def test_names_hold_no_password(text, shown):
+    assert without_password(text) == shown
+    assert "geheim" not in shown
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        (b"YUV4MPEG2 C420 W320 H240 Ip F30:1 A1:1", (320, 240)),
+        (b"YUV4MPEG2 W8 H2", (8, 2)),
+        (b"YUV4MPEG2 W321 H240", None),
+        (b"YUV4MPEG2 C444 W320 H240", None),
+        (b"YUV4MPEG2 H240", None),
+        (b"", None),
+        (b"\xff\x00", None),
+    ],
+)
+def test_the_header_of_a_pipeline(header, size):
+    if size is None:
+        with pytest.raises(CameraError):
+            size_in(header)
+    else:
+        assert size_in(header) == size

@@ -1,0 +1,170 @@
+"""Real streams, from real servers that are killed, stopped and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from boardfit.errors import CameraError
+from boardfit.runtime import camera
+
+SERVERS = Path(__file__).with_name("servers.py")
+
+
+class Server:
+    """One of servers.py's, as a process."""
+
+    def __init__(self, kind: str, password: str = "") -> None:
+        with socket.socket() as link:
+            link.bind(("127.0.0.1", 0))
+            self.port = link.getsockname()[1]
+        self.words = [sys.executable, str(SERVERS), kind, str(self.port), *([password] if password else [])]
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.words, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"ready\n"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def mjpeg():
+    server = Server("mjpeg")
+    yield server
+    server.kill()
+
+
+def test_a_server_that_dies_and_comes_back(mjpeg, until, held):
+    events = []
+    with camera.open(f"http://127.0.0.1:{mjpeg.port}/x.mjpg", on_event=events.append) as source:
+        frame = source.take(5.0)
+        assert frame is not None and frame.image.shape == (240, 320, 3)
+        before = held()
+        for _ in range(3):
+            mjpeg.kill()
+            until(lambda: source.state == "unplugged")
+            mjpeg.start()
+            until(lambda: source.state == "live")
+        assert held() == before
+    assert [event.kind for event in events] == ["live", *["unplugged", "live"] * 3]
+
+
+def test_a_server_that_stops_and_goes_on(mjpeg, until):
+    with camera.open(f"http://127.0.0.1:{mjpeg.port}/x.mjpg") as source:
+        mjpeg.process.send_signal(signal.SIGSTOP)
+        until(lambda: source.state == "stalled")
+        assert source.take(0.05) is None or source.take(0.05) is None
+        mjpeg.process.send_signal(signal.SIGCONT)
+        until(lambda: source.state == "live")
+
+
+def test_a_password(capfd, caplog, until):
+    server = Server("mjpeg", "me:geheim")
+    try:
+        address = f"127.0.0.1:{server.port}/x.mjpg"
+        with camera.open(f"http://me:geheim@{address}") as source:
+            assert source.name == f"http://***@{address}"
+            server.kill()
+            until(lambda: source.state == "unplugged")
+            server.start()
+        with pytest.raises(CameraError, match="does not take the user and password"):
+            camera.open(f"http://me:geheim-falsch@{address}")
+        with pytest.raises(CameraError, match="wants another user or password"):
+            camera.open(f"http://{address}")
+    finally:
+        server.kill()
+    out, err = capfd.readouterr()
+    assert "geheim" not in out + err + caplog.text
+
+
+def test_a_server_that_is_no_camera():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            try:
+                while True:
+                    link, _ = listener.accept()
+                    with link:
+                        link.recv(1000)
+                        link.sendall(b"HTTP/1.0 404 Not Found\r\n\r\n")
+            except OSError:
+                pass  # the listener was closed
+
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(CameraError, match="has no stream of this path"):
+            camera.open(f"http://127.0.0.1:{listener.getsockname()[1]}/x")
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def running_pipelines() -> list[int]:
+    """Return the process ids of this process's children that run GStreamer."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            number, _, rest = stat.read_text().partition(" ")
+            name, _, fields = rest.rpartition(") ")
+            if name.startswith("(gst-launch") and fields.split()[1] == str(os.getpid()):
+                found.append(int(number))
+    return found
+
+
+@pytest.mark.skipif(shutil.which("gst-launch-1.0") is None, reason="GStreamer is not installed")
+class TestGStreamer:
+    PIPELINE = "gst:videotestsrc is-live=true pattern=ball ! video/x-raw,width={},height={},framerate=30/1"
+
+    @pytest.mark.parametrize("size_wh", [(320, 240), (328, 242)], ids=str)
+    def test_frames_come(self, size_wh):
+        with camera.open(self.PIPELINE.format(*size_wh)) as source:
+            frame = source.take(5.0)
+            assert frame is not None and frame.image.shape == (size_wh[1], size_wh[0], 3)
+
+    def test_colours(self):
+        pipeline = "gst:videotestsrc is-live=true pattern=solid-color foreground-color=0xff2040c0"
+        with camera.open(f"{pipeline} ! video/x-raw,width=64,height=48,framerate=30/1") as source:
+            frame = source.take(5.0)
+            assert frame is not None
+            blue, green, red = frame.image[24, 32].tolist()
+            assert abs(blue - 0xC0) < 6 and abs(green - 0x40) < 6 and abs(red - 0x20) < 6
+
+    def test_a_pipeline_that_dies_is_started_again(self, until, held):
+        with camera.open(self.PIPELINE.format(64, 48)) as source:
+            until(lambda: source.counters["frames"] > 2)
+            before = held()
+            pipelines = running_pipelines()
+            assert len(pipelines) == 1
+            os.kill(pipelines[0], signal.SIGKILL)
+            until(lambda: source.counters.get("unplugged") == 1 and source.state == "live")
+            assert held() == before
+        assert running_pipelines() == []
+
+    def test_a_pipeline_that_hangs_is_a_stall(self, until):
+        with camera.open(self.PIPELINE.format(64, 48)) as source:
+            until(lambda: source.counters["frames"] > 2)
+            os.kill(running_pipelines()[0], signal.SIGSTOP)
+            until(lambda: source.counters.get("stalled") == 1)
+            until(lambda: source.state == "live")
+        assert running_pipelines() == []
+
+    def test_a_pipeline_that_ends(self):
+        with camera.open("gst:videotestsrc num-buffers=5 ! video/x-raw,width=64,height=48") as source:
+            until_s = time.monotonic() + 10.0
+            while not source.ended:
+                source.take(0.1)
+                assert time.monotonic() < until_s
+            assert source.counters["frames"] == 5

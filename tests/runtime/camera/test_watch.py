@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import random
+import threading
+
+import numpy as np
+import pytest
+
+from boardfit.errors import CameraError, RecipeError
+from boardfit.runtime.camera.capture import Capture
+from boardfit.runtime.camera.records import FAULTS, LIVE, WatchSettings
+from boardfit.runtime.camera.watch import Watch
+
+NOISE = [np.random.RandomState(seed).randint(0, 256, (48, 64, 3)).astype(np.uint8) for seed in range(50)]
+
+
+def watch_of(**settings) -> Watch:
+    return Watch(WatchSettings(**settings), source="cam", now=0.0, dice=random.Random(0))
+
+
+def live_watch(**settings) -> Watch:
+    watch = watch_of(**settings)
+    watch.opened(0.0)
+    assert watch.saw(NOISE[0], 0.1)
+    return watch
+
+
+def kinds(watch: Watch) -> list[str]:
+    return [event.kind for event in watch.events]
+
+
+def test_faults_are_told_apart():
+    watch = live_watch()
+    watch.tick(1.0)
+    assert watch.state == "stalled"
+    assert watch.saw(NOISE[1], 1.1)
+    assert not watch.saw(None, 1.2)
+    assert watch.state == "garbage"
+    assert watch.saw(NOISE[2], 1.3)
+    assert not watch.saw(NOISE[3][:20], 1.4)
+    assert watch.state == "wrong-size"
+    assert watch.saw(NOISE[4], 1.5)
+    for tenth in range(12):
+        watch.saw(NOISE[4], 1.6 + tenth / 10)
+    assert watch.state == "frozen"
+    assert watch.saw(NOISE[5], 3.0)
+    watch.failed(3.1, "gone")
+    assert watch.state == "unplugged"
+    watch.opened(3.2)
+    assert watch.saw(NOISE[6], 3.3)
+    faults = ["stalled", "garbage", "wrong-size", "frozen", "unplugged"]
+    assert kinds(watch) == [LIVE, *(kind for fault in faults for kind in (fault, LIVE))]
+    assert watch.counters == {LIVE: 6, **dict.fromkeys(faults, 1)}
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        None,
+        "text",
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros(16, np.uint8),
+        np.full((48, 64, 3), 7, np.uint8),
+    ],
+    ids=["none", "text", "empty", "float", "two-channels", "flat-array", "one-colour"],
+)
+def test_garbage(image):
+    watch = live_watch()
+    assert not watch.saw(image, 0.2)
+    assert watch.state == "garbage"
+
+
+def test_a_camera_that_shows_one_colour_from_the_start_is_no_garbage():
+    watch = watch_of()
+    watch.opened(0.0)
+    assert watch.saw(np.full((48, 64, 3), 7, np.uint8), 0.1)
+    assert watch.saw(np.full((48, 64, 3), 8, np.uint8), 0.2)
+
+
+def test_a_grey_camera_is_a_camera():
+    watch = watch_of()
+    watch.opened(0.0)
+    assert watch.saw(NOISE[0][..., 0], 0.1)
+
+
+def test_one_changed_pixel_is_a_change():
+    watch = live_watch()
+    image = NOISE[0]
+    for step in range(30):
+        image = image.copy()
+        image[47, 63] ^= 1
+        assert watch.saw(image, 0.2 + step / 10)
+    assert watch.state == LIVE
+
+
+def test_a_frozen_camera_stays_frozen_until_the_picture_changes():
+    watch = live_watch()
+    times = [0.1 + step / 10 for step in range(40)]
+    handed_on = [watch.saw(NOISE[0], time) for time in times]
+    assert handed_on.index(False) == 7  # from 0.7 s after the first one
+    assert not any(handed_on[7:])
+    assert watch.should_reopen(times[-1])
+    watch.closed()
+    watch.opened(5.0)
+    assert not watch.saw(NOISE[0], 5.1)
+    assert watch.saw(NOISE[1], 5.2)
+
+
+@pytest.mark.parametrize("name", ["stall_s", "frozen_s"])
+def test_what_is_not_watched_is_no_fault(name):
+    watch = live_watch(**{name: None})
+    if name == "frozen_s":
+        assert all(watch.saw(NOISE[0], 0.1 + step) for step in range(5))
+    else:
+        watch.tick(100.0)
+    assert watch.state == LIVE
+
+
+def test_an_asked_size_is_the_only_one():
+    watch = watch_of(size_wh=(640, 480))
+    watch.opened(0.0)
+    assert not watch.saw(NOISE[0], 0.1)
+    assert watch.events[-1].detail == "a frame of 64x48 pixels where 640x480 are due"
+
+
+def test_another_size_is_taken_after_opening_again():
+    watch = live_watch()
+    assert not watch.saw(NOISE[1][:32], 0.2)
+    assert not watch.should_reopen(0.9)
+    assert watch.should_reopen(1.1)
+    watch.closed()
+    watch.opened(1.2)
+    assert watch.saw(NOISE[2][:32], 1.3)
+
+
+def test_pauses_double_up_to_the_longest_and_are_shaken():
+    watch = watch_of(retry_s=(0.1, 0.5))
+    pauses = []
+    for attempt in range(6):
+        watch.failed(float(attempt), "gone")
+        pauses.append(watch.pause_s())
+    for pause, middle in zip(pauses, (0.1, 0.2, 0.4, 0.5, 0.5, 0.5), strict=True):
+        assert 0.75 * middle <= pause <= 1.25 * middle
+    assert len(set(pauses[3:])) == 3
+    assert kinds(watch) == ["unplugged"]
+    watch.opened(6.0)
+    watch.saw(NOISE[0], 6.1)
+    watch.failed(6.2, "gone")
+    assert watch.pause_s() <= 0.125
+
+
+def test_reading_nothing_after_a_stall_is_still_a_stall():
+    watch = live_watch()
+    watch.tick(1.0)
+    watch.failed(1.1, "no frame")
+    assert watch.state == "stalled"
+    watch.failed(1.2, "cannot be opened")
+    assert watch.state == "unplugged"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stall_s": 0.0},
+        {"frozen_s": -1.0},
+        {"retry_s": (1.0, 0.5)},
+        {"retry_s": (0.0, 1.0)},
+        {"size_wh": (0, 4)},
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense(settings):
+    with pytest.raises(RecipeError):
+        WatchSettings(**settings)
+
+
+class World:
+    """Simulated time, in which one fault after the other befalls a camera of 15 frames a second."""
+
+    INTERVAL_S = 1.0 / 15.0
+    READ_TIMEOUT_S = 3.0
+
+    def __init__(self, seed: int) -> None:
+        self.now = 0.0
+        self.dice = random.Random(seed)
+        self.fault = ""
+        self.ends_at = 0.0
+        self.begins_at = 1.0
+        self.count = 0
+        self.opened = self.closed = 0
+        self.watch = Watch(WatchSettings(), source="cam", now=0.0, dice=self.dice)
+        self.delivered_at = -1.0
+        self.capture = Capture(
+            self.open, self.watch, lock=threading.Lock(), clock=lambda: self.now, deliver=self.deliver
+        )
+
+    def deliver(self, image, now) -> None:
+        self.delivered_at = now
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by, as the supervising thread sees it."""
+        until = self.now + seconds
+        while self.now < until - 1e-9:
+            self.now = min(until, self.now + 0.1)
+            if self.now >= self.ends_at:
+                self.fault = ""
+            self.watch.tick(self.now)
+
+    def open(self) -> World:
+        self.pass_time(self.dice.uniform(0.02, 0.7))
+        if self.fault == "stalled":  # the server does not answer
+            self.pass_time(min(1.0, self.ends_at - self.now))
+        if self.fault in ("unplugged", "stalled"):
+            raise CameraError("no such camera")
+        self.opened += 1
+        return self
+
+    def read(self) -> object:
+        waited = 0.0
+        while self.fault == "stalled":
+            self.pass_time(0.1)
+            waited += 0.1
+            if waited >= self.READ_TIMEOUT_S:
+                raise CameraError("no frame")
+        self.pass_time(self.INTERVAL_S)
+        if self.fault == "unplugged":
+            raise CameraError("gone")
+        if self.fault == "garbage":
+            return None
+        if self.fault == "wrong-size":
+            return NOISE[self.count % 50][:32]
+        if self.fault != "frozen":
+            self.count += 1
+        return NOISE[self.count % 50]
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def run_fault(self, fault: str) -> tuple[float, float]:
+        """Return after what time a fault was noticed, and how long after its end a frame came."""
+        while self.watch.state != LIVE:
+            self.step()
+        self.pass_time(self.dice.uniform(0.0, self.INTERVAL_S))
+        self.watch.events.clear()
+        self.fault, began = fault, self.now
+        self.ends_at = began + self.dice.uniform(1.2, 6.0)
+        while self.fault:
+            self.step()
+        back = self.ends_at
+        while self.delivered_at <= back:
+            self.step()
+        noticed = next(event.time_s for event in self.watch.events if event.kind == fault)
+        return noticed - began, self.delivered_at - back
+
+    def step(self) -> None:
+        self.pass_time(self.capture.step() or 0.0)
+
+
+@pytest.mark.parametrize(
+    "cycles", [2_000, pytest.param(10_000, marks=pytest.mark.long)], ids=["short", "as-promised"]
+)
+def test_every_fault_is_noticed_within_a_second_and_mended_within_two(cycles):
+    world = World(seed=cycles)
+    worst = dict.fromkeys(FAULTS, (0.0, 0.0))
+    for cycle in range(cycles):
+        fault = FAULTS[cycle % len(FAULTS)]
+        noticed_s, back_s = world.run_fault(fault)
+        worst[fault] = max(worst[fault][0], noticed_s), max(worst[fault][1], back_s)
+    assert all(noticed_s <= 1.0 and back_s <= 2.0 for noticed_s, back_s in worst.values()), worst
+    assert world.watch.counters["frozen"] >= cycles // len(FAULTS)
+    assert world.opened - world.closed <= 1

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import pytest
+
+from boardfit.cli import main
+from boardfit.cli.watch import hottest_c
+
+
+def frames_in(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    return count
+
+
+def test_a_film_is_watched_to_its_end(bundle, film, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    words = ["watch", str(bundle), str(film), "--every-frame", "--jsonl", str(out)]
+    assert main([*words, "--record", str(tmp_path / "out.mp4"), "--top", "2"]) == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    answers = [line for line in lines if "frame" in line]
+    assert [line["frame"] for line in answers] == list(range(12))
+    assert all(len(line["top"]) == 2 for line in answers)
+    assert frames_in(tmp_path / "out.mp4") == 12
+    shown, err = capsys.readouterr()
+    assert re.match(r".*film\.avi#0  class \d  0\.\d\d  size \d+  \d+ ms old\n", shown)
+    assert re.search(r"^inference +\d", err, re.MULTILINE) and "12 results" in err
+
+
+def test_a_camera_is_watched_for_a_while(bundle, capsys, monkeypatch):
+    monkeypatch.setattr("boardfit.cli.watch._STATS_S", 0.5)
+    words = ["watch", str(bundle), "synthetic:64x48@100", "synthetic:32x32@100", "--for", "1.5", "--stats"]
+    assert main([*words, "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(re.findall(r"^stage +p50 ms", err, re.MULTILINE)) >= 2
+    assert "2 live" in err
+
+
+@pytest.mark.parametrize("words", [["--fps", "1000"], ["--reuse"], ["--size", "32"]], ids=" ".join)
+def test_how_to_look(bundle, film, words, capsys):
+    assert main(["watch", str(bundle), str(film), "--every-frame", *words]) == 0
+    assert "12 results" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["no.mp4"], "no.mp4 is not there"),
+        (["0"], "/dev/video0 is not there"),
+        (["env:NO_SUCH_CAMERA"], "NO_SUCH_CAMERA is not set"),
+        (["synthetic", "--jsonl", "no/such/folder/x.jsonl"], "no/such/folder/x.jsonl cannot be written"),
+        (["synthetic", "--record", "x.gif"], "a film's name ends in .mp4, .mkv, .avi"),
+        (["synthetic", "--size", "96"], "96"),
+        (["rtsp://me:geheim@127.0.0.1:9/x"], "nobody listens on port 9"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_what_cannot_be_had_is_named(bundle, words, named, capsys):
+    assert main(["watch", str(bundle), *words]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "boardfit: error: " in err and named in err
+    assert "geheim" not in err
+
+
+def test_a_source_from_the_environment(bundle, film, monkeypatch, capsys):
+    monkeypatch.setenv("MY_CAMERA", str(film))
+    assert main(["watch", str(bundle), "env:MY_CAMERA", "--every-frame"]) == 0
+    assert "12 results" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--for", "0"], ["--fps", "x"], ["--max-temp", "-3"], ["--camera-size", "640"]], ids=" ".join
+)
+def test_values_that_make_no_sense(bundle, words):
+    with pytest.raises(SystemExit) as left:
+        main(["watch", str(bundle), "synthetic", *words])
+    assert left.value.code == 2
+
+
+def test_the_hottest_zone(tmp_path):
+    assert hottest_c(tmp_path) is None
+    for number, text in enumerate(("41000\n", "67250\n", "asleep", "")):
+        (tmp_path / f"thermal_zone{number}").mkdir()
+        (tmp_path / f"thermal_zone{number}" / "temp").write_text(text)
+    (tmp_path / "cooling_device0").mkdir()
+    assert hottest_c(tmp_path) == pytest.approx(67.25)
