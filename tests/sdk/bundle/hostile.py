@@ -79,6 +79,7 @@ def base() -> Draft:
             "hysteresis_bits": 0.2,
             "second_look_bits": 1.0,
             "second_size": None,
+            "third_look_bits": None,
             "average": False,
             "fit": None,
         },
