@@ -27,6 +27,7 @@ class SourceRequest:
         labels: Class names in the order of the output; empty where none are known.
         assume_same_padding: Take padding that equals "same" at the source's own size for "same" at
             every size.
+        task: What the net is for, one of ``boardfit.specs.TASKS``.
     """
 
     source: str
@@ -34,6 +35,7 @@ class SourceRequest:
     image: ImageSpec
     labels: tuple[str, ...] = ()
     assume_same_padding: bool = False
+    task: str = "classify"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +53,7 @@ class TrainedModel:
         fixed_size: The one input side in pixels that the net can take, or None for any.
         fixed_by: The node or layer that binds the size, where there is one.
         nets_by_size: One net per input side in pixels, where they differ; None where ``net`` serves all.
-        task: ``classify``.
+        task: What the net is for, one of ``boardfit.specs.TASKS``.
         notes: Sentences for the report: what was assumed, what was left out.
     """
 
