@@ -86,6 +86,7 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
             image=image,
             labels=labels,
             assume_same_padding=recipe.source.assume_same_padding,
+            task=recipe.source.task,
         ),
         kind="torch" if recipe.source.torch else None,
     )
@@ -93,6 +94,8 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         require_choice(model)
         model = replace(model, notes=(*sizes_notes, *model.notes))
     model.require_sizes(recipe.export.sizes)
+    if model.task != "classify":
+        _require_classifier_for_nothing(recipe, model)
     if recipe.policy.kind == "two-look" and model.outputs[0].activation == "none":
         raise RecipeError(NO_CERTAINTY)
     training = choose_training_images(recipe, model)
@@ -108,6 +111,22 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         order=_order(recipe, model, progress),
         training=training,
     )
+
+
+def _require_classifier_for_nothing(recipe: Recipe, model: TrainedModel) -> None:
+    """Raise RecipeError if something is asked for that only the answers of a classifier can judge."""
+    wants = {
+        "int8": bool(quantized_precisions(recipe)),
+        "training": bool(recipe.distill.folder or recipe.elastic.enabled),
+        "--val": bool(recipe.fit.val),
+        "the policy two-look": recipe.policy.kind == "two-look",
+    }
+    asked = [name for name, wanted in wants.items() if wanted]
+    if asked:
+        raise RecipeError(
+            f"{model.name} is built for the task {model.task}, and {asked[0]} is judged by a classifier's "
+            "answers: leave it out"
+        )
 
 
 def read_labels(path: str) -> tuple[str, ...]:
@@ -164,7 +183,13 @@ def _order(recipe: Recipe, model: TrainedModel, progress: Progress) -> Order | N
 def _photos_to_fit(recipe: Recipe, model: TrainedModel) -> tuple[tuple[Photo, ...], str]:
     """Return the images to fit the policy on, or why it is not fitted."""
     labelled = labelled_photos(recipe.fit.val, recipe.images.folder) if recipe.fit.val else []
-    labels_of(labelled, model.outputs[0].shape[-1])
+    if labelled:
+        labels_of(labelled, model.outputs[0].shape[-1])
+    if model.task != "classify":
+        return (), (
+            f"it is fitted on a classifier's answers; for {model.task} the largest size is taken, and "
+            "smaller ones only where they are asked for"
+        )
     if not recipe.fit.enabled:
         return (), "it was not asked for"
     if labelled:

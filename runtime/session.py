@@ -14,12 +14,13 @@ import numpy as np
 
 from boardfit.errors import EngineError, InputError, RecipeError
 from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
-from boardfit.runtime.decode.classify import average, decode_classes
+from boardfit.runtime.decode.classify import average, decode_classes, no_classes
 from boardfit.runtime.entropy import entropy_bits
 from boardfit.runtime.policy import make_policy
+from boardfit.runtime.policy.two_look import NO_CERTAINTY
 from boardfit.runtime.preprocess import Preprocessor, as_bgr
 from boardfit.runtime.residents import Residents, residents_by_default
-from boardfit.runtime.results import Result, Timings
+from boardfit.runtime.results import Classes, Result, Timings
 from boardfit.specs import Artifact, PolicySpec
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def load(
         manifest = opened.manifest
         choice = choose_engine(manifest.artifacts, engine=engine, precision=precision)
         spec = choose_policy(manifest.policy, policy=policy, size=size, choice=choice)
+        if spec.kind == "two-look" and manifest.task != "classify":
+            raise RecipeError(NO_CERTAINTY)
         count = default_threads() if threads is None else threads
         if isolate:
             from boardfit.runtime.isolate.engine import isolate_choice
@@ -131,6 +134,8 @@ class Session:
         self._policy = make_policy(policy, stream)
         self._size_limit: int | None = None
         self._labels: tuple[str, ...] = bundle.manifest.labels
+        # One set of names for all formats: the TFLite that we make has "StatefulPartitionedCall_1:0".
+        self._names = output_names(bundle.manifest.artifacts)
         self._by_size = {size: choice.artifact_for(size) for size in policy.sizes}
         self._engines = Residents(
             bundle,
@@ -308,7 +313,7 @@ class Session:
             job.inference_s += share_s
             job.looks += (size,)
             mine = tuple(outputs) if len(jobs) == 1 else tuple(array[row : row + 1] for array in outputs)
-            classes = decode_classes(mine[0], artifact.outputs[0].activation)
+            classes = self._decode(mine, artifact)
             if self._spec.average and job.result is not None:
                 classes = average(job.result.classes, classes)
             end = perf_counter()
@@ -322,7 +327,13 @@ class Session:
                 timings=job.timings(end if alone else None),
                 placement=placement,
                 labels=self._labels,
+                names=self._names,
             )
+
+    def _decode(self, outputs: tuple[np.ndarray, ...], artifact: Artifact) -> Classes:
+        if self._bundle.manifest.task != "classify":
+            return no_classes()
+        return decode_classes(outputs[0], artifact.outputs[0].activation)
 
     def _wants_another(self, job: _Job) -> bool:
         with self._policy_lock:
@@ -344,6 +355,16 @@ class Session:
 
     def _batch_limit(self, size: int) -> int:
         return 1 if self._by_size[size].inputs[0].shape[0] == 1 else MAX_BATCH
+
+
+def output_names(artifacts: Sequence[Artifact]) -> tuple[str, ...]:
+    """Return the model's names of its outputs, which all formats but TFLite keep.
+
+    Args:
+        artifacts: Of one bundle.
+    """
+    best = min(artifacts, key=lambda artifact: artifact.format == "tflite")
+    return tuple(spec.name for spec in best.outputs)
 
 
 @dataclass(slots=True)

@@ -49,7 +49,7 @@ def ingest(request: SourceRequest, kind: str | None = None) -> TrainedModel:
         require_affordable(request, kind)
     model: TrainedModel = modules[kind].load().ingest(request)
     columns = model.outputs[0].shape[-1]
-    if request.labels and len(request.labels) != columns:
+    if request.task == "classify" and request.labels and len(request.labels) != columns:
         raise RecipeError(
             f"there are {len(request.labels)} labels for the {columns} outputs of {model.name}: expected "
             "as many. Give one line per class, in the order of the output."

@@ -67,7 +67,7 @@ def div(step: Step, build: Build) -> Value:
     data, constant = _with_constant(step)
     if step.inputs[0] is data:
         return _affine(step, build, data, scale=_number(1) / constant, offset=_number(0))
-    inverse = replace(data, tensor=ops.reciprocal(data.tensor), nonnegative=False, flat=None)
+    inverse = replace(data, tensor=ops.reciprocal(data.tensor), nonnegative=False, flat=None, whole=None)
     return _affine(step, build, inverse, scale=constant, offset=_number(0))
 
 
@@ -106,7 +106,9 @@ def extremum(step: Step, build: Build) -> Value:
             number = float(constant.reshape(-1)[0])
             bound = ops.maximum if step.op == "Max" else ops.minimum
             positive = step.op == "Max" and number >= 0
-            result = replace(data, tensor=bound(data.tensor, number), nonnegative=positive, flat=None)
+            result = replace(
+                data, tensor=bound(data.tensor, number), nonnegative=positive, flat=None, whole=None
+            )
         else:
             result = _with_weight(pair, build, data, constant)
     assert result is not None
@@ -123,7 +125,7 @@ def total(step: Step, build: Build) -> Value:
         result = _merge(pair, build)
     if step.op == "Mean":
         count = len(step.inputs)
-        result = replace(result, tensor=ops.multiply(result.tensor, 1.0 / count), flat=None)
+        result = replace(result, tensor=ops.multiply(result.tensor, 1.0 / count), flat=None, whole=None)
     return replace(result, shapes=step.shapes)
 
 
@@ -211,7 +213,7 @@ def _affine(step: Step, build: Build, data: Value, *, scale: np.ndarray, offset:
         turned = (
             build.layer("Rescaling", "scale", data.tensor, scale=factor) if factor != 1.0 else data.tensor
         )
-        data = replace(data, tensor=turned, flat=None, nonnegative=False)
+        data = replace(data, tensor=turned, flat=None, whole=None, nonnegative=False)
     return _with_weight(replace(step, op="Add"), build, data, offset)
 
 

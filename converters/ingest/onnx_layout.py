@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from boardfit.converters.ingest.onnx_records import BOUND, HIDDEN, Build, Shape, Step, Value
+from boardfit.converters.ingest.onnx_records import BOUND, HIDDEN, Build, Shape, Step, Value, Whole
 
 
 def align(value: Value, axes: tuple[int, ...], build: Build) -> Any:
@@ -50,7 +50,7 @@ def with_batch(value: Value, axis: int, build: Build) -> Value:
         extents.insert(0, 1)
         order.insert(1, -1)
     tensor = shaped(value.tensor, extents, build, order=order)
-    return replace(value, tensor=tensor, axes=(axis, *axes), flat=None)
+    return replace(value, tensor=tensor, axes=(axis, *axes), flat=None, whole=None)
 
 
 def with_rank(value: Value, rank: int, build: Build) -> Value:
@@ -67,7 +67,7 @@ def with_rank(value: Value, rank: int, build: Build) -> Value:
     if fresh:
         order = [0, *[-1] * len(fresh), *range(1, len(value.axes))]
         tensor = shaped(tensor, [1] * len(fresh) + list(tensor.shape[1:]), build, order=order)
-    return replace(value, shapes=shapes, tensor=tensor, axes=(batch, *fresh, *rest), flat=None)
+    return replace(value, shapes=shapes, tensor=tensor, axes=(batch, *fresh, *rest), flat=None, whole=None)
 
 
 def reshaped(value: Value, step: Step, build: Build) -> Value:
@@ -86,7 +86,13 @@ def reshaped(value: Value, step: Step, build: Build) -> Value:
     tensor = align(value, wanted, build)
     order = [axis for group in groups for axis in _units_first(group.after, shapes)]
     target = _target(step, build, tensor, groups, wanted, order)
-    result = Value(shapes=shapes, tensor=tensor, axes=(batch, *order), nonnegative=value.nonnegative)
+    leads = {
+        group.after[0]: group.before[0] for group in groups if len(group.before) == 1 and len(group.after) > 1
+    }
+    whole = Whole(value, tuple(shapes), leads, tuple(range(len(shapes[0])))) if leads else None
+    result = Value(
+        shapes=shapes, tensor=tensor, axes=(batch, *order), nonnegative=value.nonnegative, whole=whole
+    )
     if list(tensor.shape[1:]) == target and len(groups) == len(order):
         return result
     if len(order) == 1 and isinstance(target[0], int):

@@ -96,6 +96,7 @@ class Value:
             costs no layer. The first one is the batch, wherever ONNX keeps it; see ``HIDDEN``.
         nonnegative: No element is below zero.
         flat: Makes the (N, C) form of a pooled (N, 1, 1, C) tensor straight from the pooling.
+        whole: The tensor before a reshape that split its axes, so that a part is cut from it.
     """
 
     shapes: tuple[Shape, ...]
@@ -104,6 +105,7 @@ class Value:
     axes: tuple[int, ...] = ()
     nonnegative: bool = False
     flat: Callable[[], Any] | None = None
+    whole: Whole | None = None
 
     @property
     def is_const(self) -> bool:
@@ -114,6 +116,23 @@ class Value:
     def rank(self) -> int:
         """Number of axes."""
         return len(self.shapes[0])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whole:
+    """A tensor before a reshape: (N, L, 3 * C) of what is now (N, L, 3, heads, C / heads), or transposed.
+
+    Attributes:
+        value: The tensor.
+        shapes: What the reshape made of it, at each size.
+        leads: Of each axis after the reshape that leads a group, the axis before that was split.
+        perm: ``perm[i]`` is the reshape's axis that ONNX axis i is now.
+    """
+
+    value: Value
+    shapes: tuple[Shape, ...]
+    leads: Mapping[int, int]
+    perm: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

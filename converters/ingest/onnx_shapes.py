@@ -20,7 +20,8 @@ def transpose(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handle
     axes = tuple(axis if axis == HIDDEN else perm.index(axis) for axis in data.axes)
     if any(shape[axes[0]] != 1 for shape in step.shapes if axes[0] > 0):
         raise step.refuse("it moves the batch axis")
-    return replace(data, shapes=step.shapes, axes=axes)
+    whole = data.whole and replace(data.whole, perm=tuple(data.whole.perm[axis] for axis in perm))
+    return replace(data, shapes=step.shapes, axes=axes, whole=whole)
 
 
 def reshape(step: Step, build: Build) -> Value:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from boardfit.converters.ingest.onnx_layout import align, with_batch
-from boardfit.converters.ingest.onnx_records import HIDDEN, Build, Step, Value, make_value
+from boardfit.converters.ingest.onnx_layout import align, reshaped, with_batch
+from boardfit.converters.ingest.onnx_records import HIDDEN, Build, Shape, Step, Value, make_value
 
 
 def slice_(step: Step, build: Build) -> Value:
@@ -25,7 +26,7 @@ def slice_(step: Step, build: Build) -> Value:
         if axis == data.axes[0]:
             raise step.refuse("it takes images of the batch")
         cuts[data.axes.index(axis)] = cut
-    tensor = data.tensor if all(cut == slice(None) for cut in cuts) else data.tensor[tuple(cuts)]
+    tensor = _sliced(build, data.tensor, cuts)
     return make_value(step, tensor, data.axes, nonnegative=data.nonnegative)
 
 
@@ -42,6 +43,13 @@ def split(step: Step, build: Build) -> tuple[Value, ...]:
     extents = [tuple(shape[axis] for shape in each) for each in shapes]
     if any(len(set(each)) > 1 for each in extents):
         build.bind(step)
+    starts = [0, *np.cumsum([each[0] for each in extents])[:-1].tolist()]
+    cut = [
+        _cut(step, build, data, axis, start=start, count=each[0], shapes=shape)
+        for start, each, shape in zip(starts, extents, shapes, strict=True)
+    ]
+    if all(part is not None for part in cut):
+        return tuple(part for part in cut if part is not None)
     ends = np.cumsum([each[0] for each in extents])[:-1].tolist()
     if len(shapes) == 1:
         return (make_value(step, data.tensor, data.axes, nonnegative=data.nonnegative),)
@@ -83,6 +91,17 @@ def top_k(step: Step, build: Build) -> tuple[Value, ...]:
     if not step.others:
         return (first,)
     return (first, Value(shapes=step.others[0], tensor=ops.cast(indices, "float32"), axes=axes))
+
+
+def _sliced(build: Build, tensor: Any, cuts: list[slice]) -> Any:
+    if all(cut == slice(None) for cut in cuts):
+        return tensor
+    others = [cut for place, cut in enumerate(cuts) if place not in (1, 2)]
+    every = [cut.step or 1 for cut in cuts[1:3] if cut.start is None and cut.stop is None]
+    if len(cuts) == 4 and others == [slice(None)] * 2 and len(every) == 2 and min(every) > 0:
+        # Every second pixel of an image: a pooling of one pixel, which every format has.
+        return build.layer("MaxPooling2D", "every", tensor, pool_size=1, strides=every, padding="valid")
+    return tensor[tuple(cuts)]
 
 
 def _const(step: Step, index: int) -> np.ndarray:
@@ -157,11 +176,53 @@ def _pick(step: Step, build: Build, data: Value, axis: int, index: np.ndarray) -
     number = int(index)
     if number >= 0 and any(number >= shape[axis] for shape in data.shapes):
         build.bind(step)
+    if number >= 0:
+        part = _cut(step, build, data, axis, start=number, count=0, shapes=step.shapes)
+        if part is not None:
+            return part
     place = data.axes.index(axis)
     cuts: list[Any] = [slice(None)] * len(data.axes)
     cuts[place] = number
     axes = tuple(HIDDEN if item == HIDDEN else left.index(item) for item in data.axes if item != axis)
     return make_value(step, data.tensor[tuple(cuts)], axes, nonnegative=data.nonnegative)
+
+
+def _cut(
+    step: Step, build: Build, data: Value, axis: int, *, start: int, count: int, shapes: tuple[Shape, ...]
+) -> Value | None:
+    """Cut rows of an axis from the tensor before it was split, so that no tensor of more axes is made.
+
+    Args:
+        step: The node.
+        build: The net.
+        data: What a reshape, and perhaps transposes, have made.
+        axis: An ONNX axis of it.
+        start: First row.
+        count: Number of rows; 0 for one row whose axis goes away.
+        shapes: Of the result.
+
+    Returns:
+        The part, or None where the axis does not lead a group of the reshape.
+    """
+    whole = data.whole
+    if whole is None or whole.perm[axis] not in whole.leads:
+        return None
+    lead, before = whole.perm[axis], whole.leads[whole.perm[axis]]
+    value, place = whole.value, whole.value.axes.index(before)
+    rows = {shape[before] // made[lead] for shape, made in zip(value.shapes, whole.shapes, strict=True)}
+    if len(rows) > 1 or place == 0:
+        return None
+    size = rows.pop()
+    cut = slice(start * size, (start + max(count, 1)) * size)
+    kept = tuple((*s[:before], cut.stop - cut.start, *s[before + 1 :]) for s in value.shapes)
+    part = replace(value, shapes=kept, tensor=value.tensor[(slice(None),) * place + (cut,)], flat=None)
+    middle = [count] if count else []
+    made = tuple((*s[:lead], *middle, *s[lead + 1 :]) for s in whole.shapes)
+    result = reshaped(replace(part, whole=None), replace(step, shapes=made), build)
+    gone = 0 if count else 1
+    perm = [item - gone * (item > lead) for item in whole.perm if count or item != lead]
+    axes = tuple(item if item == HIDDEN else perm.index(item) for item in result.axes)
+    return replace(result, shapes=shapes, axes=axes, whole=None)
 
 
 def _take(tensor: Any, picks: list[int], place: int) -> Any:

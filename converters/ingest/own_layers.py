@@ -124,6 +124,34 @@ class CornerResize(keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "scale": self.scale, "extents": self.extents}
 
 
+class PlainConv2D(keras.layers.Conv2D):  # type: ignore[misc]
+    """A grouped convolution as one operation of TensorFlow, for exporters; never run, and never saved."""
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Compute the convolution; see keras.layers.Conv2D."""
+        import tensorflow as tf
+
+        return tf.nn.conv2d(
+            inputs,
+            kernel,
+            strides=self.strides,
+            padding=self.padding.upper(),
+            dilations=self.dilation_rate,
+        )
+
+
+class PlainUpSampling2D(keras.layers.UpSampling2D):  # type: ignore[misc]
+    """A repeat of pixels as one operation of TensorFlow, for exporters; never saved."""
+
+    def call(self, inputs: Any) -> Any:
+        """Compute the output; see keras.layers.Layer."""
+        import tensorflow as tf
+
+        shape = ops.shape(inputs)
+        size = (shape[1] * self.size[0], shape[2] * self.size[1])
+        return tf.raw_ops.ResizeNearestNeighbor(images=inputs, size=size)
+
+
 def corner_matrix(before: int, after: int) -> np.ndarray:
     """Return the (after, before) float32 matrix of a linear resize that keeps the corners."""
     place = np.linspace(0.0, before - 1.0, after) if after > 1 else np.zeros(1)

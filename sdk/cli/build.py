@@ -63,6 +63,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--image-spec", metavar="SPEC", help="efficientnet-lite, imagenet (default), tf, unit, or FILE.toml"
     )
+    parser.add_argument(
+        "--task", help="classify (default), detect, segment, embed, or raw: what the outputs are"
+    )
     parser.add_argument("--name", help="name of the bundle (default: the source's)")
     parser.add_argument("--policy", help="policy of a bundle that is not fitted (default: entropy)")
     parser.add_argument("--no-fit", action="store_true", help="keep the classic thresholds")
@@ -158,6 +161,7 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
             "model": args.source,
             "torch": args.torch,
             "name": args.name,
+            "task": args.task,
             "labels": args.labels,
             "image_spec": args.image_spec,
             "assume_same_padding": args.assume_same_padding,
