@@ -13,6 +13,7 @@ from boardfit.converters.auto_sizes import require_choice, resolve_sizes
 from boardfit.converters.compression import TrainingImages, choose_training_images, require_stages
 from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.ingest import ingest
+from boardfit.converters.ingest.untouched import formats_of, read_untouched
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.converters.policy_evidence import FEWEST_IMAGES, Photo, labelled_photos
 from boardfit.converters.provenance import quantized_precisions
@@ -69,6 +70,8 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     _check_out(target)
     image = resolve_image_spec(recipe.source.image_spec)
     labels = read_labels(recipe.source.labels)
+    if recipe.source.pass_through:
+        recipe = _as_passed_through(recipe)
     paths = choose_images(recipe.images.folder, recipe.images.limit)
     for format_name in recipe.export.formats:
         find_target(format_name).require_tools()
@@ -79,17 +82,18 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     recipe, sizes_notes = resolve_sizes(recipe)
     for note in sizes_notes:
         progress(note)
-    model = ingest(
-        SourceRequest(
-            source=source,
-            sizes=recipe.export.sizes,
-            image=image,
-            labels=labels,
-            assume_same_padding=recipe.source.assume_same_padding,
-            task=recipe.source.task,
-        ),
-        kind="torch" if recipe.source.torch else None,
+    request = SourceRequest(
+        source=source,
+        sizes=recipe.export.sizes,
+        image=image,
+        labels=labels,
+        assume_same_padding=recipe.source.assume_same_padding,
+        task=recipe.source.task,
     )
+    if recipe.source.pass_through:
+        model = read_untouched(request)
+    else:
+        model = ingest(request, kind="torch" if recipe.source.torch else None)
     if automatic:
         require_choice(model)
         model = replace(model, notes=(*sizes_notes, *model.notes))
@@ -127,6 +131,20 @@ def _require_classifier_for_nothing(recipe: Recipe, model: TrainedModel) -> None
             f"{model.name} is built for the task {model.task}, and {asked[0]} is judged by a classifier's "
             "answers: leave it out"
         )
+
+
+def _as_passed_through(recipe: Recipe) -> Recipe:
+    """Return the recipe with the formats that its source can be passed through to, in fp32."""
+    possible = formats_of(recipe.source.model or recipe.source.torch)
+    wanted, export = recipe.export.formats, recipe.export
+    formats = tuple(name for name in wanted if name in possible)
+    others = [name for name in export.precisions if name not in ("fp32", "fp16")]
+    if not formats or others or recipe.distill.folder or recipe.elastic.enabled:
+        raise RecipeError(
+            f"a source that is passed through is packed as it is, in fp32, as {' or '.join(possible)}: leave "
+            f"out {', '.join(others) or 'training and other formats'}, or leave out --pass-through"
+        )
+    return replace(recipe, export=replace(export, formats=formats, precisions=("fp32",)))
 
 
 def read_labels(path: str) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ class SourceSection:
         assume_same_padding: Take padding that equals "same" at the source's own size for "same"
             everywhere.
         task: ``classify``, ``detect``, ``segment``, ``embed`` or ``raw``.
+        pass_through: Pack an ``.onnx`` (and what pnnx makes of it) or ``.tflite`` file as it is.
     """
 
     model: str = ""
@@ -57,6 +58,7 @@ class SourceSection:
     image_spec: str = "imagenet"
     assume_same_padding: bool = False
     task: str = "classify"
+    pass_through: bool = False
 
     def __post_init__(self) -> None:
         check_types(self, "source")

@@ -31,7 +31,9 @@ def require_tools() -> None:
 def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Exported:
     """Export to a .param and a .bin file. ``fp16`` stores the weights in half; see ``targets.export``."""
     graph = onnx_graph(model, sizes[0] if len(sizes) == 1 else None)
-    param, weights = _convert(graph.SerializeToString(deterministic=True), sizes, half=precision == "fp16")
+    param, weights = convert_onnx(
+        graph.SerializeToString(deterministic=True), sizes, half=precision == "fp16"
+    )
     names = {"in0": "image", **{f"out{i}": spec.name for i, spec in enumerate(model.outputs)}}
     stem = file_stem("ncnn", precision=precision, sizes=sizes)
     side = sizes[0] if len(sizes) == 1 else None
@@ -74,7 +76,20 @@ def rename_blobs(param: str, names: dict[str, str]) -> str:
     return "\n".join(renamed) + "\n"
 
 
-def _convert(onnx_bytes: bytes, sizes: tuple[int, ...], *, half: bool) -> tuple[str, bytes]:
+def convert_onnx(onnx_bytes: bytes, sizes: tuple[int, ...], *, half: bool) -> tuple[str, bytes]:
+    """Run pnnx.
+
+    Args:
+        onnx_bytes: A model with one NCHW image input.
+        sizes: Sides in pixels, ascending; one binds it.
+        half: Whether weights are stored in half precision.
+
+    Returns:
+        The text of .param, and the bytes of .bin.
+
+    Raises:
+        ExportError: pnnx failed, or dropped a part of the graph.
+    """
     # Two shapes make pnnx leave height and width free.
     shapes = [f"[1,3,{size},{size}]" for size in (sizes[-1], sizes[0])]
     with tempfile.TemporaryDirectory(prefix="boardfit-") as folder:
