@@ -31,6 +31,7 @@ def fuse_graph(graph: Graph) -> Graph:
     """
     for rewrite in (
         _skip_identities,
+        _skip_expands,
         _swap_pad_transpose,
         _pads_into_convs,
         _fuse_activations,
@@ -82,6 +83,24 @@ def _skip_identities(graph: Graph) -> Graph:
         else:
             nodes.append(replace(node, inputs=inputs))
     return replace(graph, nodes=tuple(nodes), outputs=tuple(alias.get(name, name) for name in graph.outputs))
+
+
+def _skip_expands(graph: Graph) -> Graph:
+    """An Expand goes where the operator behind it would repeat its input anyway."""
+    look = Look(graph)
+
+    def skip(node: Node) -> Node:
+        if node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
+            return node
+        inputs = list(node.inputs)
+        for place in (0, 1):
+            expand, other = look.made_by(inputs[place], "Expand"), inputs[1 - place]
+            whole = graph.shapes.get(other) == graph.shapes[node.outputs[0]]
+            if expand is not None and whole and expand.inputs[0] in graph.shapes:
+                inputs[place] = expand.inputs[0]
+        return replace(node, inputs=tuple(inputs))
+
+    return replace(graph, nodes=tuple(skip(node) for node in graph.nodes))
 
 
 def _swap_pad_transpose(graph: Graph) -> Graph:

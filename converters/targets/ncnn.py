@@ -56,7 +56,8 @@ def rename_blobs(param: str, names: dict[str, str]) -> str:
     (https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure).
 
     Raises:
-        ExportError: The text is not a .param file, or lacks a blob that is to be renamed.
+        ExportError: The text is not a .param file, lacks a blob that is to be renamed, or has a layer that
+            ncnn has not.
     """
     lines = param.splitlines()
     if not lines or lines[0].strip() != _PARAM_MAGIC:
@@ -67,6 +68,12 @@ def rename_blobs(param: str, names: dict[str, str]) -> str:
         words = line.split()
         if len(words) < 4:
             continue
+        if "." in words[0]:
+            # pnnx writes what it knows, and ncnn has not, under PyTorch's name: F.softsign, torch.roll.
+            raise ExportError(
+                f"ncnn has no layer for {words[0]}: build without ncnn (--formats tflite,onnx), or change "
+                "that layer"
+            )
         end = 4 + int(words[2]) + int(words[3])
         missing -= set(words[4:end])
         words[4:end] = [names.get(word, word) for word in words[4:end]]

@@ -15,6 +15,7 @@ from boardfit.converters.model import TrainedModel
 from boardfit.converters.targets import Exported, file_stem
 from boardfit.converters.targets.onnx_canonical import canonical, half_weights
 from boardfit.converters.targets.onnx_repair import plain_net, repair
+from boardfit.converters.targets.onnx_tidy import tidy
 from boardfit.errors import ExportError, ToolMissing
 from boardfit.specs import Artifact, TensorSpec
 
@@ -64,7 +65,7 @@ def onnx_graph(model: TrainedModel, size: int | None) -> Any:
 
     with captured_output():
         try:
-            slim = onnxslim.slim(repair(_converted(model.net, size)))
+            slim = tidy(onnxslim.slim(repair(_converted(model.net, size))))
         except Exception as error:  # tf2onnx and onnxslim have no exception family of their own
             raise ExportError(f"tf2onnx could not convert the model to ONNX: {error}") from error
     return canonical(slim, output_names=[spec.name for spec in model.outputs])

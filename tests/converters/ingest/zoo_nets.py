@@ -166,9 +166,7 @@ class Embed(nn.Module):
 
     def __init__(self, width=12):
         super().__init__()
-        self.body = nn.Sequential(
-            conv(3, width, s=2, act=nn.SELU), conv(width, 2 * width, s=2, act=nn.Softsign)
-        )
+        self.body = nn.Sequential(conv(3, width, s=2, act=nn.SELU), conv(width, 2 * width, s=2, act=nn.Tanh))
         self.head = nn.Linear(2 * width, 16)
 
     def forward(self, x):
@@ -198,6 +196,11 @@ def realistic(net, images, *, seed=3):
         for _ in range(3):
             net(images)
     return net.eval()
+
+
+def output_names_of(answer):
+    """Name what a net answers: a dict's keys, or ``output``."""
+    return list(answer) if isinstance(answer, dict) else ["output"]
 
 
 def made(name, *, seed=3, side=32, **arguments):
