@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -200,7 +199,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {
         "side": item.side,
         "opset": item.opset if source.endswith(".onnx") else None,
-        "mb": os.path.getsize(source) / 1e6,
+        "mb": Path(source).stat().st_size / 1e6,
         "seconds": seconds,
         "import": max(max_relative_difference(actual, wanted) for actual, wanted in pairs),
         "operators": _operators(source),

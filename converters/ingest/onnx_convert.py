@@ -175,7 +175,7 @@ def _input(
         return Value(shapes=tuple(const.shape for const in consts), consts=consts)
     found = {table.get(name) for name, table in zip(wanted, names, strict=True)}
     source = next(iter(found))
-    if len(found) > 1 or source not in values:
+    if len(found) > 1 or source is None or source not in values:
         raise step.refuse(f"its input {place} comes from another node at another size")
     return values[source]
 

@@ -50,7 +50,11 @@ def einsum(step: Step, build: Build) -> Value:
         raise step.refuse(f"its equation {text!r} is no product of two tensors")
     values = [step.inputs[index] for index in (0, 1)]
     computed = next(value for value in values if value is not None and not value.is_const)
-    letters = [names[place][value.axes[0]] for place, value in enumerate(values) if _has_batch(value)]
+    letters = [
+        names[place][value.axes[0]]
+        for place, value in enumerate(values)
+        if value is not None and not value.is_const and value.axes[0] != HIDDEN
+    ]
     if len(set(letters)) > 1 or (letters and letters[0] not in result):
         raise step.refuse(f"its equation {text!r} mixes images of the batch")
     batch = letters[0] if letters else "Z"
@@ -71,10 +75,6 @@ def einsum(step: Step, build: Build) -> Value:
     output = ops.einsum(f"{forms[0]},{forms[1]}->{batch}{''.join(order)}", *tensors)
     axes = (result.index(batch) if batch in result else HIDDEN, *(result.index(item) for item in order))
     return make_value(step, output, axes)
-
-
-def _has_batch(value: Value | None) -> bool:
-    return value is not None and not value.is_const and value.axes[0] != HIDDEN
 
 
 def _dense(step: Step, build: Build, kernel: np.ndarray, bias: np.ndarray | None) -> Value:

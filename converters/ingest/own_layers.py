@@ -94,6 +94,7 @@ class CornerResize(keras.layers.Layer):  # type: ignore[misc]
         if keras.backend.backend() == "tensorflow":
             return self._in_tensorflow(inputs)
         height, width = self._target(inputs.shape)
+        assert height is not None and width is not None, "only TensorFlow resizes what has no known size"
         rows = ops.convert_to_tensor(corner_matrix(inputs.shape[1], height))
         columns = ops.convert_to_tensor(corner_matrix(inputs.shape[2], width))
         return ops.einsum("ph,nhwc,qw->npqc", rows, inputs, columns)
@@ -103,7 +104,8 @@ class CornerResize(keras.layers.Layer):  # type: ignore[misc]
         import tensorflow as tf
 
         shape = ops.shape(inputs)
-        size = self.extents or (shape[1] * self.scale[0], shape[2] * self.scale[1])
+        scale = self.scale or (1, 1)
+        size = self.extents or (shape[1] * scale[0], shape[2] * scale[1])
         return tf.raw_ops.ResizeBilinear(images=inputs, size=size, align_corners=True)
 
     def _target(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
@@ -111,7 +113,7 @@ class CornerResize(keras.layers.Layer):  # type: ignore[misc]
             return self.extents
         return tuple(
             None if extent is None else extent * factor
-            for extent, factor in zip(shape[1:3], self.scale, strict=True)
+            for extent, factor in zip(shape[1:3], self.scale or (1, 1), strict=True)
         )
 
     def compute_output_spec(self, inputs: Any) -> Any:

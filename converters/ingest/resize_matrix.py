@@ -48,7 +48,7 @@ def nearest_rows(before: int, after: int, *, transform: str, rounding: str) -> n
         "round_prefer_floor": np.ceil(place - 0.5),
         "round_prefer_ceil": np.floor(place + 0.5),
     }[rounding]
-    return np.clip(rounded, 0, before - 1).astype(np.int64)
+    return np.asarray(np.clip(rounded, 0, before - 1), np.int64)
 
 
 def linear_matrix(

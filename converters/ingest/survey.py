@@ -160,10 +160,10 @@ def _macs(operation: Any, inputs: Sequence[Any], output: Sequence[int | None]) -
         return 0
     shape = tuple(kernel.shape)
     if kind == "DepthwiseConv2D":
-        return _size(output) * math.prod(shape[:2])
+        return _size(output) * _size(shape[:2])
     if kind == "Conv2DTranspose":
-        return _size(inputs[0].shape[:-1]) * math.prod(shape)
-    return _size(output[:-1]) * math.prod(shape)
+        return _size(inputs[0].shape[:-1]) * _size(shape)
+    return _size(output[:-1]) * _size(shape)
 
 
 def _size(shape: Sequence[int | None]) -> int:

@@ -97,7 +97,7 @@ def _last_operators(source: OnnxSource) -> list[str]:
     return [makers.get(name, "") for name in source.outputs]
 
 
-def _tflite(path: Path, request: SourceRequest) -> tuple[Untouched, Reference, int | None]:
+def _tflite(path: Path, _: SourceRequest) -> tuple[Untouched, Reference, int | None]:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:

@@ -73,7 +73,7 @@ def _without_erfc(graph: Any) -> bool:
             first = helper.make_node("Mul", inputs, [negated], name=f"negated_{number}")
         else:
             first = helper.make_node("Neg", [node.input[0]], [negated], name=f"negated_{number}")
-        graph.initializer.append(numpy_helper.from_array(np.float32([1.0]), one))
+        graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), one))
         graph.node.remove(node)
         fresh = [
             first,

@@ -40,5 +40,5 @@ def test_pnnx_that_is_missing_is_named_with_the_command(monkeypatch):
 
 def test_a_layer_that_ncnn_has_not_is_named():
     text = "7767517\n2 2\nInput in0 0 1 in0\nF.softsign act 1 1 in0 out0\n"
-    with pytest.raises(ExportError, match="no layer for F.softsign"):
+    with pytest.raises(ExportError, match=r"no layer for F\.softsign"):
         ncnn.rename_blobs(text, {"in0": "image", "out0": "scores"})
