@@ -97,6 +97,5 @@ HANDLERS: Mapping[str, Handler] = {
     "TopK": slices.top_k,
     "Transpose": shapes.transpose,
     "Unsqueeze": shapes.reshape,
-    "Upsample": grids.resize,
 }
 """Operator -> handler. Identity, Dropout, Cast, constants and shape arithmetic are gone before this table."""

@@ -12,7 +12,7 @@ from boardfit.converters.ingest.resize_matrix import linear_matrix, nearest_rows
 
 
 def resize(step: Step, build: Build) -> Value:
-    """Resize and Upsample over height and width.
+    """Resize over height and width.
 
     By a whole factor it is UpSampling2D or CornerResize; by any other, rows and columns that are picked
     (nearest) or a product with a constant matrix (linear, cubic), which bind the size.
@@ -106,8 +106,6 @@ def _as_image(step: Step, build: Build, space: tuple[int, int]) -> tuple[Any, tu
 
 
 def _transform(step: Step) -> str:
-    if step.op == "Upsample":
-        return "asymmetric"
     return str(step.attr("coordinate_transformation_mode", "half_pixel"))
 
 
@@ -129,7 +127,7 @@ def _is_repeat(step: Step, factors: tuple[int, int]) -> bool:
 
 
 def _nearest(step: Step, before: int, after: int) -> np.ndarray:
-    rounding = "floor" if step.op == "Upsample" else str(step.attr("nearest_mode", "round_prefer_floor"))
+    rounding = str(step.attr("nearest_mode", "round_prefer_floor"))
     return nearest_rows(before, after, transform=_transform(step), rounding=rounding)
 
 

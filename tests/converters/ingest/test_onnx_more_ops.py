@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
 from boardfit.converters.ingest import ingest
 from boardfit.converters.ingest.check import TOLERANCE
+from boardfit.converters.ingest.onnx_operators import HANDLERS
 
 RNG = np.random.default_rng(11)
 
@@ -338,3 +342,27 @@ def test_it_becomes_the_layer_that_means_it(case, layer, save_onnx, request_for)
     kinds = [type(operation).__name__ for operation in net.operations]
     assert layer in kinds
     assert not {"Mean", "Sqrt", "Tanh"}.intersection(kinds)
+
+
+def operators_tried():
+    """The operators of all single-operator cases, here and in test_onnx_ops.py."""
+    spec = importlib.util.spec_from_file_location("ops", Path(__file__).with_name("test_onnx_ops.py"))
+    others = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(others)
+    tried = {node.op_type for nodes, _, _ in CASES.values() for node in nodes}
+    tried |= {case[1] for case in others.ONE}
+    return tried | {node.op_type for case in others.SEVERAL for node in case[1]} | FUSED | {"Gemm", "Flatten"}
+
+
+FUSED = {"Silu"}
+"""Made by fusing, and tried as patterns."""
+
+
+def test_every_operator_of_the_table_is_tried():
+    assert set(HANDLERS) - operators_tried() == set()
+
+
+def test_the_page_of_operators_is_the_table():
+    page = (Path(__file__).parents[3] / "docs" / "operators.md").read_text(encoding="utf-8")
+    named = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")][1:]
+    assert named == sorted(HANDLERS)
