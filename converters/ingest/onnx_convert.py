@@ -195,9 +195,10 @@ def _run(step: Step, build: Build) -> tuple[Value, ...]:
         raise
     except (BoardfitError, SizeBound):
         raise
-    except (ValueError, TypeError, IndexError, KeyError, AssertionError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AssertionError) as error:
         # Keras refuses arguments with any of these, and so does a damaged attribute.
-        raise step.refuse(str(error).strip().split("\n")[0]) from error
+        why = str(error).strip().split("\n")[0] or "its inputs or attributes are not what it needs"
+        raise step.refuse(why) from error
     return made if isinstance(made, tuple) else (made,)
 
 

@@ -10,6 +10,9 @@ from boardfit.converters.ingest.onnx_layout import align
 from boardfit.converters.ingest.onnx_records import NHWC_OF_NCHW, Build, Shape, Step, Value, make_value
 from boardfit.converters.ingest.resize_matrix import linear_matrix, nearest_rows
 
+MAX_MATRIX = 1 << 24
+"""Elements of a constant that a resize or a move between depth and space may make: 64 MiB."""
+
 
 def resize(step: Step, build: Build) -> Value:
     """Resize over height and width.
@@ -23,6 +26,8 @@ def resize(step: Step, build: Build) -> Value:
     if space is None:
         return Value(new, (), data.tensor, data.axes, data.nonnegative)
     image, axes = _as_image(step, build, space)
+    if len(build.sizes) == 1 and len(step.inputs) > 3 and None in image.shape[1:]:
+        build.bind(step)  # to a size that is written out, which another input size may not follow
     mode, corners = step.attr("mode", "nearest"), _transform(step) == "align_corners"
     factors = _whole_factors(old, new, space)
     if factors and mode == "nearest" and _is_repeat(step, factors):
@@ -44,6 +49,7 @@ def depth_to_space(step: Step, build: Build) -> Value:
     """DepthToSpace: a transposed convolution that only moves numbers, which every format has."""
     block, channels = int(step.attr("blocksize")), step.data().shapes[0][1]
     filters = channels // block**2
+    _require_small(step, channels * channels)
     kernel = np.zeros((block, block, filters, channels), np.float32)
     for c in range(filters):
         for y in range(block):
@@ -69,6 +75,7 @@ def depth_to_space(step: Step, build: Build) -> Value:
 def space_to_depth(step: Step, build: Build) -> Value:
     """SpaceToDepth: a strided convolution that only moves numbers, which every format has."""
     block, channels = int(step.attr("blocksize")), step.data().shapes[0][1]
+    _require_small(step, (block * block * channels) ** 2)
     kernel = np.zeros((block, block, channels, channels * block**2), np.float32)
     for c in range(channels):
         for y in range(block):
@@ -87,6 +94,11 @@ def space_to_depth(step: Step, build: Build) -> Value:
         trainable=False,
     )
     return make_value(step, output, NHWC_OF_NCHW, nonnegative=step.data().nonnegative)
+
+
+def _require_small(step: Step, elements: int) -> None:
+    if elements > MAX_MATRIX:
+        raise step.refuse(f"it would need a constant of {elements} elements: at most {MAX_MATRIX} are made")
 
 
 def _space(step: Step, old: tuple[Shape, ...], new: tuple[Shape, ...]) -> tuple[int, int] | None:
@@ -140,6 +152,7 @@ def _by_matrices(step: Step, build: Build, image: Any, space: tuple[int, int]) -
         before, after = step.data().shapes[0][axis], step.shapes[0][axis]
         if before == after:
             continue
+        _require_small(step, before * after)
         if mode == "nearest":
             output = ops.take(output, _nearest(step, before, after).tolist(), axis=place)
             continue

@@ -363,6 +363,12 @@ UNKNOWN = [
         {"s": ints(1, 1 << 40)},
         "large",
     ),
+    (
+        "resize-bomb",
+        [node("Resize", "x r r s", "z", mode="cubic")],
+        {"r": np.zeros(0, np.float32), "s": ints(1, 3, 10, (1 << 24) + 1)},
+        "Resize.*at most",
+    ),
 ]
 
 
