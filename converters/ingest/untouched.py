@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from boardfit.converters.ingest.guard import require_affordable
 from boardfit.converters.ingest.onnx import onnx_reference
 from boardfit.converters.ingest.onnx_file import OnnxSource, read_onnx
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel, Untouched
@@ -54,6 +55,8 @@ def read_untouched(request: SourceRequest) -> TrainedModel:
     """
     path = Path(request.source)
     reader = _onnx if "onnx" in formats_of(request.source) else _tflite
+    if reader is _onnx:
+        require_affordable(request, "onnx")
     untouched, reference, size = reader(path, request)
     if request.task == "classify":
         _require_scores(path.stem, untouched.outputs)
