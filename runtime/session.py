@@ -14,13 +14,14 @@ import numpy as np
 
 from boardfit.errors import EngineError, InputError, RecipeError
 from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
-from boardfit.runtime.decode.classify import average, decode_classes, no_classes
+from boardfit.runtime.decode.classify import average
+from boardfit.runtime.decode.task import decode, output_names
 from boardfit.runtime.entropy import entropy_bits
 from boardfit.runtime.policy import make_policy
 from boardfit.runtime.policy.two_look import NO_CERTAINTY
 from boardfit.runtime.preprocess import Preprocessor, as_bgr
 from boardfit.runtime.residents import Residents, residents_by_default
-from boardfit.runtime.results import Classes, Result, Timings
+from boardfit.runtime.results import Result, Timings
 from boardfit.specs import Artifact, PolicySpec
 
 if TYPE_CHECKING:
@@ -313,7 +314,7 @@ class Session:
             job.inference_s += share_s
             job.looks += (size,)
             mine = tuple(outputs) if len(jobs) == 1 else tuple(array[row : row + 1] for array in outputs)
-            classes = self._decode(mine, artifact)
+            classes = decode(self.manifest.task, mine[0], artifact)
             if self._spec.average and job.result is not None:
                 classes = average(job.result.classes, classes)
             end = perf_counter()
@@ -329,11 +330,6 @@ class Session:
                 labels=self._labels,
                 names=self._names,
             )
-
-    def _decode(self, outputs: tuple[np.ndarray, ...], artifact: Artifact) -> Classes:
-        if self._bundle.manifest.task != "classify":
-            return no_classes()
-        return decode_classes(outputs[0], artifact.outputs[0].activation)
 
     def _wants_another(self, job: _Job) -> bool:
         with self._policy_lock:
@@ -355,16 +351,6 @@ class Session:
 
     def _batch_limit(self, size: int) -> int:
         return 1 if self._by_size[size].inputs[0].shape[0] == 1 else MAX_BATCH
-
-
-def output_names(artifacts: Sequence[Artifact]) -> tuple[str, ...]:
-    """Return the model's names of its outputs, which all formats but TFLite keep.
-
-    Args:
-        artifacts: Of one bundle.
-    """
-    best = min(artifacts, key=lambda artifact: artifact.format == "tflite")
-    return tuple(spec.name for spec in best.outputs)
 
 
 @dataclass(slots=True)

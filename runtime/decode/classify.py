@@ -24,11 +24,6 @@ LARGER_SHARE = 2 / 3
 (docs/decisions/0010)."""
 
 
-def no_classes() -> Classes:
-    """Return the scores of an answer that is no classification: none."""
-    return Classes(scores=np.empty(0, np.float32), activation="none")
-
-
 def average(first: Classes, second: Classes) -> Classes:
     """Return the answer of two looks together.
 
