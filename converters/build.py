@@ -218,7 +218,7 @@ def _attempt(
     for sizes in groups:
         item = export(checked.model, format_name=format_name, sizes=sizes, precision=precision)
         done.append(item)
-        rows.extend(verify(item, samples=samples, expected=expected, gate=gate))
+        rows.extend(verify(item, samples=samples, expected=expected, gate=gate, task=checked.model.task))
     return done, rows
 
 
@@ -266,7 +266,7 @@ def _write(
         task=model.task,
         labels=model.labels,
         image=model.image,
-        policy=_policy(recipe),
+        policy=_policy(recipe, model.task),
         artifacts=[item.artifact for item in exported],
         files={path: data for item in exported for path, data in item.files.items()},
         golden_frame=frame,
@@ -277,9 +277,10 @@ def _write(
     )
 
 
-def _policy(recipe: Recipe) -> PolicySpec:
+def _policy(recipe: Recipe, task: str) -> PolicySpec:
     sizes = recipe.export.sizes
-    return classic_policy(recipe.policy.kind if len(sizes) > 1 else "fixed", sizes)
+    chooses = len(sizes) > 1 and task == "classify"
+    return classic_policy(recipe.policy.kind if chooses else "fixed", sizes)
 
 
 def _measurements(

@@ -27,6 +27,7 @@ class SourceRequest:
         labels: Class names in the order of the output; empty where none are known.
         assume_same_padding: Take padding that equals "same" at the source's own size for "same" at
             every size.
+        task: What the net is for, one of ``boardfit.specs.TASKS``.
     """
 
     source: str
@@ -34,6 +35,24 @@ class SourceRequest:
     image: ImageSpec
     labels: tuple[str, ...] = ()
     assume_same_padding: bool = False
+    task: str = "classify"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Untouched:
+    """A source that is packed as it is.
+
+    Attributes:
+        format: ``onnx`` or ``tflite``.
+        data: The file, all weights inside.
+        image: Its input.
+        outputs: Its outputs.
+    """
+
+    format: str
+    data: bytes
+    image: TensorSpec
+    outputs: tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +62,7 @@ class TrainedModel:
     Attributes:
         name: Short name, from the source.
         net: keras.Model of real layers: one float32 input (N, H, W, 3), H and W None unless
-            ``fixed_size`` is set; outputs in the order of ``outputs``.
+            ``fixed_size`` is set; outputs in the order of ``outputs``. None with ``untouched``.
         outputs: Name, shape and activation of each output.
         image: How a frame becomes the input tensor.
         labels: Class names; as many as the first output has columns, or empty.
@@ -51,8 +70,9 @@ class TrainedModel:
         fixed_size: The one input side in pixels that the net can take, or None for any.
         fixed_by: The node or layer that binds the size, where there is one.
         nets_by_size: One net per input side in pixels, where they differ; None where ``net`` serves all.
-        task: ``classify``.
+        task: What the net is for, one of ``boardfit.specs.TASKS``.
         notes: Sentences for the report: what was assumed, what was left out.
+        untouched: The source's own file, where it is passed through.
     """
 
     name: str
@@ -66,6 +86,7 @@ class TrainedModel:
     nets_by_size: Mapping[int, Any] | None = None
     task: str = "classify"
     notes: tuple[str, ...] = ()
+    untouched: Untouched | None = None
 
     def at(self, size: int) -> TrainedModel:
         """Return the model as it serves one size; the same object where all sizes share one net."""

@@ -13,6 +13,7 @@ from boardfit.converters.auto_sizes import require_choice, resolve_sizes
 from boardfit.converters.compression import TrainingImages, choose_training_images, require_stages
 from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.ingest import ingest
+from boardfit.converters.ingest.untouched import formats_of, read_untouched
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.converters.policy_evidence import FEWEST_IMAGES, Photo, labelled_photos
 from boardfit.converters.provenance import quantized_precisions
@@ -69,6 +70,8 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     _check_out(target)
     image = resolve_image_spec(recipe.source.image_spec)
     labels = read_labels(recipe.source.labels)
+    if recipe.source.pass_through:
+        recipe = _as_passed_through(recipe)
     paths = choose_images(recipe.images.folder, recipe.images.limit)
     for format_name in recipe.export.formats:
         find_target(format_name).require_tools()
@@ -79,20 +82,24 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     recipe, sizes_notes = resolve_sizes(recipe)
     for note in sizes_notes:
         progress(note)
-    model = ingest(
-        SourceRequest(
-            source=source,
-            sizes=recipe.export.sizes,
-            image=image,
-            labels=labels,
-            assume_same_padding=recipe.source.assume_same_padding,
-        ),
-        kind="torch" if recipe.source.torch else None,
+    request = SourceRequest(
+        source=source,
+        sizes=recipe.export.sizes,
+        image=image,
+        labels=labels,
+        assume_same_padding=recipe.source.assume_same_padding,
+        task=recipe.source.task,
     )
+    if recipe.source.pass_through:
+        model = read_untouched(request)
+    else:
+        model = ingest(request, kind="torch" if recipe.source.torch else None)
     if automatic:
         require_choice(model)
         model = replace(model, notes=(*sizes_notes, *model.notes))
     model.require_sizes(recipe.export.sizes)
+    if model.task != "classify":
+        _require_classifier_for_nothing(recipe, model)
     if recipe.policy.kind == "two-look" and model.outputs[0].activation == "none":
         raise RecipeError(NO_CERTAINTY)
     training = choose_training_images(recipe, model)
@@ -108,6 +115,36 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         order=_order(recipe, model, progress),
         training=training,
     )
+
+
+def _require_classifier_for_nothing(recipe: Recipe, model: TrainedModel) -> None:
+    """Raise RecipeError if something is asked for that only the answers of a classifier can judge."""
+    wants = {
+        "int8": bool(quantized_precisions(recipe)),
+        "training": bool(recipe.distill.folder or recipe.elastic.enabled),
+        "--val": bool(recipe.fit.val),
+        "the policy two-look": recipe.policy.kind == "two-look",
+    }
+    asked = [name for name, wanted in wants.items() if wanted]
+    if asked:
+        raise RecipeError(
+            f"{model.name} is built for the task {model.task}, and {asked[0]} is judged by a classifier's "
+            "answers: leave it out"
+        )
+
+
+def _as_passed_through(recipe: Recipe) -> Recipe:
+    """Return the recipe with the formats that its source can be passed through to, in fp32."""
+    possible = formats_of(recipe.source.model or recipe.source.torch)
+    wanted, export = recipe.export.formats, recipe.export
+    formats = tuple(name for name in wanted if name in possible)
+    others = [name for name in export.precisions if name not in ("fp32", "fp16")]
+    if not formats or others or recipe.distill.folder or recipe.elastic.enabled:
+        raise RecipeError(
+            f"a source that is passed through is packed as it is, in fp32, as {' or '.join(possible)}: leave "
+            f"out {', '.join(others) or 'training and other formats'}, or leave out --pass-through"
+        )
+    return replace(recipe, export=replace(export, formats=formats, precisions=("fp32",)))
 
 
 def read_labels(path: str) -> tuple[str, ...]:
@@ -164,7 +201,13 @@ def _order(recipe: Recipe, model: TrainedModel, progress: Progress) -> Order | N
 def _photos_to_fit(recipe: Recipe, model: TrainedModel) -> tuple[tuple[Photo, ...], str]:
     """Return the images to fit the policy on, or why it is not fitted."""
     labelled = labelled_photos(recipe.fit.val, recipe.images.folder) if recipe.fit.val else []
-    labels_of(labelled, model.outputs[0].shape[-1])
+    if labelled:
+        labels_of(labelled, model.outputs[0].shape[-1])
+    if model.task != "classify":
+        return (), (
+            f"it is fitted on a classifier's answers; for {model.task} the largest size is taken, and "
+            "smaller ones only where they are asked for"
+        )
     if not recipe.fit.enabled:
         return (), "it was not asked for"
     if labelled:

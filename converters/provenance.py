@@ -43,6 +43,8 @@ def quantized_precisions(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _weights_sha256(model: TrainedModel) -> str:
+    if model.untouched is not None:
+        return hashlib.sha256(model.untouched.data).hexdigest()
     digest = hashlib.sha256()
     for net in (model.nets_by_size or {0: model.net}).values():
         for weight in net.get_weights():

@@ -15,7 +15,7 @@ from boardfit.converters.calibrate import ESTIMATORS
 from boardfit.converters.recipe_checks import check_choices, check_types
 from boardfit.converters.recipe_train import DistillSection, ElasticSection
 from boardfit.errors import BundleError, RecipeError
-from boardfit.specs import FORMATS, POLICY_KINDS, PRECISIONS, ImageSpec, check_sizes
+from boardfit.specs import FORMATS, POLICY_KINDS, PRECISIONS, TASKS, ImageSpec, check_sizes
 
 SCHEMA = 1
 
@@ -47,6 +47,8 @@ class SourceSection:
         image_spec: A preset's name, or the path of a TOML file with an image spec's fields.
         assume_same_padding: Take padding that equals "same" at the source's own size for "same"
             everywhere.
+        task: ``classify``, ``detect``, ``segment``, ``embed`` or ``raw``.
+        pass_through: Pack an ``.onnx`` (and what pnnx makes of it) or ``.tflite`` file as it is.
     """
 
     model: str = ""
@@ -55,9 +57,13 @@ class SourceSection:
     labels: str = ""
     image_spec: str = "imagenet"
     assume_same_padding: bool = False
+    task: str = "classify"
+    pass_through: bool = False
 
     def __post_init__(self) -> None:
         check_types(self, "source")
+        if self.task not in TASKS:
+            raise RecipeError(f"source.task is {self.task!r}: expected one of {', '.join(TASKS)}")
         if bool(self.model) == bool(self.torch):
             raise RecipeError(
                 "a build needs one source: give a model file (.keras, .h5, .onnx), "
@@ -161,11 +167,13 @@ class ParitySection:
         fp32_max_abs: Largest difference, as a fraction of the source's output range.
         fp16_min_cosine: Smallest mean cosine between an artifact's and the source's outputs.
         fp16_max_flips: Largest share of images whose top-1 answer changes; one flip always passes.
+        fp16_min_iou: Smallest mean overlap of a segmenter's masks with the source's.
     """
 
     fp32_max_abs: float = 1e-3
     fp16_min_cosine: float = 0.999
     fp16_max_flips: float = 0.005
+    fp16_min_iou: float = 0.99
 
     def __post_init__(self) -> None:
         check_types(self, "parity")

@@ -114,6 +114,11 @@ def refit(
     """
     with open_bundle(source) as bundle:
         recorded = bundle.measurements or {}
+        if bundle.manifest.task != "classify":
+            raise RecipeError(
+                f"{bundle.manifest.name} is built for the task {bundle.manifest.task}, and a policy is "
+                "fitted on the answers of a classifier: choose a size with load(size=...)"
+            )
         if board is not None and board.sizes != bundle.manifest.sizes:
             raise RecipeError(
                 f"the times are of the sizes {list(board.sizes)}, but the bundle answers at "

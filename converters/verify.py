@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from boardfit.converters.masks import masks, mean_iou
 from boardfit.converters.model import Reference
 from boardfit.converters.recipe import ParitySection
 from boardfit.converters.samples import Samples
@@ -36,6 +37,7 @@ class Parity:
         wide_flips: Those among them whose margin in the source exceeds four times the difference
             that fp32 is allowed.
         output_range: Largest minus smallest value of the source's output.
+        iou: Of a segmenter: mean overlap of its masks with the source's; else None.
         fault: Why the artifact is outside the gate; empty if it is inside.
     """
 
@@ -49,6 +51,7 @@ class Parity:
     flips: int
     wide_flips: int
     output_range: float
+    iou: float | None = None
     fault: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,6 +112,7 @@ def verify(
     samples: Samples,
     expected: Mapping[int, Sequence[np.ndarray]],
     gate: ParitySection,
+    task: str = "classify",
 ) -> list[Parity]:
     """Compare one artifact with its source at each of its sizes.
 
@@ -117,6 +121,7 @@ def verify(
         samples: The images.
         expected: The source's outputs by size, for the same images.
         gate: The limits.
+        task: What the model is for.
 
     Returns:
         One Parity per size; an engine that refuses the artifact becomes a fault.
@@ -143,6 +148,7 @@ def verify(
                     size=size,
                     synthetic=samples.synthetic,
                     gate=gate,
+                    task=task,
                 )
             )
         return rows
@@ -158,8 +164,9 @@ def compare(
     size: int,
     synthetic: int,
     gate: ParitySection,
+    task: str = "classify",
 ) -> Parity:
-    """Compare outputs of N rows each; the worst output counts, flips are those of the first one."""
+    """Compare outputs of N rows each; the worst output counts. Only a classifier has answers that flip."""
     shapes = [array.shape for array in actual], [array.shape for array in expected]
     images = len(expected[0])
     if shapes[0] != shapes[1]:
@@ -172,8 +179,13 @@ def compare(
     relative = [float(d.max()) / max(r, 1e-12) for d, r in zip(differences, ranges, strict=True)]
     worst = int(np.argmax(relative))
     activation = artifact.outputs[0].activation
-    flipped = top1(actual[0], activation) != top1(expected[0], activation)
-    wide = flipped & (_margins(expected[0], activation) > 4.0 * gate.fp32_max_abs * ranges[0])
+    flipped = wide = np.zeros(images, bool)
+    if task == "classify":
+        flipped = top1(actual[0], activation) != top1(expected[0], activation)
+        wide = flipped & (_margins(expected[0], activation) > 4.0 * gate.fp32_max_abs * ranges[0])
+    iou = None
+    if task == "segment":
+        iou = mean_iou(*(masks(array, activation) for array in (actual[0], expected[0])))
     parity = Parity(
         artifact=artifact.name,
         size=size,
@@ -185,6 +197,7 @@ def compare(
         flips=int(flipped.sum()),
         wide_flips=int(wide.sum()),
         output_range=ranges[worst],
+        iou=iou,
     )
     return _judged(parity, artifact.precision, gate)
 
@@ -238,6 +251,8 @@ def _judged(parity: Parity, precision: str, gate: ParitySection) -> Parity:
             faults.append(f"cosine {parity.cosine:.5f}: at least {gate.fp16_min_cosine} is expected")
         if parity.flips > allowed:
             faults.append(f"{parity.flips} answers changed: at most {allowed} may")
+        if parity.iou is not None and parity.iou < gate.fp16_min_iou:
+            faults.append(f"its masks overlap by {parity.iou:.4f}: at least {gate.fp16_min_iou} is expected")
     return Parity(**{**asdict(parity), "fault": "; ".join(faults)})
 
 

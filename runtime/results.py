@@ -89,7 +89,7 @@ class Result:
     """The answer to one frame.
 
     Attributes:
-        classes: Scores of all classes.
+        classes: Scores of all classes; of no class where the bundle's task is not ``classify``.
         outputs: Raw arrays of the engine for this frame, each with a batch axis of one.
         size: Input side in pixels of the look that answered.
         looks: Input sides in pixels of every look, in order.
@@ -97,6 +97,7 @@ class Result:
         timings: Seconds per stage.
         placement: Where the tensor's pixels come from.
         labels: Class names; empty where none are known.
+        names: Of ``outputs``.
     """
 
     classes: Classes
@@ -107,6 +108,12 @@ class Result:
     timings: Timings
     placement: Placement
     labels: tuple[str, ...]
+    names: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> dict[str, np.ndarray]:
+        """Return the raw arrays by name: what a detector, a segmenter or an embedding net answers."""
+        return dict(zip(self.names, self.outputs, strict=True))
 
     @property
     def scores(self) -> np.ndarray:

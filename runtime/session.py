@@ -14,9 +14,11 @@ import numpy as np
 
 from boardfit.errors import EngineError, InputError, RecipeError
 from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
-from boardfit.runtime.decode.classify import average, decode_classes
+from boardfit.runtime.decode.classify import average
+from boardfit.runtime.decode.task import decode, output_names
 from boardfit.runtime.entropy import entropy_bits
 from boardfit.runtime.policy import make_policy
+from boardfit.runtime.policy.two_look import NO_CERTAINTY
 from boardfit.runtime.preprocess import Preprocessor, as_bgr
 from boardfit.runtime.residents import Residents, residents_by_default
 from boardfit.runtime.results import Result, Timings
@@ -65,6 +67,8 @@ def load(
         manifest = opened.manifest
         choice = choose_engine(manifest.artifacts, engine=engine, precision=precision)
         spec = choose_policy(manifest.policy, policy=policy, size=size, choice=choice)
+        if spec.kind == "two-look" and manifest.task != "classify":
+            raise RecipeError(NO_CERTAINTY)
         count = default_threads() if threads is None else threads
         if isolate:
             from boardfit.runtime.isolate.engine import isolate_choice
@@ -131,6 +135,8 @@ class Session:
         self._policy = make_policy(policy, stream)
         self._size_limit: int | None = None
         self._labels: tuple[str, ...] = bundle.manifest.labels
+        # One set of names for all formats: the TFLite that we make has "StatefulPartitionedCall_1:0".
+        self._names = output_names(bundle.manifest.artifacts)
         self._by_size = {size: choice.artifact_for(size) for size in policy.sizes}
         self._engines = Residents(
             bundle,
@@ -308,7 +314,7 @@ class Session:
             job.inference_s += share_s
             job.looks += (size,)
             mine = tuple(outputs) if len(jobs) == 1 else tuple(array[row : row + 1] for array in outputs)
-            classes = decode_classes(mine[0], artifact.outputs[0].activation)
+            classes = decode(self.manifest.task, mine[0], artifact)
             if self._spec.average and job.result is not None:
                 classes = average(job.result.classes, classes)
             end = perf_counter()
@@ -322,6 +328,7 @@ class Session:
                 timings=job.timings(end if alone else None),
                 placement=placement,
                 labels=self._labels,
+                names=self._names,
             )
 
     def _wants_another(self, job: _Job) -> bool:

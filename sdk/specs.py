@@ -23,7 +23,8 @@ PRECISIONS = ("fp32", "fp16", *QUANTIZED)
 MIXED = "mixed"
 """Asked for as int8, but too much of it stayed in float to be called so."""
 RESIZES = ("area", "linear", "cubic", "pil-bicubic")
-TASKS = ("classify",)
+TASKS = ("classify", "detect", "segment", "embed", "raw")
+"""What a net is for. Of all but ``classify`` the runtime returns the named arrays as they are."""
 
 MAX_AXES = 8
 MAX_ELEMENTS = 1 << 31

@@ -60,6 +60,8 @@ ROOMS = {
     ),
     # Subclasses keras.Model and its callbacks: pure Keras 3, for any backend, so nothing of TensorFlow's.
     "compress": Room((*KERNEL, "boardfit.runtime", "boardfit.converters"), ("numpy", "keras")),
+    # Subclasses keras.layers.Layer; one of its layers is an operation of TensorFlow's where that is below.
+    "layers": Room(KERNEL, ("numpy", "keras"), inside=("tensorflow",)),
     "benchmarks": Room(
         (*KERNEL, "boardfit.runtime", "boardfit.boards", "boardfit.benchmarks"),
         ("numpy",),
@@ -100,6 +102,8 @@ def room_of(module: str) -> str:
         return "camera device"
     if is_under(module, ("boardfit.converters.compress",)):
         return "compress"
+    if module == "boardfit.converters.ingest.own_layers":
+        return "layers"
     return module.split(".")[1]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from boardfit.converters.ingest.guard import require_affordable
+from boardfit.converters.ingest.paths import is_saved_model
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.errors import InputError, RecipeError, UnsupportedModel
 from boardfit.specs import ImageSpec
@@ -26,9 +27,9 @@ def ingest(request: SourceRequest, kind: str | None = None) -> TrainedModel:
 
     Args:
         request: What to read, and for which sizes.
-        kind: Name of the format (``keras``, ``onnx``, ``torch``), or None to tell it from the source:
-            by the suffix of a file, or as PyTorch where it reads ``package.module:factory``. A PyTorch
-            factory runs its author's code.
+        kind: Name of the format (``keras``, ``onnx``, ``savedmodel``, ``torch``), or None to tell it from
+            the source: by the suffix of a file, or as PyTorch where it reads ``package.module:factory``.
+            A PyTorch factory runs its author's code.
 
     Returns:
         The model, not yet checked for the requested sizes: see ``TrainedModel.require_sizes``.
@@ -49,7 +50,7 @@ def ingest(request: SourceRequest, kind: str | None = None) -> TrainedModel:
         require_affordable(request, kind)
     model: TrainedModel = modules[kind].load().ingest(request)
     columns = model.outputs[0].shape[-1]
-    if request.labels and len(request.labels) != columns:
+    if request.task == "classify" and request.labels and len(request.labels) != columns:
         raise RecipeError(
             f"there are {len(request.labels)} labels for the {columns} outputs of {model.name}: expected "
             "as many. Give one line per class, in the order of the output."
@@ -84,11 +85,13 @@ def looks_like_factory(source: str) -> bool:
 
 def _kind_of_file(source: str, modules: dict[str, Any]) -> str:
     _require_file(source)
+    if is_saved_model(Path(source)):
+        return "savedmodel"
     suffix = Path(source).suffix.lower()
     known = {item: name for name, entry in sorted(modules.items()) for item in entry.load().SUFFIXES}
     if suffix in known:
         return known[suffix]
-    hint = ""
+    hint = " A TFLite file can only be packed as it is: --pass-through." if suffix == ".tflite" else ""
     if suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
         hint = " Weights alone are no model: name the factory that builds the net, package.module:factory."
     raise InputError(
@@ -99,10 +102,12 @@ def _kind_of_file(source: str, modules: dict[str, Any]) -> str:
 
 def _require_file(source: str) -> None:
     path = Path(source)
+    if is_saved_model(path):
+        return
     if path.is_dir():
         raise InputError(
-            f"{source} is a folder: expected one model file. Save a Keras model as "
-            "model.keras, or export ONNX."
+            f"{source} is a folder without a saved_model.pb: expected one model file, or a SavedModel. Save "
+            "a Keras model as model.keras, or export ONNX."
         )
     if not path.exists():
         raise InputError(

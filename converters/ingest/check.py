@@ -48,13 +48,34 @@ def random_images(size: int, image: ImageSpec, *, count: int = 1, seed: int = 0)
     return np.asarray((pixels - mean) / std)
 
 
+def outputs_of(net: Any, images: np.ndarray) -> list[np.ndarray]:
+    """Run a Keras net, and return its outputs in order, float32.
+
+    Args:
+        net: keras.Model with one image input.
+        images: (N, S, S, 3) float32.
+    """
+    return flat_arrays(net(images, training=False))
+
+
+def flat_arrays(answer: Any) -> list[np.ndarray]:
+    """Return what a Keras net answers as a list of float32 arrays.
+
+    Args:
+        answer: A tensor, or lists and dicts of them.
+    """
+    import keras
+
+    return [np.asarray(item, np.float32) for item in keras.tree.flatten(answer)]
+
+
 def check_import(
     net: Any, reference: Reference, *, sizes: Sequence[int], image: ImageSpec, name: str
 ) -> float:
     """Compare a net with its source on seeded noise.
 
     Args:
-        net: keras.Model, (N, H, W, 3) -> (N, C).
+        net: keras.Model, (N, H, W, 3) -> its outputs.
         reference: The source in its own framework.
         sizes: Sides in pixels at which both can run.
         image: How frames are normalised.
@@ -69,14 +90,14 @@ def check_import(
     worst = 0.0
     for size in sizes:
         images = random_images(size, image)
-        expected = reference(images)[0]
-        if not np.isfinite(expected).all():
+        expected = reference(images)
+        if not all(np.isfinite(array).all() for array in expected):
             raise UnsupportedModel(
                 f"{name} answers NaN or infinity at {size} pixels: its weights are damaged, or its training "
                 "diverged. Check the source in its own framework."
             )
-        actual = np.asarray(net(images, training=False))
-        difference = max_relative_difference(actual, expected)
+        actual = outputs_of(net, images)
+        difference = max(max_relative_difference(a, b) for a, b in zip(actual, expected, strict=True))
         if difference > TOLERANCE:
             raise UnsupportedModel(
                 f"{name} was read, but answers differently at {size} pixels: relative difference "

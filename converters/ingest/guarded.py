@@ -147,7 +147,7 @@ def _read_onnx(request: SourceRequest, memory_bytes: int) -> None:
     limit_memory(memory_bytes)
     source = read_onnx(Path(request.source))
     own = source.size or max(request.sizes, default=USUAL_SIDE)
-    reference = onnx_reference(source, with_size(source, own))
+    reference = onnx_reference(source, with_size(source, own), batch_axes=[0] * len(source.outputs))
     reference(np.zeros((1, own, own, 3), np.float32))
     for size in (own, *(() if request.assume_same_padding else request.sizes)):
         fold(source, size)

@@ -32,7 +32,7 @@ def ingest(request: SourceRequest) -> TrainedModel:
         rebuilt graph can take the rebuilt graph.
 
     Raises:
-        UnsupportedModel: Damaged, unsafe, or not a classifier of one image.
+        UnsupportedModel: Damaged, unsafe, or not of one image and what ``task`` says.
         UnsupportedSize: It says that it takes any size, and refuses one that was asked for.
         ToolMissing: keras is not installed.
     """
@@ -43,13 +43,20 @@ def ingest(request: SourceRequest) -> TrainedModel:
     notes: tuple[str, ...] = ()
     if any(layer.compute_dtype != "float32" for layer in model._flatten_layers(include_self=False)):
         model, notes = in_float32(model, own), (FLOAT32_NOTE,)
-    rebuilt = rebuild(model, own=own, sizes=request.sizes, assume_same_padding=request.assume_same_padding)
+    rebuilt = rebuild(
+        model,
+        own=own,
+        sizes=request.sizes,
+        assume_same_padding=request.assume_same_padding,
+        same_output=request.task == "classify",
+    )
     sizes = list(request.sizes) if own is None else [own]
     check_import(rebuilt.net, keras_reference(model), sizes=sizes, image=request.image, name=name)
     return TrainedModel(
         name=name,
         net=rebuilt.net,
-        outputs=(_output(rebuilt.net, name),),
+        outputs=_outputs(rebuilt.net, name, request),
+        task=request.task,
         image=request.image,
         reference=_reference(model, rebuilt, own),
         labels=request.labels,
@@ -71,18 +78,12 @@ def own_side(source: str) -> int | None:
 
 def _own_size(model: Any, name: str) -> int | None:
     """Return the side that the one image input is fixed to, or None; refuse any other interface."""
-    inputs, outputs = list(getattr(model, "inputs", None) or []), list(getattr(model, "outputs", None) or [])
+    inputs = list(getattr(model, "inputs", None) or [])
     if len(inputs) != 1:
         names = ", ".join(item.name for item in inputs)
         raise UnsupportedModel(
             f"{name} has {len(inputs)} inputs ({names}): expected one image. "
             "Save the part that classifies an image."
-        )
-    if len(outputs) != 1:
-        names = ", ".join(model.output_names) if outputs else ""
-        raise UnsupportedModel(
-            f"{name} has {len(outputs)} outputs ({names}): expected one, the scores. "
-            "Save the part that classifies."
         )
     shape = tuple(inputs[0].shape)
     if len(shape) != 4 or shape[3] != 3:
@@ -111,21 +112,37 @@ def _reference(model: Any, rebuilt: Rebuilt, own: int | None) -> Reference:
     return reference
 
 
-def _output(net: Any, name: str) -> TensorSpec:
-    shape = tuple(net.outputs[0].shape)
-    if len(shape) != 2 or shape[1] is None:
+def _outputs(net: Any, name: str, request: SourceRequest) -> tuple[TensorSpec, ...]:
+    shapes = [tuple(output.shape) for output in net.outputs]
+    if request.task == "classify" and (len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] is None):
+        named = ", ".join(f"{label} {shape}" for label, shape in zip(net.output_names, shapes, strict=True))
+        count = f"{len(shapes)} outputs" if len(shapes) > 1 else "an output"
         raise UnsupportedModel(
-            f"the output of {name} has the shape {shape}: expected (None, classes). "
-            "Add pooling and a Dense layer, or bring a net that classifies."
+            f"{name} has {count} ({named}): a classifier has one, (None, classes). Name what it is for: "
+            "--task detect, segment, embed or raw; or add pooling and a Dense layer."
         )
-    return TensorSpec(net.output_names[0], (None, shape[1]), activation=final_activation(net))
+    names = unique_names(net.output_names)
+    return tuple(
+        TensorSpec(label, (None, *shape[1:]), activation=final_activation(net, place))
+        for place, (label, shape) in enumerate(zip(names, shapes, strict=True))
+    )
 
 
-def final_activation(net: Any) -> str:
-    """Return what the last layer makes of the scores.
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return names with a number added where one comes twice."""
+    found: list[str] = []
+    for name in names:
+        number = sum(name == other for other in names[: len(found)])
+        found.append(f"{name}_{number}" if number else name)
+    return found
+
+
+def final_activation(net: Any, place: int = 0) -> str:
+    """Return what the last layer makes of the numbers of an output.
 
     Args:
-        net: keras.Model with one output.
+        net: keras.Model.
+        place: Which output.
 
     Returns:
         ``softmax``, ``sigmoid``, ``logits`` where there is no activation, ``none`` where there is
@@ -133,7 +150,7 @@ def final_activation(net: Any) -> str:
     """
     import keras
 
-    operation = net.outputs[0]._keras_history.operation
+    operation = net.outputs[place]._keras_history.operation
     while isinstance(operation, (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Dropout)):
         operation = operation.input._keras_history.operation
     if type(operation).__name__ in ("Softmax", "Sigmoid"):

@@ -46,7 +46,14 @@ class _Padded:
     window: Window
 
 
-def rebuild(model: Any, *, own: int | None, sizes: Sequence[int], assume_same_padding: bool) -> Rebuilt:
+def rebuild(
+    model: Any,
+    *,
+    own: int | None,
+    sizes: Sequence[int],
+    assume_same_padding: bool,
+    same_output: bool = True,
+) -> Rebuilt:
     """Return a model as one flat graph with its own copy of the weights, free of size if that is proven.
 
     Args:
@@ -54,6 +61,7 @@ def rebuild(model: Any, *, own: int | None, sizes: Sequence[int], assume_same_pa
         own: Side in pixels that its input is fixed to, or None.
         sizes: Sides in pixels at which it must give the same output shape to be free.
         assume_same_padding: Turn zero padding that equals "same" at ``own`` into "same".
+        same_output: Whether an output whose shape follows the size binds it: that of a classifier does.
 
     Raises:
         UnsupportedSize: The model says that it takes any size, and cannot take one of ``sizes``.
@@ -67,7 +75,7 @@ def rebuild(model: Any, *, own: int | None, sizes: Sequence[int], assume_same_pa
         if not assume_same_padding:
             _require_unambiguous(model, own, sizes)
         net = _clone(model, None, frozenset(assumed))
-        _trace_all(net, sorted({own, 2 * own, *sizes}))
+        _trace_all(net, sorted({own, 2 * own, *sizes}), same_output=same_output)
     except SizeBound as bound:
         return Rebuilt(_clone(model, own, frozenset()), own, bound.node, ())
     notes = tuple(SAME_NOTE.format(layer=name, size=own) for name in assumed.values())
@@ -134,9 +142,9 @@ def _trace(model: Any, size: int) -> tuple[Any, list[_Padded]]:
     return shape, padded
 
 
-def _trace_all(model: Any, sizes: Sequence[int]) -> None:
+def _trace_all(model: Any, sizes: Sequence[int], *, same_output: bool) -> None:
     shapes = {size: _trace(model, size)[0] for size in sizes}
-    if len(set(shapes.values())) > 1:
+    if same_output and len(set(shapes.values())) > 1:
         raise SizeBound(f"the output, whose shape is {shapes},")
 
 

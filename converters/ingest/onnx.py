@@ -19,11 +19,10 @@ from boardfit.converters.ingest.onnx_convert import Converted, convert_graphs
 from boardfit.converters.ingest.onnx_file import OnnxSource, read_onnx, with_size
 from boardfit.converters.ingest.onnx_fold import SizeImpossible, fold_graph
 from boardfit.converters.ingest.onnx_fuse import fuse_graph
-from boardfit.converters.ingest.onnx_records import ASSUMED, BOUND, FIXED, SYMBOLIC, Graph, SizeBound
+from boardfit.converters.ingest.onnx_records import ASSUMED, BOUND, FIXED, HIDDEN, SYMBOLIC, Graph, SizeBound
 from boardfit.converters.ingest.reference import frozen_copy, keras_reference
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel
 from boardfit.errors import ToolMissing, UnsupportedModel
-from boardfit.specs import TensorSpec
 
 SUFFIXES: tuple[str, ...] = (".onnx",)
 
@@ -42,7 +41,7 @@ class _Import:
 
 
 def ingest(request: SourceRequest) -> TrainedModel:
-    """Read an ONNX classifier, opset 11 to 22.
+    """Read an ONNX model, opset 11 to 22.
 
     Args:
         request: ``source`` is the path of the file.
@@ -52,7 +51,7 @@ def ingest(request: SourceRequest) -> TrainedModel:
         file with its input's declaration rewritten.
 
     Raises:
-        UnsupportedModel: Damaged, not a classifier, or with a part that has no Keras layer.
+        UnsupportedModel: Damaged, not what ``task`` says, or with a part that has no Keras layer.
         ToolMissing: onnx or onnxruntime is not installed.
     """
     source = read_onnx(Path(request.source))
@@ -65,9 +64,8 @@ def ingest(request: SourceRequest) -> TrainedModel:
     return TrainedModel(
         name=name,
         net=net,
-        outputs=(
-            TensorSpec(source.output, (None, done.converted.classes), activation=done.converted.activation),
-        ),
+        outputs=done.converted.outputs,
+        task=request.task,
         image=request.image,
         reference=reference,
         labels=request.labels,
@@ -98,65 +96,70 @@ def fold(source: OnnxSource, size: int) -> Graph:
 
 def _import(source: OnnxSource, request: SourceRequest) -> _Import:
     if source.size is None:
-        return _import_symbolic(source, request.sizes)
+        return _import_symbolic(source, request)
     if request.assume_same_padding:
-        return _import_assumed(source, source.size)
-    return _import_fixed(source, source.size, request.sizes)
+        return _import_assumed(source, source.size, request)
+    return _import_fixed(source, source.size, request)
 
 
-def _import_fixed(source: OnnxSource, own: int, requested: Sequence[int]) -> _Import:
-    sizes = sorted({own, *requested})
+def _import_fixed(source: OnnxSource, own: int, request: SourceRequest) -> _Import:
+    sizes = sorted({own, *request.sizes})
     try:
         graphs = [fold(source, size) for size in sizes if size != own]
         graphs.insert(sizes.index(own), fold(source, own))
-        return _Import(_convert(source, graphs, FIXED, own=sizes.index(own)))
+        return _Import(_convert(source, graphs, FIXED, request.task, own=sizes.index(own)))
     except SizeBound as bound:
         node = bound.node
     except SizeImpossible as impossible:
         node = impossible.node
-    return _import_bound(source, own, node)
+    return _import_bound(source, own, node, request)
 
 
-def _import_assumed(source: OnnxSource, own: int) -> _Import:
+def _import_assumed(source: OnnxSource, own: int, request: SourceRequest) -> _Import:
     try:
-        converted = _convert(source, [fold(source, own)], ASSUMED)
+        converted = _convert(source, [fold(source, own)], ASSUMED, request.task)
     except SizeBound as bound:
-        return _import_bound(source, own, bound.node)
+        return _import_bound(source, own, bound.node, request)
     return _Import(converted, assumed=True)
 
 
-def _import_symbolic(source: OnnxSource, requested: Sequence[int]) -> _Import:
+def _import_symbolic(source: OnnxSource, request: SourceRequest) -> _Import:
     try:
-        return _Import(_convert(source, [fold(source, size) for size in requested], SYMBOLIC))
+        graphs = [fold(source, size) for size in request.sizes]
+        return _Import(_convert(source, graphs, SYMBOLIC, request.task))
     except SizeBound as bound:
         node = bound.node
     except SizeImpossible as impossible:
         node = impossible.node
     failures: list[UnsupportedModel] = []
-    for size in sorted(requested, reverse=True):
+    for size in sorted(request.sizes, reverse=True):
         try:
-            return _import_bound(source, size, node)
+            return _import_bound(source, size, node, request)
         except UnsupportedModel as error:
             failures.append(error)
     raise failures[0]
 
 
-def _import_bound(source: OnnxSource, size: int, node: str) -> _Import:
-    return _Import(_convert(source, [fold(source, size)], BOUND), fixed_size=size, fixed_by=node)
+def _import_bound(source: OnnxSource, size: int, node: str, request: SourceRequest) -> _Import:
+    converted = _convert(source, [fold(source, size)], BOUND, request.task)
+    return _Import(converted, fixed_size=size, fixed_by=node)
 
 
-def _convert(source: OnnxSource, graphs: Sequence[Graph], reading: str, *, own: int = 0) -> Converted:
-    return convert_graphs(graphs, reading=reading, own=own, layout=source.layout, name=source.name)
+def _convert(
+    source: OnnxSource, graphs: Sequence[Graph], reading: str, task: str, *, own: int = 0
+) -> Converted:
+    return convert_graphs(graphs, reading=reading, own=own, layout=source.layout, name=source.name, task=task)
 
 
 def _reference(source: OnnxSource, done: _Import, net: Any) -> Reference:
-    original = onnx_reference(source, source.model)
+    places = done.converted.batch_axes
+    original = onnx_reference(source, source.model, batch_axes=places)
     if source.size is None or done.fixed_size is not None:
         return original
     if done.assumed:
         others = keras_reference(frozen_copy(net))
     else:
-        others = onnx_reference(source, with_size(source, None))
+        others = onnx_reference(source, with_size(source, None), batch_axes=places)
 
     def reference(images: np.ndarray) -> Sequence[np.ndarray]:
         return original(images) if images.shape[1] == source.size else others(images)
@@ -164,12 +167,13 @@ def _reference(source: OnnxSource, done: _Import, net: Any) -> Reference:
     return reference
 
 
-def onnx_reference(source: OnnxSource, model: Any) -> Reference:
+def onnx_reference(source: OnnxSource, model: Any, *, batch_axes: Sequence[int]) -> Reference:
     """Return ONNX Runtime on a model as a function of NHWC images.
 
     Args:
         source: Names and layout of the model's interface.
         model: onnx.ModelProto.
+        batch_axes: Where each output has its batch; the answers have it first.
 
     Raises:
         UnsupportedModel: ONNX Runtime refuses the model.
@@ -192,15 +196,32 @@ def onnx_reference(source: OnnxSource, model: Any) -> Reference:
             f"ONNX Runtime refuses {source.name} ({error}). Export the model again."
         ) from error
 
+    moved = any(axis != 0 for axis in batch_axes)
+
     def reference(images: np.ndarray) -> Sequence[np.ndarray]:
-        batch = source.batch or max(len(images), 1)
+        batch = 1 if moved else source.batch or max(len(images), 1)
         parts = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
             feed = filled.transpose(0, 3, 1, 2) if source.layout == "NCHW" else filled
-            output = session.run([source.output], {source.image: np.ascontiguousarray(feed, np.float32)})[0]
-            parts.append(output[: len(part)])
-        return [np.concatenate(parts)]
+            outputs = session.run(source.outputs, {source.image: np.ascontiguousarray(feed, np.float32)})
+            parts.append(
+                [
+                    batch_first(array, axis)[: len(part)]
+                    for array, axis in zip(outputs, batch_axes, strict=True)
+                ]
+            )
+        return [np.concatenate(rows).astype(np.float32, copy=False) for rows in zip(*parts, strict=True)]
 
     return reference
+
+
+def batch_first(array: np.ndarray, axis: int) -> np.ndarray:
+    """Return an output with its batch as the first axis.
+
+    Args:
+        array: Of one image, unless ``axis`` is 0.
+        axis: Where the batch is; ``HIDDEN`` where the source has dropped it.
+    """
+    return array[None] if axis == HIDDEN else np.moveaxis(array, axis, 0)

@@ -1,66 +1,29 @@
-"""From folded graphs, one per size, to one Keras net: the table of operators and the walk."""
+"""From folded graphs, one per size, to one Keras net: the walk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from boardfit.converters.ingest import onnx_elementwise as elementwise
-from boardfit.converters.ingest import onnx_layers as layers
-from boardfit.converters.ingest import onnx_pools as pools
-from boardfit.converters.ingest import onnx_shapes as shapes
+from boardfit.converters.ingest.onnx_layout import align
+from boardfit.converters.ingest.onnx_operators import HANDLERS
 from boardfit.converters.ingest.onnx_records import (
     BOUND,
+    FIXED,
     NHWC_OF_NCHW,
+    SYMBOLIC,
+    WAY_OUT,
     Build,
     Graph,
     Node,
     SizeBound,
+    SizeVaries,
     Step,
     Value,
-    align,
 )
 from boardfit.errors import BoardfitError, UnsupportedModel
-
-Handler = Callable[[Step, Build], Value]
-
-HANDLERS: Mapping[str, Handler] = {
-    "Add": elementwise.add,
-    "AveragePool": pools.average_pool,
-    "BatchNormalization": layers.batch_normalization,
-    "Clip": elementwise.clip,
-    "Concat": shapes.concat,
-    "Conv": layers.conv,
-    "Div": elementwise.div,
-    "Elu": elementwise.elu,
-    "Flatten": shapes.reshape,
-    "Gelu": elementwise.gelu,
-    "Gemm": layers.gemm,
-    "GlobalAveragePool": pools.global_average_pool,
-    "GlobalMaxPool": pools.global_max_pool,
-    "HardSigmoid": elementwise.hard_sigmoid,
-    "HardSwish": elementwise.hard_swish,
-    "LeakyRelu": elementwise.leaky_relu,
-    "MatMul": layers.matmul,
-    "MaxPool": pools.max_pool,
-    "Mul": elementwise.mul,
-    "PRelu": elementwise.prelu,
-    "Pad": shapes.pad,
-    "ReduceMax": pools.reduce_max,
-    "ReduceMean": pools.reduce_mean,
-    "Relu": elementwise.relu,
-    "Reshape": shapes.reshape,
-    "Sigmoid": elementwise.sigmoid,
-    "Silu": elementwise.silu,
-    "Softmax": elementwise.softmax,
-    "Squeeze": shapes.reshape,
-    "Sub": elementwise.sub,
-    "Tanh": elementwise.tanh,
-    "Transpose": shapes.transpose,
-    "Unsqueeze": shapes.reshape,
-}
-"""Operator -> handler. Identity, Dropout, Cast, constants and shape arithmetic are gone before this table."""
+from boardfit.specs import TensorSpec
 
 _BENDING = frozenset(
     ("Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Silu", "Tanh")
@@ -73,18 +36,18 @@ class Converted:
     """A Keras net made of ONNX graphs.
 
     Attributes:
-        net: keras.Model, NHWC.
-        activation: Of the output: ``logits``, ``softmax``, ``sigmoid``, or ``none`` behind another one.
-        classes: Columns of the output.
+        net: keras.Model, NHWC inside; its outputs have the source's order of axes, the batch first.
+        outputs: Name, shape and activation of each output.
+        batch_axes: Where each output's batch is in the source; ``HIDDEN`` where the source has dropped it.
     """
 
     net: Any
-    activation: str
-    classes: int
+    outputs: tuple[TensorSpec, ...]
+    batch_axes: tuple[int, ...]
 
 
 def convert_graphs(
-    graphs: Sequence[Graph], *, reading: str, own: int = 0, layout: str, name: str
+    graphs: Sequence[Graph], *, reading: str, own: int = 0, layout: str, name: str, task: str = "classify"
 ) -> Converted:
     """Turn the graphs of all sizes into one Keras net.
 
@@ -94,6 +57,7 @@ def convert_graphs(
         own: Index of the source's own size, where ``reading`` is ``fixed``.
         layout: ``NCHW`` or ``NHWC``: the order of the graphs' input.
         name: The source's name.
+        task: What the net is for; a classifier has one output, of (N, classes).
 
     Raises:
         SizeBound: A node is right at one size only.
@@ -104,24 +68,70 @@ def convert_graphs(
     build = Build(sizes=tuple(graph.size for graph in graphs), reading=reading, own=own)
     side = graphs[0].size if reading == BOUND else None
     image = keras.Input((side, side, 3), name="image")
-    batch = graphs[0].shapes[graphs[0].image][0]
     axes = NHWC_OF_NCHW if layout == "NCHW" else (0, 1, 2, 3)
-    values = {graphs[0].image: Value(tuple(g.shapes[g.image] for g in graphs), tensor=image, axes=axes)}
+    first = Value(tuple(g.shapes[g.image] for g in graphs), tensor=image, axes=axes)
+    values = {graphs[0].image: first}
+    build.seen.append(first)
     names = [{graph.image: graphs[0].image} for graph in graphs]
     _require_same_length(graphs, name)
     for index, node in enumerate(graphs[0].nodes):
         step = _step(graphs, index, values, names)
-        values[node.outputs[0]] = _run(step, build)
+        for output, value in zip(node.outputs, _run(step, build), strict=False):
+            values[output] = value
+            build.seen.append(value)
         for table, graph in zip(names, graphs, strict=True):
-            table.update(zip(graph.nodes[index].outputs[:1], node.outputs[:1], strict=True))
-    output = values[graphs[0].outputs[0]]
-    if output.rank != 2 or len(set(output.shapes)) > 1 or output.shapes[0][0] != batch:
-        raise UnsupportedModel(
-            f"the output of {name} has the shape {list(output.shapes[0])}: expected [N, classes]. "
-            "Add pooling and flattening to the net, or bring one that classifies."
-        )
-    net = keras.Model(image, align(output, (0, 1), build), name=_identifier(name))
-    return Converted(net, _activation(graphs[0]), output.shapes[0][1])
+            table.update(zip(graph.nodes[index].outputs, node.outputs, strict=True))
+    batch = first.shapes[0][0]
+    tensors, specs, places = [], [], []
+    for output, label in zip(graphs[0].outputs, graphs[0].labels, strict=True):
+        value = values[output]
+        if task == "classify":
+            _require_scores(value, batch, name, count=len(graphs[0].outputs))
+        tensor, spec = _output(value, label, _activation(graphs[0], output), build)
+        tensors.append(tensor)
+        specs.append(spec)
+        places.append(value.axes[0])
+    _name_operations(tensors, build)
+    net = keras.Model(image, tensors if len(tensors) > 1 else tensors[0], name=_identifier(name))
+    return Converted(net, tuple(specs), tuple(places))
+
+
+def _name_operations(tensors: Sequence[Any], build: Build) -> None:
+    """Name what is no layer after this net, where Keras counts the operations of the process."""
+    import keras
+
+    waiting, seen = list(tensors), set()
+    while waiting:
+        history = waiting.pop()._keras_history
+        operation = history.operation
+        if (operation, history.node_index) in seen:
+            continue
+        seen.add((operation, history.node_index))
+        if not isinstance(operation, keras.layers.Layer):
+            operation.name = build.name(f"op_{type(operation).__name__.lower()}")
+        waiting.extend(operation._inbound_nodes[history.node_index].input_tensors)
+
+
+def _require_scores(value: Value, batch: int, name: str, *, count: int) -> None:
+    if count == 1 and value.rank == 2 and len(set(value.shapes)) == 1 and value.shapes[0][0] == batch:
+        return
+    found = f"{count} outputs" if count > 1 else f"an output of the shape {list(value.shapes[0])}"
+    raise UnsupportedModel(
+        f"{name} has {found}: a classifier has one, [N, classes]. Name what it is for: --task detect, "
+        "segment, embed or raw; or add pooling and flattening to the net."
+    )
+
+
+def _output(value: Value, label: str, activation: str, build: Build) -> tuple[Any, TensorSpec]:
+    """Return a value in the source's own order of axes, but the batch first, and its spec."""
+    batch = value.axes[0]
+    rest = [axis for axis in range(value.rank) if axis != batch]
+    tensor = align(value, (batch, *rest), build)
+    if tensor is value.tensor and not hasattr(tensor, "_keras_history"):
+        raise AssertionError(f"the output {label} is no Keras tensor")
+    extents = [{shape[axis] for shape in value.shapes} for axis in rest]
+    shape = (None, *(extent.pop() if len(extent) == 1 else None for extent in extents))
+    return tensor, TensorSpec(label, shape, activation=activation)
 
 
 def _step(
@@ -129,15 +139,21 @@ def _step(
 ) -> Step:
     nodes = [graph.nodes[index] for graph in graphs]
     first = nodes[0]
+    shapes = [
+        tuple(g.shapes[n.outputs[place]] for g, n in zip(graphs, nodes, strict=True))
+        for place in range(len(first.outputs))
+        if all(len(node.outputs) == len(first.outputs) for node in nodes)
+    ]
     step = Step(
         op=first.op,
         name=first.name,
         opset=graphs[0].opset,
         attrs=tuple(node.attrs for node in nodes),
         inputs=(),
-        shapes=tuple(g.shapes[n.outputs[0]] for g, n in zip(graphs, nodes, strict=True)),
+        shapes=shapes[0] if shapes else (),
+        others=tuple(shapes[1:]),
     )
-    if any(node.op != first.op or len(node.inputs) != len(first.inputs) for node in nodes):
+    if not shapes or any(n.op != first.op or len(n.inputs) != len(first.inputs) for n in nodes):
         raise step.refuse(f"at the sizes {[g.size for g in graphs]} it is {[node.op for node in nodes]}")
     inputs = [_input(step, graphs, nodes, place, values, names) for place in range(len(first.inputs))]
     return replace(step, inputs=tuple(inputs))
@@ -159,28 +175,31 @@ def _input(
         return Value(shapes=tuple(const.shape for const in consts), consts=consts)
     found = {table.get(name) for name, table in zip(wanted, names, strict=True)}
     source = next(iter(found))
-    if len(found) > 1 or source is None:
-        raise step.refuse(
-            f"its input {place} comes from another node at another size, or from a second output"
-        )
+    if len(found) > 1 or source is None or source not in values:
+        raise step.refuse(f"its input {place} comes from another node at another size")
     return values[source]
 
 
-def _run(step: Step, build: Build) -> Value:
+def _run(step: Step, build: Build) -> tuple[Value, ...]:
     handler = HANDLERS.get(step.op)
     if handler is None:
         raise UnsupportedModel(
             f"ONNX node {step.name!r} has the operator {step.op} (opset {step.opset}), which boardfit "
-            f"does not know. Known: {', '.join(sorted(HANDLERS))}. Replace it in the net, or "
-            "bring the model from Keras."
+            f"does not know. Known: {', '.join(sorted(HANDLERS))}. Replace it in the net, {WAY_OUT}."
         )
     try:
-        return handler(step, build)
+        made = handler(step, build)
+    except SizeVaries as error:
+        if build.reading in (FIXED, SYMBOLIC) and len(build.sizes) > 1:
+            raise SizeBound(f"{step.name} ({step.op})") from error
+        raise
     except (BoardfitError, SizeBound):
         raise
-    except (ValueError, TypeError, IndexError, KeyError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AssertionError) as error:
         # Keras refuses arguments with any of these, and so does a damaged attribute.
-        raise step.refuse(str(error).strip().split("\n")[0]) from error
+        why = str(error).strip().split("\n")[0] or "its inputs or attributes are not what it needs"
+        raise step.refuse(why) from error
+    return made if isinstance(made, tuple) else (made,)
 
 
 def _require_same_length(graphs: Sequence[Graph], name: str) -> None:
@@ -192,10 +211,9 @@ def _require_same_length(graphs: Sequence[Graph], name: str) -> None:
         )
 
 
-def _activation(graph: Graph) -> str:
-    """What the last node makes of the scores, looking through what only moves them."""
+def _activation(graph: Graph, name: str) -> str:
+    """What the last node makes of the numbers, looking through what only moves them."""
     maker = {node.outputs[0]: node for node in graph.nodes}
-    name = graph.outputs[0]
     while name in maker and maker[name].op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"):
         name = maker[name].inputs[0]
     op = maker[name].op if name in maker else ""

@@ -25,7 +25,7 @@ class OnnxSource:
         layout: ``NCHW`` or ``NHWC``.
         size: The side in pixels that the input is fixed to, or None.
         batch: The batch that the input is fixed to, or None.
-        output: Name of the one output.
+        outputs: Names of the outputs.
         opset: Version of the ONNX operator set.
     """
 
@@ -35,7 +35,7 @@ class OnnxSource:
     layout: str
     size: int | None
     batch: int | None
-    output: str
+    outputs: tuple[str, ...]
     opset: int
 
 
@@ -69,7 +69,7 @@ def describe_onnx(model: Any, *, name: str) -> OnnxSource:
         name: Short name for messages.
 
     Raises:
-        UnsupportedModel: Not one float32 image in and one tensor out, or an opset that is not known.
+        UnsupportedModel: Not one float32 image in, or an opset that is not known.
     """
     onnx = require_onnx()
     if not model.graph.node or not model.opset_import:
@@ -91,13 +91,10 @@ def describe_onnx(model: Any, *, name: str) -> OnnxSource:
             f"{name} has {len(inputs)} inputs ({', '.join(item.name for item in inputs)}): expected one "
             "image. Export the part that classifies an image."
         )
-    if len(outputs) != 1:
-        raise UnsupportedModel(
-            f"{name} has {len(outputs)} outputs ({', '.join(outputs)}): expected one, the scores. "
-            "Export the part that classifies."
-        )
+    if not outputs:
+        raise UnsupportedModel(f"{name} has no output. Export it again.")
     layout, size, batch = _image_shape(onnx, inputs[0], name)
-    return OnnxSource(name, model, inputs[0].name, layout, size, batch, outputs[0], opset)
+    return OnnxSource(name, model, inputs[0].name, layout, size, batch, tuple(outputs), opset)
 
 
 def with_size(source: OnnxSource, size: int | None) -> Any:

@@ -14,12 +14,14 @@ from boardfit.errors import UnsupportedModel
 
 # fmt: off
 ARITHMETIC = frozenset((
-    "Abs", "Add", "And", "ArgMax", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div",
-    "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gemm",
+    "Abs", "Add", "And", "ArgMax", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Conv",
+    "Div",    "Cos", "CumSum", "Einsum", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather",
+    "GatherElements", "GatherND", "Gemm",
     "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "MatMul", "Max", "Mean", "Min",
     "Mod", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean",
-    "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "ScatterND", "Shape", "Sigmoid", "Sign",
-    "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Trilu",
+    "ReduceL2", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "ScatterND", "Shape", "Sigmoid",
+    "Sign", "Sin", "Size", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub",
+    "Sum", "Tanh", "Tile", "Transpose", "Trilu",
     "Unsqueeze", "Where",
 ))
 # fmt: on
@@ -30,6 +32,10 @@ MAX_ELEMENTS = 1 << 26
 
 _SHAPE_DATA = 4096
 """Constants up to this many elements are shown to shape inference, which wants shapes, not weights."""
+
+
+_LIKE_INPUT = ("GroupNormalization",)
+"""Operators that keep their input's shape, which ONNX's own inference does not say."""
 
 
 class SizeImpossible(UnsupportedModel):
@@ -155,7 +161,11 @@ class _Folder:
             raise self._refuse(proto, "it is no operator of this opset") from error
         except Exception as error:
             raise self._impossible(proto, f"ONNX refuses its shapes ({str(error).strip()})") from error
-        return {name: _shape_and_type(inferred.get(name)) for name in proto.output if name}
+        known = {name: _shape_and_type(inferred.get(name)) for name in proto.output if name}
+        if proto.op_type in _LIKE_INPUT and proto.input[0] in self.shapes:
+            like = self.shapes[proto.input[0]], self.types[proto.input[0]].tensor_type.elem_type
+            known[proto.output[0]] = like
+        return known
 
     def _know(self, name: str, elem_type: int, shape: Shape) -> None:
         self.shapes[name] = shape
@@ -190,15 +200,17 @@ def fold_graph(source: OnnxSource, size: int) -> Graph:
     folder = _Folder(source, size)
     for proto in source.model.graph.node:
         folder.visit(proto)
-    if source.output not in folder.shapes:
-        raise UnsupportedModel(
-            f"the output {source.output!r} of {source.name} does not depend on the image. Export it again."
-        )
+    for output in source.outputs:
+        if output not in folder.shapes:
+            raise UnsupportedModel(
+                f"the output {output!r} of {source.name} does not depend on the image. Export it again."
+            )
     return Graph(
         size=size,
         opset=source.opset,
         image=source.image,
-        outputs=(source.output,),
+        outputs=source.outputs,
+        labels=source.outputs,
         nodes=tuple(folder.nodes),
         consts=folder.consts,
         shapes=folder.shapes,

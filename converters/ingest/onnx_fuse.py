@@ -3,63 +3,65 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from boardfit.converters.ingest.onnx_fuse_norms import (
+    absorb_scales,
+    absorb_shifts,
+    fuse_group_norms,
+    fuse_layer_norms,
+)
+from boardfit.converters.ingest.onnx_look import Look
 from boardfit.converters.ingest.onnx_records import Graph, Node, Shape
 
 _FLOATS = (1, 10, 11, 16)
 """TensorProto numbers of float32, float16, float64 and bfloat16."""
 
 
-class _Look:
-    """Who makes and who uses each tensor of a graph."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.consts = graph.consts
-        self.shapes = graph.shapes
-        self.maker = {name: node for node in graph.nodes for name in node.outputs}
-        self.uses = Counter(name for node in graph.nodes for name in node.inputs)
-        self.uses.update(graph.outputs)
-
-    def made_by(self, name: str, *ops: str) -> Node | None:
-        node = self.maker.get(name)
-        return node if node is not None and node.op in ops else None
-
-    def scalar(self, name: str) -> float | None:
-        const = self.consts.get(name)
-        return None if const is None or const.size != 1 else float(const.reshape(-1)[0])
-
-    def split(self, node: Node) -> tuple[str, float] | None:
-        """Return (tensor, scalar) of a two-input node that has one of each, in either order."""
-        for tensor, other in (node.inputs[:2], node.inputs[1::-1]):
-            scalar = self.scalar(other)
-            if scalar is not None and tensor not in self.consts:
-                return tensor, scalar
-        return None
-
-
 def fuse_graph(graph: Graph) -> Graph:
     """Return the graph with patterns fused and without nodes that no output needs.
 
-    Padding joins its convolution; ``x * sigmoid(x)`` becomes ``Silu``, hard swish, hard sigmoid and
-    GELU likewise; a bias joins its MatMul or Conv; Identity, Dropout and casts between floats go.
+    Padding joins its convolution; ``x * sigmoid(x)`` becomes ``Silu``, hard swish, hard sigmoid, Mish and
+    GELU likewise; a bias joins its MatMul or Conv; layer and group normalisation that is written out becomes
+    one operator; Identity, Dropout and casts between floats go.
     """
-    for rewrite in (_skip_identities, _swap_pad_transpose, _pads_into_convs, _fuse_activations, _fuse_biases):
+    for rewrite in (
+        _skip_identities,
+        _skip_expands,
+        _swap_pad_transpose,
+        _pads_into_convs,
+        _fuse_activations,
+        fuse_layer_norms,
+        fuse_group_norms,
+        absorb_scales,
+        absorb_shifts,
+        _fuse_biases,
+    ):
         graph = _without_dead(rewrite(graph))
     return graph
 
 
-def full_pads(node: Node, consts: Mapping[str, np.ndarray], rank: int) -> tuple[int, ...] | None:
-    """Return begin and end of every axis (2 * rank ints) of a Pad with zeros, or None if it is another."""
+def full_pads(
+    node: Node, consts: Mapping[str, np.ndarray], rank: int, *, zeros_only: bool = True
+) -> tuple[int, ...] | None:
+    """Return begin and end of every axis (2 * rank ints) of a Pad, or None if it cuts or fills otherwise.
+
+    Args:
+        node: The Pad.
+        consts: Constants by name.
+        rank: Axes of its input.
+        zeros_only: Whether a Pad that fills with anything but zeros counts as another.
+    """
     inputs = [*node.inputs, "", "", ""][1:4]
     pads = consts.get(inputs[0])
     value = consts.get(inputs[1]) if inputs[1] else np.zeros(1)
-    if pads is None or value is None or np.any(value) or node.attrs.get("mode", "constant") != "constant":
+    if pads is None or value is None:
+        return None
+    if zeros_only and (np.any(value) or node.attrs.get("mode", "constant") != "constant"):
         return None
     axes = [int(axis) % rank for axis in consts[inputs[2]]] if inputs[2] in consts else list(range(rank))
     amounts = [int(amount) for amount in pads.reshape(-1)]
@@ -83,9 +85,27 @@ def _skip_identities(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes), outputs=tuple(alias.get(name, name) for name in graph.outputs))
 
 
+def _skip_expands(graph: Graph) -> Graph:
+    """An Expand goes where the operator behind it would repeat its input anyway."""
+    look = Look(graph)
+
+    def skip(node: Node) -> Node:
+        if node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
+            return node
+        inputs = list(node.inputs)
+        for place in (0, 1):
+            expand, other = look.made_by(inputs[place], "Expand"), inputs[1 - place]
+            whole = graph.shapes.get(other) == graph.shapes[node.outputs[0]]
+            if expand is not None and whole and expand.inputs[0] in graph.shapes:
+                inputs[place] = expand.inputs[0]
+        return replace(node, inputs=tuple(inputs))
+
+    return replace(graph, nodes=tuple(skip(node) for node in graph.nodes))
+
+
 def _swap_pad_transpose(graph: Graph) -> Graph:
     """Pad, then Transpose becomes Transpose, then Pad: tf2onnx pads in NHWC in front of an NCHW Conv."""
-    look = _Look(graph)
+    look = Look(graph)
     shapes: dict[str, Shape] = dict(graph.shapes)
     consts = dict(graph.consts)
     nodes: list[Node] = []
@@ -106,7 +126,7 @@ def _swap_pad_transpose(graph: Graph) -> Graph:
 
 
 def _pads_into_convs(graph: Graph) -> Graph:
-    look = _Look(graph)
+    look = Look(graph)
 
     def merge(node: Node) -> Node:
         pad = look.made_by(node.inputs[0], "Pad") if node.op == "Conv" else None
@@ -126,7 +146,7 @@ def _pads_into_convs(graph: Graph) -> Graph:
 
 
 def _fuse_activations(graph: Graph) -> Graph:
-    look = _Look(graph)
+    look = Look(graph)
 
     def fuse(node: Node) -> Node:
         match = _match_activation(look, node) if node.op in ("Mul", "Div") else None
@@ -138,7 +158,7 @@ def _fuse_activations(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(fuse(node) for node in graph.nodes))
 
 
-def _match_activation(look: _Look, node: Node) -> tuple[str, str, dict[str, Any]] | None:
+def _match_activation(look: Look, node: Node) -> tuple[str, str, dict[str, Any]] | None:
     tensors, scalar = _factors(look, node.outputs[0], top=True)
     if len(tensors) == 1 and _near(scalar, 1 / 6):
         inner = _relu6_of_plus_3(look, tensors[0])
@@ -151,6 +171,9 @@ def _match_activation(look: _Look, node: Node) -> tuple[str, str, dict[str, Any]
             continue
         if maker.op == "Sigmoid" and maker.inputs[0] == x and _near(scalar, 1.0):
             return "Silu", x, {}
+        softplus = look.made_by(maker.inputs[0], "Softplus") if maker.op == "Tanh" else None
+        if softplus is not None and softplus.inputs[0] == x and _near(scalar, 1.0):
+            return "Mish", x, {}
         sixth = _near(maker.attrs.get("alpha", 0.2), 1 / 6) and _near(maker.attrs.get("beta", 0.5), 0.5)
         if maker.op == "HardSigmoid" and maker.inputs[0] == x and sixth and _near(scalar, 1.0):
             return "HardSwish", x, {}
@@ -161,7 +184,7 @@ def _match_activation(look: _Look, node: Node) -> tuple[str, str, dict[str, Any]
     return None
 
 
-def _factors(look: _Look, name: str, *, top: bool = False, depth: int = 4) -> tuple[list[str], float]:
+def _factors(look: Look, name: str, *, top: bool = False, depth: int = 4) -> tuple[list[str], float]:
     """Flatten a product: its tensors, and the product of its scalars; no pattern is deeper than ``depth``."""
     scalar = look.scalar(name)
     if scalar is not None:
@@ -177,7 +200,7 @@ def _factors(look: _Look, name: str, *, top: bool = False, depth: int = 4) -> tu
     return left + right, factor * other
 
 
-def _relu6_of_plus_3(look: _Look, name: str) -> str | None:
+def _relu6_of_plus_3(look: Look, name: str) -> str | None:
     """Return x where the tensor is clip(x + 3, 0, 6)."""
     clip = look.made_by(name, "Clip")
     bounds = [look.scalar(item) for item in clip.inputs[1:3]] if clip else []
@@ -186,7 +209,7 @@ def _relu6_of_plus_3(look: _Look, name: str) -> str | None:
     return parts[0] if parts and parts[1] == 3.0 else None
 
 
-def _one_plus_erf(look: _Look, name: str) -> str | None:
+def _one_plus_erf(look: Look, name: str) -> str | None:
     """Return x where the tensor is 1 + erf(x / sqrt(2))."""
     add = look.made_by(name, "Add")
     parts = look.split(add) if add else None
@@ -198,7 +221,7 @@ def _one_plus_erf(look: _Look, name: str) -> str | None:
 
 
 def _fuse_biases(graph: Graph) -> Graph:
-    look = _Look(graph)
+    look = Look(graph)
     consts = dict(graph.consts)
 
     def fuse(node: Node) -> Node:

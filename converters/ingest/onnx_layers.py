@@ -1,11 +1,14 @@
-"""Handlers of the operators that carry weights: Conv, BatchNormalization, Gemm, MatMul."""
+"""Handlers of the convolutions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from boardfit.converters.ingest.onnx_layout import align, reshaped
 from boardfit.converters.ingest.onnx_padding import (
     Padding,
     PaddingAmbiguous,
@@ -18,10 +21,10 @@ from boardfit.converters.ingest.onnx_padding import (
 from boardfit.converters.ingest.onnx_records import (
     NHWC_OF_NCHW,
     Build,
+    Shape,
     SizeBound,
     Step,
     Value,
-    align,
     make_value,
 )
 
@@ -29,71 +32,144 @@ from boardfit.converters.ingest.onnx_records import (
 def conv(step: Step, build: Build) -> Value:
     """Conv: Conv2D, or DepthwiseConv2D where every input channel has filters of its own."""
     data, kernel, bias = step.data(), step.const(1), step.const(2)
-    if kernel is None or kernel.ndim != 4 or data.rank != 4:
+    if kernel is None or kernel.ndim not in (3, 4) or data.rank != kernel.ndim:
         raise step.refuse(
-            f"its input has {data.rank} axes: expected an image of 4 and a constant kernel of 4"
+            f"its input has {data.rank} axes: expected an image of 4, or a row of 3, and a constant kernel"
         )
+    if kernel.ndim == 3:
+        return _as_row(step, build, conv)
     strides, dilations = step.attr("strides", [1, 1]), step.attr("dilations", [1, 1])
-    if max(strides) > 1 and max(dilations) > 1:
-        raise step.refuse(
-            f"it has both strides {strides} and dilations {dilations}, which Keras cannot combine"
-        )
     windows = windows_of(step, kernel=(kernel.shape[2], kernel.shape[3]))
     padding = decide(step, build, windows)
     tensor = zero_padded(align(data, NHWC_OF_NCHW, build), padding.explicit, build)
+    # Keras cannot combine strides and dilations: every pixel is computed, and some are taken.
+    both = max(strides) > 1 and max(dilations) > 1
+    if both and padding.mode == "same":
+        raise step.refuse(
+            f"it has strides {strides}, dilations {dilations} and padding that follows the size"
+        )
     config: dict[str, Any] = {
         "kernel_size": kernel.shape[2:],
-        "strides": tuple(strides),
+        "strides": (1, 1) if both else tuple(strides),
         "padding": padding.mode,
         "dilation_rate": tuple(dilations),
         "use_bias": bias is not None,
     }
     output = _apply_conv(step, build, tensor, kernel, bias, config=config)
+    if both:
+        output = output[:, :: strides[0], :: strides[1]]
     return make_value(step, output, NHWC_OF_NCHW)
 
 
-def batch_normalization(step: Step, build: Build) -> Value:
-    """BatchNormalization, kept as a layer, since the net will be trained."""
+def conv_transpose(step: Step, build: Build) -> Value:
+    """ConvTranspose: Conv2DTranspose and what its padding cuts off; groups one by one."""
+    data, kernel, bias = step.data(), step.const(1), step.const(2)
+    if kernel is None or kernel.ndim != 4 or data.rank != 4:
+        raise step.refuse(f"its input has {data.rank} axes: expected an image and a constant kernel of 4")
+    strides, dilations = step.attr("strides", [1, 1]), step.attr("dilations", [1, 1])
+    reach = [(kernel.shape[2 + axis] - 1) * dilations[axis] + 1 for axis in (0, 1)]
+    if max(strides) > 1 and max(dilations) > 1:
+        raise step.refuse(f"it has both strides {strides} and dilations {dilations}")
+    tensor = align(data, NHWC_OF_NCHW, build)
+    groups = int(step.attr("group", 1))
+    output = _transposed(build, tensor, kernel, bias, groups, tuple(strides), tuple(dilations))
+    full = [
+        tuple(shape[2 + axis] * strides[axis] + max(reach[axis] - strides[axis], 0) for axis in (0, 1))
+        for shape in data.shapes
+    ]
+    begins = _begins(step, full)
+    ends = {
+        tuple(whole[axis] - begins[axis] - shape[2 + axis] for axis in (0, 1))
+        for whole, shape in zip(full, step.shapes, strict=True)
+    }
+    if len(ends) > 1 or min(*begins, *next(iter(ends))) < 0:
+        raise step.refuse("its padding follows the size, or its output is larger than what it computes")
+    bottom, right = next(iter(ends))
+    if any((*begins, bottom, right)):
+        cropping = ((begins[0], bottom), (begins[1], right))
+        output = build.layer("Cropping2D", "crop", output, cropping=cropping)
+    return make_value(step, output, NHWC_OF_NCHW)
+
+
+def _begins(step: Step, full: list[tuple[int, ...]]) -> tuple[int, int]:
+    """Return the rows and columns that are cut off before the output."""
+    auto = step.attr("auto_pad", "NOTSET") or "NOTSET"
+    if auto in ("NOTSET", "VALID"):
+        pads = step.attr("pads", [0] * 4) if auto == "NOTSET" else [0] * 4
+        return int(pads[0]), int(pads[1])
+    extra = {
+        tuple(whole[axis] - shape[2 + axis] for axis in (0, 1))
+        for whole, shape in zip(full, step.shapes, strict=True)
+    }
+    if len(extra) > 1:
+        raise step.refuse("its padding follows the size")
+    down, right = extra.pop()
+    odd = 1 if auto == "SAME_LOWER" else 0
+    return (down + odd) // 2, (right + odd) // 2
+
+
+def _transposed(
+    build: Build,
+    tensor: Any,
+    kernel: np.ndarray,
+    bias: np.ndarray | None,
+    groups: int,
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+) -> Any:
+    from keras import ops
+
+    parts = [tensor] if groups == 1 else ops.split(tensor, groups, axis=-1)
+    filters = kernel.shape[1]
+    outputs = []
+    for index, (part, weight) in enumerate(zip(parts, np.split(kernel, groups), strict=True)):
+        own = [] if bias is None else [bias[index * filters : (index + 1) * filters]]
+        output = build.layer(
+            "Conv2DTranspose",
+            "deconv",
+            part,
+            # (in, out, h, w) -> (h, w, out, in)
+            weights=[weight.transpose(2, 3, 1, 0), *own],
+            filters=filters,
+            kernel_size=weight.shape[2:],
+            strides=strides,
+            dilation_rate=dilations,
+            padding="valid",
+            use_bias=bias is not None,
+            kernel_initializer="zeros",
+        )
+        outputs.append(output)
+    return outputs[0] if groups == 1 else build.layer("Concatenate", "concat", outputs, axis=-1)
+
+
+def _as_row(step: Step, build: Build, handler: Callable[[Step, Build], Value]) -> Value:
+    """Run a one-dimensional convolution as one on an image of height one."""
+
+    def tall(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+        return tuple((*shape[:2], 1, shape[2]) for shape in shapes)
+
     data = step.data()
-    if step.attr("training_mode", 0):
-        raise step.refuse("it was exported in training mode: export the net in eval mode")
-    scale, shift, mean, variance = (step.const(index) for index in range(1, 5))
-    axes = NHWC_OF_NCHW if data.rank == 4 else tuple(range(data.rank))
-    if data.rank not in (2, 4):
-        raise step.refuse(f"its input has {data.rank} axes: expected 2 or 4")
-    output = build.layer(
-        "BatchNormalization",
-        "bn",
-        align(data, axes, build),
-        weights=[np.asarray(item) for item in (scale, shift, mean, variance)],
-        momentum=float(step.attr("momentum", 0.9)),
-        epsilon=float(step.attr("epsilon", 1e-5)),
+    image = reshaped(data, replace(step, shapes=tall(data.shapes)), build)
+    kernel = step.inputs[1]
+    assert kernel is not None
+    weight = replace(
+        kernel,
+        shapes=tuple((*s[:2], 1, s[2]) for s in kernel.shapes),
+        consts=tuple(c[:, :, None] for c in kernel.consts),
     )
-    return make_value(step, output, axes)
+    attrs = tuple(_row_attributes(each) for each in step.attrs)
+    lifted = replace(step, inputs=(image, weight, *step.inputs[2:]), shapes=tall(step.shapes), attrs=attrs)
+    return reshaped(handler(lifted, build), step, build)
 
 
-def gemm(step: Step, build: Build) -> Value:
-    """Gemm with constant weights: Dense."""
-    weight = step.const(1)
-    if step.attr("transA", 0) or weight is None:
-        raise step.refuse("its first input is transposed, or its weight is missing")
-    kernel = (weight.T if step.attr("transB", 0) else weight) * np.float32(step.attr("alpha", 1.0))
-    constant = step.const(2)
-    bias = None
-    if constant is not None:
-        scaled = constant * np.float32(step.attr("beta", 1.0))
-        if scaled.size not in (1, kernel.shape[1]) or (scaled.ndim > 1 and scaled.shape[0] != 1):
-            raise step.refuse(f"its bias has the shape {constant.shape}: expected one number per output")
-        bias = np.broadcast_to(scaled.reshape(-1), (kernel.shape[1],))
-    return _dense(step, build, kernel, bias)
-
-
-def matmul(step: Step, build: Build) -> Value:
-    """MatMul with a constant on its right (and the bias that fusing found): Dense."""
-    kernel = step.const(1)
-    if kernel is None or kernel.ndim != 2:
-        raise step.refuse("only a product with a constant matrix on the right becomes a layer")
-    return _dense(step, build, kernel, step.const(2))
+def _row_attributes(attrs: Mapping[str, Any]) -> Mapping[str, Any]:
+    lifted = dict(attrs)
+    for name in ("strides", "dilations", "kernel_shape"):
+        if name in attrs:
+            lifted[name] = [1, *attrs[name]]
+    if "pads" in attrs:
+        lifted["pads"] = [0, attrs["pads"][0], 0, attrs["pads"][1]]
+    return lifted
 
 
 def windows_of(step: Step, *, kernel: tuple[int, int]) -> list[Window]:
@@ -190,28 +266,3 @@ def _apply_conv(
         kernel_initializer="zeros",
         **config,
     )
-
-
-def _dense(step: Step, build: Build, kernel: np.ndarray, bias: np.ndarray | None) -> Value:
-    data = step.data()
-    axes = tuple(range(data.rank))
-    if data.rank == 4 and data.axes[-1] == 3:
-        axes = data.axes
-    extents = {shape[-1] for shape in data.shapes}
-    if data.rank < 2 or extents != {kernel.shape[0]}:
-        raise step.refuse(
-            f"its input has {sorted(extents)} columns: expected {kernel.shape[0]}, as its weight has rows"
-        )
-    tensor = align(data, axes, build)
-    if tensor.shape[-1] is None:
-        build.bind(step)
-    output = build.layer(
-        "Dense",
-        "dense",
-        tensor,
-        weights=[kernel] if bias is None else [kernel, bias],
-        units=kernel.shape[1],
-        use_bias=bias is not None,
-        kernel_initializer="zeros",
-    )
-    return make_value(step, output, axes)

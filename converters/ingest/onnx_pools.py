@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from boardfit.converters.ingest.onnx_layers import decide, windows_of, zero_padded
+from boardfit.converters.ingest.onnx_layout import align
 from boardfit.converters.ingest.onnx_padding import Padding, Window, same_pads
 from boardfit.converters.ingest.onnx_records import (
     BOUND,
@@ -14,7 +15,6 @@ from boardfit.converters.ingest.onnx_records import (
     Build,
     Step,
     Value,
-    align,
     make_value,
 )
 
@@ -26,7 +26,7 @@ def max_pool(step: Step, build: Build) -> Value:
     """MaxPool: MaxPooling2D, padded with what no maximum can see, or GlobalMaxPooling2D like averages."""
     windows = _pool_windows(step)
     if _covers(build, windows):
-        return _global("GlobalMaxPooling2D", step, build)
+        return global_pool("GlobalMaxPooling2D", step, build)
     padding = _max_padding(step, build, windows)
     data = step.data()
     tensor = align(data, NHWC_OF_NCHW, build)
@@ -42,7 +42,7 @@ def average_pool(step: Step, build: Build) -> Value:
     if any(_output_extent(w) != shape[2:] for w, shape in zip(windows, step.shapes, strict=True)):
         raise step.refuse("its ceil_mode adds a border whose average Keras cannot compute")
     if _covers(build, windows):
-        return _global("GlobalAveragePooling2D", step, build)
+        return global_pool("GlobalAveragePooling2D", step, build)
     padding = decide(step, build, windows)
     if any(w.rule or any(w.pads) for w in windows):
         counts_zeros = bool(step.attr("count_include_pad", 0))
@@ -57,37 +57,16 @@ def average_pool(step: Step, build: Build) -> Value:
 
 def global_average_pool(step: Step, build: Build) -> Value:
     """GlobalAveragePool."""
-    return _global("GlobalAveragePooling2D", step, build)
+    return global_pool("GlobalAveragePooling2D", step, build)
 
 
 def global_max_pool(step: Step, build: Build) -> Value:
     """GlobalMaxPool."""
-    return _global("GlobalMaxPooling2D", step, build)
+    return global_pool("GlobalMaxPooling2D", step, build)
 
 
-def reduce_mean(step: Step, build: Build) -> Value:
-    """ReduceMean over height and width."""
-    return _reduce("GlobalAveragePooling2D", step, build)
-
-
-def reduce_max(step: Step, build: Build) -> Value:
-    """ReduceMax over height and width."""
-    return _reduce("GlobalMaxPooling2D", step, build)
-
-
-def _reduce(kind: str, step: Step, build: Build) -> Value:
-    data = step.data()
-    axes = sorted(axis % data.rank for axis in step.ints("axes", 1) or [])
-    # The axes that are left over must be batch and channels, wherever the transposes have put them.
-    if data.rank != 4 or sorted(data.axes[1:3]) != axes:
-        raise step.refuse(f"it reduces the axes {axes}: expected height and width of an image")
-    if step.attr("keepdims", 1):
-        return _global(kind, step, build)
-    output = build.layer(kind, "pool", data.tensor, keepdims=False)
-    return make_value(step, output, (0, 1), nonnegative=data.nonnegative)
-
-
-def _global(kind: str, step: Step, build: Build) -> Value:
+def global_pool(kind: str, step: Step, build: Build) -> Value:
+    """Pool the whole image, and remember how to make the flat form straight away."""
     data = step.data()
     if data.rank != 4:
         raise step.refuse(f"its input has {data.rank} axes: expected 4")

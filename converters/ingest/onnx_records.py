@@ -15,6 +15,12 @@ Shape = tuple[int, ...]
 NHWC_OF_NCHW = (0, 2, 3, 1)
 """``Value.axes`` of an image: axis i of the Keras tensor holds axis ``NHWC_OF_NCHW[i]`` of the ONNX one."""
 
+WAY_OUT = "bring the model from Keras, or build only ONNX and ncnn from the file, untouched: --pass-through"
+"""How every refusal of an operator ends."""
+
+HIDDEN = -1
+"""In ``Value.axes``: the batch, whose extent of one ONNX has dropped."""
+
 SYMBOLIC = "symbolic"
 FIXED = "fixed"
 EXPORTS = "exports"
@@ -28,6 +34,10 @@ class SizeBound(Exception):
     def __init__(self, node: str) -> None:
         super().__init__(node)
         self.node = node
+
+
+class SizeVaries(UnsupportedModel):
+    """A node's attribute or constant is another one at another size. Internal: it may bind the size."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +67,8 @@ class Graph:
         size: Input side in pixels.
         opset: Version of the ONNX operator set.
         image: Name of the input.
-        outputs: Names of the outputs.
+        outputs: Names of the tensors that are the outputs.
+        labels: The source's names of the outputs.
         nodes: What remains, in an order that can be executed.
         consts: Every constant tensor by name.
         shapes: Shape of every computed tensor by name, in ONNX order.
@@ -67,6 +78,7 @@ class Graph:
     opset: int
     image: str
     outputs: tuple[str, ...]
+    labels: tuple[str, ...]
     nodes: tuple[Node, ...]
     consts: Mapping[str, np.ndarray]
     shapes: Mapping[str, Shape]
@@ -81,9 +93,10 @@ class Value:
         consts: The constant at each size; empty for a computed tensor.
         tensor: The Keras tensor, batch first, or None.
         axes: ``axes[i]`` is the ONNX axis that axis i of the Keras tensor holds, so that a Transpose
-            costs no layer.
+            costs no layer. The first one is the batch, wherever ONNX keeps it; see ``HIDDEN``.
         nonnegative: No element is below zero.
         flat: Makes the (N, C) form of a pooled (N, 1, 1, C) tensor straight from the pooling.
+        whole: The tensor before a reshape that split its axes, so that a part is cut from it.
     """
 
     shapes: tuple[Shape, ...]
@@ -92,6 +105,7 @@ class Value:
     axes: tuple[int, ...] = ()
     nonnegative: bool = False
     flat: Callable[[], Any] | None = None
+    whole: Whole | None = None
 
     @property
     def is_const(self) -> bool:
@@ -105,6 +119,23 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Whole:
+    """A tensor before a reshape: (N, L, 3 * C) of what is now (N, L, 3, heads, C / heads), or transposed.
+
+    Attributes:
+        value: The tensor.
+        shapes: What the reshape made of it, at each size.
+        leads: Of each axis after the reshape that leads a group, the axis before that was split.
+        perm: ``perm[i]`` is the reshape's axis that ONNX axis i is now.
+    """
+
+    value: Value
+    shapes: tuple[Shape, ...]
+    leads: Mapping[int, int]
+    perm: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """One node of all sizes together.
 
@@ -115,6 +146,7 @@ class Step:
         attrs: Attributes at each size.
         inputs: Values in the node's order; None where an optional input is absent.
         shapes: ONNX shape of the first output at each size.
+        others: The same of each further output.
     """
 
     op: str
@@ -123,12 +155,13 @@ class Step:
     attrs: tuple[Mapping[str, Any], ...]
     inputs: tuple[Value | None, ...]
     shapes: tuple[Shape, ...]
+    others: tuple[tuple[Shape, ...], ...] = ()
 
     def attr(self, name: str, default: Any = None) -> Any:
         """Return an attribute that must be the same at every size."""
         values = [attrs.get(name, default) for attrs in self.attrs]
         if any(not _same(value, values[0]) for value in values[1:]):
-            raise self.refuse(f"its attribute {name!r} differs from size to size ({values})")
+            raise SizeVaries(self._message(f"its attribute {name!r} differs from size to size ({values})"))
         return values[0]
 
     def const(self, index: int) -> np.ndarray | None:
@@ -139,7 +172,7 @@ class Step:
         if not value.is_const:
             raise self.refuse(f"its input {index} is computed: expected a constant")
         if any(not _same(const, value.consts[0]) for const in value.consts[1:]):
-            raise self.refuse(f"its constant input {index} differs from size to size")
+            raise SizeVaries(self._message(f"its constant input {index} differs from size to size"))
         return value.consts[0]
 
     def data(self, index: int = 0) -> Value:
@@ -157,9 +190,12 @@ class Step:
 
     def refuse(self, why: str) -> UnsupportedModel:
         """Return the error that names this node."""
-        return UnsupportedModel(
+        return UnsupportedModel(self._message(why))
+
+    def _message(self, why: str) -> str:
+        return (
             f"ONNX node {self.name!r} ({self.op}, opset {self.opset}) cannot become a Keras layer: {why}. "
-            "Change that part of the net, or bring the model from Keras."
+            f"Change that part of the net, {WAY_OUT}."
         )
 
 
@@ -172,12 +208,14 @@ class Build:
         reading: How explicit padding is read; see ``onnx_padding``.
         own: Index of the size that the source was made for, where ``reading`` is ``fixed``.
         notes: What was assumed.
+        seen: Every computed tensor so far.
     """
 
     sizes: tuple[int, ...]
     reading: str
     own: int = 0
     notes: list[str] = field(default_factory=list)
+    seen: list[Value] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
 
     def name(self, stem: str) -> str:
@@ -199,7 +237,32 @@ class Build:
         """
         import keras
 
-        layer = getattr(keras.layers, kind)(name=self.name(stem), **config)
+        return self._apply(getattr(keras.layers, kind), stem, tensor, weights, config)
+
+    def own_layer(
+        self, kind: str, stem: str, tensor: Any, *, weights: Sequence[np.ndarray] = (), **config: Any
+    ) -> Any:
+        """Apply a new layer of ``own_layers``, as ``layer`` does one of Keras."""
+        from boardfit.converters.ingest import own_layers
+
+        return self._apply(getattr(own_layers, kind), stem, tensor, weights, config)
+
+    def constant(self, array: np.ndarray, like: Any, *, tiled: bool = False) -> Any:
+        """Return a weight as a Keras tensor: a batch axis, then the axes of ``array``.
+
+        Args:
+            array: Without a batch axis.
+            like: Any tensor of the net.
+            tiled: Whether the batch axis has as many rows as that of ``like``; else one.
+        """
+        return self.own_layer(
+            "Constant", "constant", like, weights=[array[None]], extents=array.shape, tiled=tiled
+        )
+
+    def _apply(
+        self, kind: Any, stem: str, tensor: Any, weights: Sequence[np.ndarray], config: Mapping[str, Any]
+    ) -> Any:
+        layer = kind(name=self.name(stem), **config)
         output = layer(tensor)
         if weights:
             layer.set_weights([np.asarray(weight, np.float32) for weight in weights])
@@ -214,17 +277,9 @@ class Build:
         raise SizeBound(f"{step.name} ({step.op})")
 
 
-def make_value(step: Step, tensor: Any, axes: tuple[int, ...], *, nonnegative: bool = False) -> Value:
+def make_value(step: Step, tensor: Any, axes: Sequence[int], *, nonnegative: bool = False) -> Value:
     """Wrap a handler's Keras tensor as the first output of its step."""
-    return Value(shapes=step.shapes, tensor=tensor, axes=axes, nonnegative=nonnegative)
-
-
-def align(value: Value, axes: tuple[int, ...], build: Build) -> Any:
-    """Return the Keras tensor with its axes in another order; a Permute layer only where they differ."""
-    if value.axes == axes:
-        return value.tensor
-    order = tuple(value.axes.index(axis) for axis in axes)
-    return build.layer("Permute", "permute", value.tensor, dims=order[1:])
+    return Value(shapes=step.shapes, tensor=tensor, axes=tuple(axes), nonnegative=nonnegative)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,81 +1,115 @@
-"""Handlers of the operators that move numbers without changing them."""
+"""Handlers of the operators that move numbers without changing them: Transpose, Reshape, Concat, Pad."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from boardfit.converters.ingest.onnx_fuse import full_pads
 from boardfit.converters.ingest.onnx_layers import zero_padded
-from boardfit.converters.ingest.onnx_records import (
-    NHWC_OF_NCHW,
-    Build,
-    Node,
-    Shape,
-    Step,
-    Value,
-    align,
-    make_value,
-)
+from boardfit.converters.ingest.onnx_layout import align, reshaped, with_batch
+from boardfit.converters.ingest.onnx_records import HIDDEN, Build, Node, Step, Value, make_value
 
 
 def transpose(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handler has this form
     """Transpose: no layer; the value only remembers where its axes have gone."""
     data = step.data()
     perm = step.attr("perm", list(range(data.rank))[::-1])
-    if perm[0] != 0:
+    axes = tuple(axis if axis == HIDDEN else perm.index(axis) for axis in data.axes)
+    if any(shape[axes[0]] != 1 for shape in step.shapes if axes[0] > 0):
         raise step.refuse("it moves the batch axis")
-    axes = tuple(perm.index(axis) for axis in data.axes)
-    return Value(
-        shapes=step.shapes, tensor=data.tensor, axes=axes, nonnegative=data.nonnegative, flat=data.flat
-    )
+    whole = data.whole and replace(data.whole, perm=tuple(data.whole.perm[axis] for axis in perm))
+    return replace(data, shapes=step.shapes, axes=axes, whole=whole)
 
 
 def reshape(step: Step, build: Build) -> Value:
     """Reshape, Flatten, Squeeze and Unsqueeze: ONNX inference already knows the result's shape."""
     data = step.data()
-    if any(new[:1] != old[:1] for new, old in zip(step.shapes, data.shapes, strict=True)):
-        raise step.refuse("it changes the batch axis")
     if step.shapes == data.shapes:
-        return Value(step.shapes, (), data.tensor, data.axes, data.nonnegative, data.flat)
-    channels = _lone_channels(data.shapes)
-    if channels is not None and channels == _lone_channels(step.shapes):
-        return _reshape_channels(step, build, data, channels)
-    return _reshape_general(step, build, data)
+        return data
+    if data.flat is not None and len(step.shapes[0]) == 2 and data.axes[0] == 0:
+        return make_value(step, data.flat(), (0, 1), nonnegative=data.nonnegative)
+    return reshaped(data, step, build)
+
+
+def expand(step: Step, build: Build) -> Value:
+    """Expand and Tile: repeats along axes; what only repeats for the batch is left out."""
+    from keras import ops
+
+    data = step.data()
+    rank = len(step.shapes[0])
+    if rank != data.rank:
+        ones = tuple((1,) * (rank - data.rank) + shape for shape in data.shapes)
+        data = reshaped(data, replace(step, shapes=ones), build)
+    ratios = {
+        tuple(new // old for new, old in zip(shape, before, strict=True))
+        for shape, before in zip(step.shapes, data.shapes, strict=True)
+    }
+    if len(ratios) > 1:
+        build.bind(step)
+    ratio = next(iter(ratios))
+    if set(ratio) == {1}:
+        return data
+    if data.axes[0] != HIDDEN and ratio[data.axes[0]] > 1:
+        data = with_batch(data, HIDDEN, build)
+    repeats = [1, *(ratio[axis] for axis in data.axes[1:])]
+    return make_value(step, ops.tile(data.tensor, repeats), data.axes, nonnegative=data.nonnegative)
 
 
 def concat(step: Step, build: Build) -> Value:
-    """Concat of computed tensors."""
-    values = [step.data(index) for index in range(len(step.inputs))]
-    if len({value.rank for value in values}) > 1:
-        raise step.refuse("its inputs have different numbers of axes")
-    axes = values[0].axes
-    axis = axes.index(int(step.attr("axis")) % values[0].rank)
-    if axis == 0:
+    """Concat of tensors, constants among them."""
+    values = [value for value in step.inputs if value is not None]
+    first = next(value for value in values if not value.is_const)
+    axis = int(step.attr("axis")) % first.rank
+    batch = HIDDEN if first.axes[0] == axis else first.axes[0]
+    if any(shape[axis] != 1 for shape in first.shapes if first.axes[0] == axis):
         raise step.refuse("it joins images of the batch")
-    tensors = [align(value, axes, build) for value in values]
-    place = -1 if axis == len(axes) - 1 else axis
+    axes = with_batch(first, batch, build).axes
+    tensors = [
+        _repeated_constant(step, build, index, axes, first.tensor)
+        if value.is_const
+        else align(value, axes, build)
+        for index, value in enumerate(values)
+    ]
+    place = axes.index(axis)
+    place = -1 if place == len(axes) - 1 else place
     output = tensors[0] if len(tensors) == 1 else build.layer("Concatenate", "concat", tensors, axis=place)
     return make_value(step, output, axes, nonnegative=all(value.nonnegative for value in values))
 
 
 def pad(step: Step, build: Build) -> Value:
-    """Pad with zeros: ZeroPadding2D over space; over channels the operation itself."""
+    """Pad: ZeroPadding2D over the space of an image; else the operation itself."""
     data = step.data()
     every = {_pads_at(step, index) for index in range(len(step.shapes))}
     amounts = next(iter(every))
     if len(every) > 1:
         raise step.refuse("its padding differs from size to size")
-    if amounts is None or data.rank != 4 or amounts[0] or amounts[4]:
-        raise step.refuse("only constant zeros around height, width or channels are carried over")
+    mode = step.attr("mode", "constant")
+    batch = data.axes[0]
+    outside = batch != HIDDEN and amounts is not None and (amounts[batch] or amounts[data.rank + batch])
+    if amounts is None or outside or mode not in ("constant", "reflect"):
+        raise step.refuse("only a constant, or reflection, around other axes than the batch is carried over")
     # The axes in the tensor's own order, so that padding NHWC costs no Permute.
-    begins = [amounts[axis] for axis in data.axes]
-    ends = [amounts[4 + axis] for axis in data.axes]
-    tensor = zero_padded(data.tensor, (begins[1], begins[2], ends[1], ends[2]), build)
-    if begins[3] or ends[3]:
+    pairs = [(amounts[axis], amounts[data.rank + axis]) for axis in data.axes[1:]]
+    value = _pad_value(step)
+    tensor = data.tensor
+    if mode == "constant" and value == 0 and len(pairs) == 3:
+        (top, bottom), (left, right), pairs[2] = pairs
+        tensor = zero_padded(tensor, (top, left, bottom, right), build)
+        pairs[:2] = [(0, 0), (0, 0)]
+    if any(any(pair) for pair in pairs):
         from keras import ops
 
-        tensor = ops.pad(tensor, ((0, 0), (0, 0), (0, 0), (begins[3], ends[3])))
-    return make_value(step, tensor, data.axes, nonnegative=data.nonnegative)
+        how: dict[str, Any] = {"constant_values": value} if mode == "constant" else {}
+        tensor = ops.pad(tensor, ((0, 0), *pairs), mode=mode, **how)
+    return make_value(step, tensor, data.axes, nonnegative=data.nonnegative and value >= 0)
+
+
+def _pad_value(step: Step) -> float:
+    constant = step.const(2) if len(step.inputs) > 2 else None
+    return float(constant.reshape(-1)[0]) if constant is not None and constant.size else 0.0
 
 
 def _pads_at(step: Step, index: int) -> tuple[int, ...] | None:
@@ -86,51 +120,14 @@ def _pads_at(step: Step, index: int) -> tuple[int, ...] | None:
         if value is not None and value.is_const
     }
     node = Node(step.op, step.name, tuple(names), (), step.attrs[index])
-    return full_pads(node, consts, step.data().rank)
+    return full_pads(node, consts, step.data().rank, zeros_only=False)
 
 
-def _lone_channels(shapes: tuple[Shape, ...]) -> int | None:
-    """Return the one extent above 1 besides the batch, where it is the only one at every size."""
-    found = set()
-    for shape in shapes:
-        long = [extent for extent in shape[1:] if extent > 1]
-        found.add(long[0] if len(long) == 1 else 1 if not long else None)
-    return found.pop() if len(found) == 1 else None
-
-
-def _reshape_channels(step: Step, build: Build, data: Value, channels: int) -> Value:
-    """One axis of numbers gains or loses axes of extent 1: the numbers stay last."""
-    if any(extent is None for extent in data.tensor.shape[1:]):
-        build.bind(step)
-    shape = step.shapes[0]
-    long = next((axis for axis in range(1, len(shape)) if shape[axis] > 1), 1)
-    axes = (0, *(axis for axis in range(1, len(shape)) if axis != long), long)
-    if len(shape) == 2 and data.flat is not None:
-        tensor = data.flat()
-    elif len(shape) == 2:
-        tensor = build.layer("Flatten", "flatten", data.tensor)
-    else:
-        target = (1,) * (len(shape) - 2) + (channels,)
-        tensor = build.layer("Reshape", "reshape", data.tensor, target_shape=target)
-    return make_value(step, tensor, axes, nonnegative=data.nonnegative)
-
-
-def _reshape_general(step: Step, build: Build, data: Value) -> Value:
-    if any(extent is None for extent in data.tensor.shape[1:]):
-        build.bind(step)
-    if len(set(step.shapes)) > 1:
-        raise step.refuse(f"its result has another shape at each size ({list(step.shapes)})")
-    tensor: Any = align(data, tuple(range(data.rank)), build)
-    shape = step.shapes[0]
-    if len(shape) == 2:
-        tensor = build.layer("Flatten", "flatten", tensor)
-    else:
-        tensor = build.layer("Reshape", "reshape", tensor, target_shape=shape[1:])
-    axes = tuple(range(len(shape)))
-    # An image goes on in NHWC: what follows a channel shuffle is a convolution.
-    if len(shape) == 4:
-        permuted = Value(step.shapes, (), tensor, axes, data.nonnegative)
-        return make_value(
-            step, align(permuted, NHWC_OF_NCHW, build), NHWC_OF_NCHW, nonnegative=data.nonnegative
-        )
-    return make_value(step, tensor, axes, nonnegative=data.nonnegative)
+def _repeated_constant(step: Step, build: Build, index: int, axes: tuple[int, ...], like: Any) -> Any:
+    constant = step.const(index)
+    assert constant is not None
+    if axes[0] == HIDDEN:
+        return build.constant(np.asarray(constant, np.float32).transpose(axes[1:]), like, tiled=True)
+    if constant.shape[axes[0]] != 1:
+        raise step.refuse("its constant has a batch")
+    return build.constant(np.asarray(constant, np.float32).transpose(axes)[0], like, tiled=True)

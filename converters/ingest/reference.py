@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from boardfit.converters.ingest.check import flat_arrays
 from boardfit.converters.model import Reference
 from boardfit.errors import UnsupportedModel
 
@@ -17,18 +18,18 @@ def keras_reference(model: Any) -> Reference:
     """Return a Keras model as a function of images, in batches that fit into memory.
 
     Args:
-        model: keras.Model with one input and one output; it must not be trained any more.
+        model: keras.Model with one input; it must not be trained any more.
 
     Returns:
-        (N, S, S, 3) float32 -> one float32 array of N rows. It raises UnsupportedModel where Keras fails.
+        (N, S, S, 3) float32 -> float32 arrays of N rows, in the order of the outputs. It raises
+        UnsupportedModel where Keras fails.
     """
     run = _traced(model)
 
     def reference(images: np.ndarray) -> Sequence[np.ndarray]:
         try:
             parts = [
-                np.asarray(run(images[start : start + _BATCH]), np.float32)
-                for start in range(0, len(images), _BATCH)
+                flat_arrays(run(images[start : start + _BATCH])) for start in range(0, len(images), _BATCH)
             ]
         except Exception as error:  # Keras raises whatever the layer and its backend raise
             reason = " ".join(str(error).split())[:200]
@@ -36,7 +37,7 @@ def keras_reference(model: Any) -> Reference:
                 f"Keras cannot run {model.name} at {images.shape[1]} pixels ({reason}). "
                 "Run it in Keras itself, mend it, and save it again."
             ) from error
-        return [np.concatenate(parts)]
+        return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
 
     return reference
 

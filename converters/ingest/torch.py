@@ -22,13 +22,12 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.ingest.check import check_import
-from boardfit.converters.ingest.onnx import fold
+from boardfit.converters.ingest.onnx import batch_first, fold
 from boardfit.converters.ingest.onnx_convert import Converted, convert_graphs
 from boardfit.converters.ingest.onnx_file import OnnxSource, describe_onnx, require_onnx
 from boardfit.converters.ingest.onnx_records import BOUND, EXPORTS, SizeBound
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel
 from boardfit.errors import InputError, ToolMissing, UnsupportedModel
-from boardfit.specs import TensorSpec
 
 SUFFIXES: tuple[str, ...] = ()
 
@@ -60,13 +59,14 @@ def ingest(request: SourceRequest) -> TrainedModel:
     nets = _build_nets(torch, factory, request)
     _require_equal_weights(nets, name)
     sources = {size: _export(torch, nets[size], size, name) for size in request.sizes}
-    converted, fixed_by = _convert(sources, name)
-    reference = _reference(torch, nets, name)
+    converted, fixed_by = _convert(sources, name, request.task)
+    reference = _reference(torch, nets, name, converted.batch_axes)
     check_import(converted.net, reference, sizes=request.sizes, image=request.image, name=name)
     return TrainedModel(
         name=name,
         net=converted.net,
-        outputs=(TensorSpec("output", (None, converted.classes), activation=converted.activation),),
+        outputs=converted.outputs,
+        task=request.task,
         image=request.image,
         reference=reference,
         labels=request.labels,
@@ -217,9 +217,11 @@ def _export(torch: Any, net: Any, size: int, name: str) -> OnnxSource:
     try:
         with _stdout_to_stderr(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            example = torch.zeros(1, 3, size, size)
+            names = output_names(net(example))
             torch.onnx.export(
                 net,
-                (torch.zeros(1, 3, size, size),),
+                (example,),
                 buffer,
                 dynamo=False,
                 # PRESERVE with eval() keeps BatchNormalization apart from the convolutions.
@@ -227,7 +229,7 @@ def _export(torch: Any, net: Any, size: int, name: str) -> OnnxSource:
                 do_constant_folding=False,
                 opset_version=_OPSET,
                 input_names=["image"],
-                output_names=["output"],
+                output_names=names,
             )
     except Exception as error:  # the author's forward and torch's exporter may raise anything
         reason = str(error).strip().split("\n")[0]
@@ -238,16 +240,41 @@ def _export(torch: Any, net: Any, size: int, name: str) -> OnnxSource:
     return describe_onnx(onnx.load_from_string(buffer.getvalue()), name=name)
 
 
-def _convert(sources: Mapping[int, OnnxSource], name: str) -> tuple[Converted, str]:
+def flat_outputs(answer: Any) -> list[Any]:
+    """Return the tensors of what a net answers, in the order in which ONNX exports them.
+
+    Args:
+        answer: A tensor, or tuples, lists and dicts of them.
+    """
+    if isinstance(answer, Mapping):
+        answer = tuple(answer.values())
+    if isinstance(answer, (tuple, list)):
+        return [tensor for item in answer for tensor in flat_outputs(item)]
+    return [answer]
+
+
+def output_names(answer: Any) -> list[str]:
+    """Return a name for each tensor of what a net answers: ``output``, or a dict's keys, or numbered.
+
+    Args:
+        answer: A tensor, or tuples, lists and dicts of them.
+    """
+    if isinstance(answer, Mapping) and all(hasattr(item, "shape") for item in answer.values()):
+        return [str(key) for key in answer]
+    count = len(flat_outputs(answer))
+    return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
+
+
+def _convert(sources: Mapping[int, OnnxSource], name: str, task: str) -> tuple[Converted, str]:
     """Return the one net of all exports, and the node that binds it to the one size that was asked for."""
     try:
         graphs = [fold(source, size) for size, source in sources.items()]
-        return convert_graphs(graphs, reading=EXPORTS, layout="NCHW", name=name), ""
+        return convert_graphs(graphs, reading=EXPORTS, layout="NCHW", name=name, task=task), ""
     except SizeBound as bound:
-        return convert_graphs(graphs, reading=BOUND, layout="NCHW", name=name), bound.node
+        return convert_graphs(graphs, reading=BOUND, layout="NCHW", name=name, task=task), bound.node
 
 
-def _reference(torch: Any, nets: Mapping[int, Any], name: str) -> Reference:
+def _reference(torch: Any, nets: Mapping[int, Any], name: str, batch_axes: Sequence[int]) -> Reference:
     def reference(images: np.ndarray) -> Sequence[np.ndarray]:
         net = nets.get(images.shape[1])
         if net is None:
@@ -255,8 +282,15 @@ def _reference(torch: Any, nets: Mapping[int, Any], name: str) -> Reference:
                 f"{name} was built for {sorted(nets)} pixels: expected one of them, not {images.shape[1]}."
             )
         feed = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+        images_each = len(feed) if all(axis == 0 for axis in batch_axes) else 1
+        parts = []
         with torch.no_grad():
-            return [net(torch.from_numpy(feed)).numpy()]
+            for start in range(0, len(feed), images_each):
+                outputs = flat_outputs(net(torch.from_numpy(feed[start : start + images_each])))
+                parts.append(
+                    [batch_first(out.numpy(), axis) for out, axis in zip(outputs, batch_axes, strict=True)]
+                )
+        return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
 
     return reference
 

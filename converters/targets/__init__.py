@@ -59,6 +59,10 @@ def export(model: TrainedModel, *, format_name: str, sizes: tuple[int, ...], pre
         if len(sizes) != 1:
             raise ExportError(f"{model.name} has a net of its own at each size: one file holds one of them")
         model = model.at(sizes[0])
+    if model.untouched is not None:
+        from boardfit.converters.targets.untouched import export_untouched
+
+        return export_untouched(model, format_name=format_name, sizes=sizes)
     exported = find_target(format_name).export(model, sizes=sizes, precision=precision)
     assert isinstance(exported, Exported)
     return exported

@@ -31,7 +31,9 @@ def require_tools() -> None:
 def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Exported:
     """Export to a .param and a .bin file. ``fp16`` stores the weights in half; see ``targets.export``."""
     graph = onnx_graph(model, sizes[0] if len(sizes) == 1 else None)
-    param, weights = _convert(graph.SerializeToString(deterministic=True), sizes, half=precision == "fp16")
+    param, weights = convert_onnx(
+        graph.SerializeToString(deterministic=True), sizes, half=precision == "fp16"
+    )
     names = {"in0": "image", **{f"out{i}": spec.name for i, spec in enumerate(model.outputs)}}
     stem = file_stem("ncnn", precision=precision, sizes=sizes)
     side = sizes[0] if len(sizes) == 1 else None
@@ -54,7 +56,8 @@ def rename_blobs(param: str, names: dict[str, str]) -> str:
     (https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure).
 
     Raises:
-        ExportError: The text is not a .param file, or lacks a blob that is to be renamed.
+        ExportError: The text is not a .param file, lacks a blob that is to be renamed, or has a layer that
+            ncnn has not.
     """
     lines = param.splitlines()
     if not lines or lines[0].strip() != _PARAM_MAGIC:
@@ -65,6 +68,12 @@ def rename_blobs(param: str, names: dict[str, str]) -> str:
         words = line.split()
         if len(words) < 4:
             continue
+        if "." in words[0]:
+            # pnnx writes what it knows, and ncnn has not, under PyTorch's name: F.softsign, torch.roll.
+            raise ExportError(
+                f"ncnn has no layer for {words[0]}: build without ncnn (--formats tflite,onnx), or change "
+                "that layer"
+            )
         end = 4 + int(words[2]) + int(words[3])
         missing -= set(words[4:end])
         words[4:end] = [names.get(word, word) for word in words[4:end]]
@@ -74,7 +83,20 @@ def rename_blobs(param: str, names: dict[str, str]) -> str:
     return "\n".join(renamed) + "\n"
 
 
-def _convert(onnx_bytes: bytes, sizes: tuple[int, ...], *, half: bool) -> tuple[str, bytes]:
+def convert_onnx(onnx_bytes: bytes, sizes: tuple[int, ...], *, half: bool) -> tuple[str, bytes]:
+    """Run pnnx.
+
+    Args:
+        onnx_bytes: A model with one NCHW image input.
+        sizes: Sides in pixels, ascending; one binds it.
+        half: Whether weights are stored in half precision.
+
+    Returns:
+        The text of .param, and the bytes of .bin.
+
+    Raises:
+        ExportError: pnnx failed, or dropped a part of the graph.
+    """
     # Two shapes make pnnx leave height and width free.
     shapes = [f"[1,3,{size},{size}]" for size in (sizes[-1], sizes[0])]
     with tempfile.TemporaryDirectory(prefix="boardfit-") as folder:

@@ -14,6 +14,8 @@ from boardfit.converters.capture import captured_output
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.targets import Exported, file_stem
 from boardfit.converters.targets.onnx_canonical import canonical, half_weights
+from boardfit.converters.targets.onnx_repair import plain_net, repair
+from boardfit.converters.targets.onnx_tidy import tidy
 from boardfit.errors import ExportError, ToolMissing
 from boardfit.specs import Artifact, TensorSpec
 
@@ -60,19 +62,27 @@ def onnx_graph(model: TrainedModel, size: int | None) -> Any:
         ExportError: tf2onnx or onnxslim failed.
     """
     import onnxslim
-    import tensorflow as tf
-    import tf2onnx
 
-    def call(image: Any) -> Any:
-        return model.net(image, training=False)
-
-    signature = [tf.TensorSpec((None, size, size, 3), tf.float32, name="image")]
     with captured_output():
         try:
-            raw, _ = tf2onnx.convert.from_function(
-                tf.function(call), input_signature=signature, opset=OPSET, inputs_as_nchw=["image"]
-            )
-            slim = onnxslim.slim(raw)
+            slim = tidy(onnxslim.slim(repair(_converted(model.net, size))))
         except Exception as error:  # tf2onnx and onnxslim have no exception family of their own
             raise ExportError(f"tf2onnx could not convert the model to ONNX: {error}") from error
     return canonical(slim, output_names=[spec.name for spec in model.outputs])
+
+
+def _converted(net: Any, size: int | None) -> Any:
+    """Return what tf2onnx makes of a net: onnx.ModelProto, its input NCHW."""
+    import tensorflow as tf
+    import tf2onnx
+
+    plain = plain_net(net)
+
+    def call(image: Any) -> Any:
+        return plain(image, training=False)
+
+    signature = [tf.TensorSpec((None, size, size, 3), tf.float32, name="image")]
+    raw, _ = tf2onnx.convert.from_function(
+        tf.function(call), input_signature=signature, opset=OPSET, inputs_as_nchw=["image"]
+    )
+    return raw

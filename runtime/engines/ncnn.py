@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +54,11 @@ class NcnnEngine:
         for spec in self._artifact.outputs:
             status, mat = extractor.extract(spec.name)
             self._check(status, "make the output", spec.name)
-            arrays.append(np.array(mat, dtype=np.float32))
+            array = np.array(mat, dtype=np.float32)
+            shape = spec.shape[1:]
+            # ncnn keeps an axis of one here and there, which no other engine has.
+            known = None not in shape and array.size == math.prod(extent or 0 for extent in shape)
+            arrays.append(array.reshape([extent or 0 for extent in shape]) if known else array)
         return arrays
 
     def _check(self, status: int, did: str, tensor: str) -> None:

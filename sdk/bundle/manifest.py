@@ -85,7 +85,7 @@ class Manifest:
 
     Attributes:
         name: Name of the model, for people.
-        task: ``classify``.
+        task: What the model is for, one of ``boardfit.specs.TASKS``.
         labels: Class names in the order of the first output; empty where none are known.
         image: How a frame becomes the input tensor.
         policy: Which size a frame gets.
@@ -209,7 +209,8 @@ def _check_artifacts(manifest: Manifest) -> None:
     for artifact in manifest.artifacts:
         shape = artifact.outputs[0].shape
         classes = shape[-1] if shape else None
-        if manifest.labels and classes is not None and len(manifest.labels) != classes:
+        scored = manifest.task == "classify" and classes is not None
+        if manifest.labels and scored and len(manifest.labels) != classes:
             raise BundleError(
                 f"{len(manifest.labels)} labels, but {artifact.name} answers {classes} classes: "
                 "expected one label a class"

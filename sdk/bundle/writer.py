@@ -71,7 +71,7 @@ def write_bundle(
         recipe: How the bundle was built, as JSON values.
         tools: Versions by the name of the tool.
         measurements: What the build measured, as JSON values; outside the content id.
-        task: ``classify``.
+        task: What the model is for, one of ``boardfit.specs.TASKS``.
 
     Returns:
         The manifest that was written.

@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", nargs="?", help="a .keras, .h5 or .onnx file")
+    parser.add_argument("source", nargs="?", help="a .keras, .h5 or .onnx file, or a SavedModel folder")
     parser.add_argument(
         "--torch", metavar="FACTORY", help="package.module:factory or file.py:factory; it may take the size"
     )
@@ -63,6 +63,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--image-spec", metavar="SPEC", help="efficientnet-lite, imagenet (default), tf, unit, or FILE.toml"
     )
+    parser.add_argument(
+        "--task", help="classify (default), detect, segment, embed, or raw: what the outputs are"
+    )
     parser.add_argument("--name", help="name of the bundle (default: the source's)")
     parser.add_argument("--policy", help="policy of a bundle that is not fitted (default: entropy)")
     parser.add_argument("--no-fit", action="store_true", help="keep the classic thresholds")
@@ -78,6 +81,12 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         default=None,
         help='take padding that equals "same" at the source\'s size for "same" at every size',
+    )
+    parser.add_argument(
+        "--pass-through",
+        action="store_true",
+        default=None,
+        help="pack the source as it is: .onnx as ONNX and ncnn, .tflite as TFLite at its own size",
     )
     parser.add_argument("--recipe", metavar="FILE", help="read all of this from a TOML file; flags win")
     parser.add_argument("--print-recipe", action="store_true", help="print the recipe as TOML and stop")
@@ -158,6 +167,8 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
             "model": args.source,
             "torch": args.torch,
             "name": args.name,
+            "task": args.task,
+            "pass_through": args.pass_through,
             "labels": args.labels,
             "image_spec": args.image_spec,
             "assume_same_padding": args.assume_same_padding,
@@ -204,8 +215,7 @@ class _Progress:
 def _plan_text(checked: Any) -> str:
     wanted = checked.recipe.export
     lines = [
-        f"{checked.model.name}: {checked.model.net.count_params():,} parameters, "
-        f"sizes {', '.join(map(str, wanted.sizes))}",
+        f"{checked.model.name}: {_weight_text(checked.model)}, sizes {', '.join(map(str, wanted.sizes))}",
         f"would make: {', '.join(f'{f} {p}' for f in wanted.formats for p in wanted.precisions)}",
         f"would compare on {len(checked.paths)} images, and write {checked.out}",
         f"would fit the policy on {len(checked.photos)} images"
@@ -217,6 +227,12 @@ def _plan_text(checked: Any) -> str:
         "nothing was written (dry run)",
     ]
     return "\n".join(lines)
+
+
+def _weight_text(model: Any) -> str:
+    if model.untouched is not None:
+        return f"passed through, {len(model.untouched.data) / 1e6:.1f} MB"
+    return f"{model.net.count_params():,} parameters"
 
 
 def _report_text(report: BuildReport, seconds: float) -> str:

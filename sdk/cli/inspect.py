@@ -1,4 +1,4 @@
-"""boardfit inspect: what a bundle holds."""
+"""boardfit inspect: what a bundle holds, or what a source is before it is built."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ EXAMPLE = """\
 examples:
   boardfit inspect lite0.boardfit
   boardfit inspect lite0.boardfit --json | jq .manifest.policy
+  boardfit inspect net.onnx
 """
 
 
@@ -21,20 +22,28 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand's arguments."""
     parser = subparsers.add_parser(
         "inspect",
-        help="show what a bundle holds",
+        help="show what a bundle holds, or what a model is",
         description="Show what a bundle holds: its models, their sizes, how they were proven, and how long "
-        "they take on the machine that built it.",
+        "they take on the machine that built it. Of a model that is not built yet: inputs, outputs, the "
+        "sizes that it can take, parameters and multiplications of each layer, and what cannot be imported "
+        "(exit status 1).",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="a .boardfit file or folder")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a .boardfit file or folder, or a model")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, for programs")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the bundle's contents."""
+    """Print the bundle's contents, or the survey of a source."""
     from boardfit.bundle import open_bundle
+    from boardfit.cli.survey import is_source, survey_text
+
+    if is_source(args.bundle):
+        text, whole = survey_text(args.bundle, as_json=args.json)
+        print(text)
+        return 0 if whole else 1
 
     with open_bundle(args.bundle) as bundle:
         print(json_text(bundle) if args.json else people_text(bundle))

@@ -129,6 +129,10 @@ class Sinks:
         bits = "-" if result.entropy_bits is None else f"{result.entropy_bits:.2f}"
         tail = f"  {result.size:>4}  {bits:>4}  {result.timings.total_s * 1e3:>6.1f}"
         name = _shortened(ref.name, self._name_width)
+        if not result.scores.size:
+            # No classifier: the arrays are for programs, here are their shapes.
+            shapes = "  ".join(f"{key} {list(array.shape)}" for key, array in result.named.items())
+            return "\n".join([*lines, f"{name:<{self._name_width}}  {shapes}{tail}"])
         for index, best in enumerate(result.top(self._top)):
             label = best.label if len(best.label) <= LABEL_WIDTH else f"{best.label[: LABEL_WIDTH - 3]}..."
             row = f"{'' if index else name:<{self._name_width}}  {label:<{LABEL_WIDTH}}  {best.score:>5.2f}"
@@ -231,6 +235,7 @@ def _record(ref: FrameRef, result: Result, top: int) -> dict[str, Any]:
         "source": str(ref.path),
         "frame": ref.index,
         "top": [asdict(best) for best in result.top(top)],
+        "outputs": {key: list(array.shape) for key, array in result.named.items()},
         "size": result.size,
         "looks": list(result.looks),
         "entropy_bits": result.entropy_bits,

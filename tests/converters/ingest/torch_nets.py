@@ -154,9 +154,9 @@ def broken():
     raise RuntimeError("the checkpoint is missing")
 
 
-def sine():
-    class Sine(nn.Module):
+def determinant():
+    class Determinant(nn.Module):
         def forward(self, x):
-            return torch.sin(x).mean((2, 3))
+            return torch.linalg.det(x @ x.mT)
 
-    return Sine()
+    return Determinant()

@@ -36,3 +36,9 @@ def test_pnnx_that_is_missing_is_named_with_the_command(monkeypatch):
     monkeypatch.setattr(ncnn, "find_spec", lambda name: None)
     with pytest.raises(ToolMissing, match="pip install --no-deps pnnx"):
         ncnn._pnnx()
+
+
+def test_a_layer_that_ncnn_has_not_is_named():
+    text = "7767517\n2 2\nInput in0 0 1 in0\nF.softsign act 1 1 in0 out0\n"
+    with pytest.raises(ExportError, match=r"no layer for F\.softsign"):
+        ncnn.rename_blobs(text, {"in0": "image", "out0": "scores"})

@@ -1,0 +1,171 @@
+"""Pass-through: a source that is packed as it is, with what the runtime must know of it.
+
+ONNX gives ONNX and, through pnnx, ncnn; TFLite gives TFLite at its own size. No Keras net is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boardfit.converters.ingest.guard import require_affordable
+from boardfit.converters.ingest.onnx import onnx_reference
+from boardfit.converters.ingest.onnx_file import OnnxSource, read_onnx
+from boardfit.converters.model import Reference, SourceRequest, TrainedModel, Untouched
+from boardfit.errors import InputError, ToolMissing, UnsupportedModel
+from boardfit.specs import Artifact, TensorSpec
+
+FORMATS = {".onnx": ("onnx", "ncnn"), ".tflite": ("tflite",)}
+"""Formats that a source can be packed in, by its suffix."""
+
+NOTE = "the source was passed through: it is packed as it is, and nothing was simplified"
+
+_ACTIVATIONS = {"Softmax": "softmax", "SOFTMAX": "softmax", "Sigmoid": "sigmoid", "LOGISTIC": "sigmoid"}
+
+
+def formats_of(source: str) -> tuple[str, ...]:
+    """Return the formats that a source can be passed through to.
+
+    Raises:
+        InputError: It is no file, or of another format.
+    """
+    path = Path(source)
+    formats = FORMATS.get(path.suffix.lower())
+    if formats is None or not path.is_file():
+        raise InputError(f"{source} cannot be passed through: expected an .onnx or a .tflite file.")
+    return formats
+
+
+def read_untouched(request: SourceRequest) -> TrainedModel:
+    """Read a source that is to be passed through.
+
+    Args:
+        request: ``source`` is an ``.onnx`` or ``.tflite`` file.
+
+    Returns:
+        A model without a net; its reference is the file itself on its own engine.
+
+    Raises:
+        InputError: The source is no such file.
+        UnsupportedModel: It is damaged, or its interface is not one image.
+        ToolMissing: What reads it is not installed.
+    """
+    path = Path(request.source)
+    reader = _onnx if "onnx" in formats_of(request.source) else _tflite
+    if reader is _onnx:
+        require_affordable(request, "onnx")
+    untouched, reference, size = reader(path, request)
+    if request.task == "classify":
+        _require_scores(path.stem, untouched.outputs)
+    return TrainedModel(
+        name=path.stem,
+        net=None,
+        outputs=untouched.outputs,
+        image=request.image,
+        reference=reference,
+        labels=request.labels,
+        fixed_size=size,
+        fixed_by="the file's input" if size else "",
+        task=request.task,
+        notes=(NOTE,),
+        untouched=untouched,
+    )
+
+
+def _onnx(path: Path, request: SourceRequest) -> tuple[Untouched, Reference, int | None]:
+    source = read_onnx(path)
+    if source.batch not in (None, 1):
+        raise UnsupportedModel(
+            f"{path} takes {source.batch} images at once: expected one. Export it with a batch of one."
+        )
+    reference = onnx_reference(source, source.model, batch_axes=[0] * len(source.outputs))
+    sides = [source.size] if source.size else list(request.sizes)
+    side, first = source.size, source.layout.index("H")
+    shape: list[int | None] = [source.batch, 3, 3, 3]
+    shape[first : first + 2] = [side, side]
+    untouched = Untouched(
+        format="onnx",
+        data=source.model.SerializeToString(),
+        image=TensorSpec(source.image, tuple(shape), layout=source.layout),
+        outputs=_outputs(reference, sides, source.outputs, _last_operators(source)),
+    )
+    return untouched, reference, source.size
+
+
+def _last_operators(source: OnnxSource) -> list[str]:
+    makers = {name: node.op_type for node in source.model.graph.node for name in node.output}
+    return [makers.get(name, "") for name in source.outputs]
+
+
+def _tflite(path: Path, _: SourceRequest) -> tuple[Untouched, Reference, int | None]:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise ToolMissing("ai-edge-litert is not installed: pip install 'boardfit[convert]'") from error
+    data = path.read_bytes()
+    try:
+        interpreter = Interpreter(model_content=data, num_threads=1)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise UnsupportedModel(f"{path} is no TFLite model, or is damaged ({error}).") from error
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    shape = tuple(int(extent) for extent in inputs[0]["shape"])
+    square = len(shape) == 4 and shape[0] == 1 and shape[1] == shape[2] and shape[3] == 3
+    if len(inputs) != 1 or not square or inputs[0]["dtype"] != np.float32:
+        raise UnsupportedModel(
+            f"{path} takes {[tuple(item['shape']) for item in inputs]}: expected one float32 image, "
+            "(1, side, side, 3)."
+        )
+    operators = {
+        index: str(op["op_name"]) for op in interpreter._get_ops_details() for index in op["outputs"]
+    }
+    names = tuple(item["name"] for item in outputs)
+    image = TensorSpec(inputs[0]["name"], (1, *shape[1:]), layout="NHWC")
+    reference = _tflite_reference(data, image, names)
+    last = [operators.get(item["index"], "") for item in outputs]
+    untouched = Untouched(
+        format="tflite", data=data, image=image, outputs=_outputs(reference, [shape[1]], names, last)
+    )
+    return untouched, reference, shape[1]
+
+
+def _tflite_reference(data: bytes, image: TensorSpec, names: Sequence[str]) -> Reference:
+    from boardfit.runtime.engines.litert import LiteRTEngine
+
+    side = image.shape[1]
+    assert side is not None
+    specs = tuple(TensorSpec(name, (None,)) for name in names)
+    artifact = Artifact("tflite", "fp32", (side,), ("net.tflite",), (image,), specs)
+    engine = LiteRTEngine(artifact, {"net.tflite": data}, 1)
+
+    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
+        rows = [engine.run({image.name: np.ascontiguousarray(one[None])}) for one in images]
+        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+    return reference
+
+
+def _outputs(
+    reference: Reference, sides: Sequence[int], names: Sequence[str], operators: Sequence[str]
+) -> tuple[TensorSpec, ...]:
+    """Find the shapes of the outputs by running the source, once a size."""
+    answers: list[Sequence[Any]] = [reference(np.zeros((1, side, side, 3), np.float32)) for side in sides]
+    specs = []
+    for place, (name, operator) in enumerate(zip(names, operators, strict=True)):
+        shapes = [answer[place].shape for answer in answers]
+        rest = [extents[0] if len(set(extents)) == 1 else None for extents in zip(*shapes, strict=True)][1:]
+        specs.append(TensorSpec(name, (None, *rest), activation=_ACTIVATIONS.get(operator, "logits")))
+    return tuple(specs)
+
+
+def _require_scores(name: str, outputs: Sequence[TensorSpec]) -> None:
+    if len(outputs) == 1 and len(outputs[0].shape) == 2 and outputs[0].shape[1] is not None:
+        return
+    found = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in outputs)
+    raise UnsupportedModel(
+        f"{name} answers {found}: a classifier has one output, [N, classes]. Name what it is for: "
+        "--task detect, segment, embed or raw."
+    )

@@ -1,0 +1,368 @@
+"""The operators beyond plain convolutional classifiers, each alone, against ONNX Runtime, shape and all."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from boardfit.converters.ingest import ingest
+from boardfit.converters.ingest.check import TOLERANCE
+from boardfit.converters.ingest.onnx_operators import HANDLERS
+
+RNG = np.random.default_rng(11)
+
+
+def floats(*shape, low=-1.0):
+    return RNG.uniform(low, 1.0, shape).astype(np.float32)
+
+
+def ints(*values):
+    return np.array(values, np.int64)
+
+
+def scalar(value):
+    return np.float32(value)
+
+
+def node(op, inputs, outputs="y", **attrs):
+    return helper.make_node(op, inputs.split(), outputs.split(), **attrs)
+
+
+def one(op, inputs="x", opset=17, consts=None, **attrs):
+    return ([node(op, inputs, **attrs)], consts or {}, opset)
+
+
+def positive(op, **attrs):
+    return ([node("Sigmoid", "x", "p"), node(op, "p", **attrs)], {}, 17)
+
+
+def resized(mode, scale, **attrs):
+    consts = {"r": floats(0), "s": np.array([1, 1, *scale], np.float32)}
+    return one("Resize", "x r s", consts=consts, mode=mode, **attrs)
+
+
+def reduced(op, *axes, keepdims=1):
+    return one(op, axes=list(axes), keepdims=keepdims)
+
+
+# From x (1, 3, 8, 8) to y; constants; opset
+CASES = {
+    "abs": one("Abs"),
+    "ceil": one("Ceil"),
+    "floor": one("Floor"),
+    "sign": one("Sign"),
+    "neg": one("Neg"),
+    "exp": one("Exp"),
+    "erf": one("Erf"),
+    "sin": one("Sin"),
+    "cos": one("Cos"),
+    "log": positive("Log"),
+    "sqrt": positive("Sqrt"),
+    "reciprocal": positive("Reciprocal"),
+    "celu": one("Celu", alpha=0.7),
+    "selu": one("Selu"),
+    "softplus": one("Softplus"),
+    "softsign": one("Softsign"),
+    "mish": one("Mish", opset=18),
+    "mish-decomposed": (
+        [node("Softplus", "x", "s"), node("Tanh", "s", "t"), node("Mul", "x t")],
+        {},
+        17,
+    ),
+    "gelu-tanh": one("Gelu", opset=20, approximate="tanh"),
+    "log-softmax": one("LogSoftmax", axis=1),
+    "softmax-11": one("Softmax", opset=11, axis=3),
+    "prelu-elements": one("PRelu", "x a", consts={"a": floats(3, 8, 8)}),
+    "pow-2": one("Pow", "x c", consts={"c": scalar(2)}),
+    "pow-3": one("Pow", "x c", consts={"c": scalar(3)}),
+    "pow-root": ([node("Sigmoid", "x", "p"), node("Pow", "p c")], {"c": scalar(0.5)}, 17),
+    "pow-tensors": ([node("Sigmoid", "x", "p"), node("Pow", "p x")], {}, 17),
+    "max-three": ([node("Neg", "x", "n"), node("Max", "x n c")], {"c": scalar(0.5)}, 17),
+    "min-constant": one("Min", "x c", consts={"c": floats(3, 1, 8)}),
+    "sum-three": ([node("Neg", "x", "n"), node("Abs", "x", "a"), node("Sum", "x n a")], {}, 17),
+    "mean-two": ([node("Abs", "x", "a"), node("Mean", "x a")], {}, 17),
+    "add-elements": one("Add", "x c", consts={"c": floats(3, 8, 8)}),
+    "mul-rows": one("Mul", "x c", consts={"c": floats(8, 1)}),
+    "sub-elements": one("Sub", "c x", consts={"c": floats(1, 3, 8, 1)}),
+    "div-elements": one("Div", "x c", consts={"c": floats(8, 8, low=0.5)}),
+    "constant-of-more-axes": one("Add", "x c", consts={"c": floats(2, 1, 3, 8, 8)}),
+    "broadcast-gate": ([node("GlobalAveragePool", "x", "g"), node("Mul", "x g")], {}, 17),
+    "broadcast-both": (
+        [
+            node("ReduceMean", "x", "a", axes=[2]),
+            node("ReduceMean", "x", "b", axes=[3]),
+            node("Add", "a b"),
+        ],
+        {},
+        17,
+    ),
+    "broadcast-ranks": (
+        [node("ReduceMean", "x", "a", axes=[0, 1], keepdims=0), node("Mul", "a x")],
+        {},
+        17,
+    ),
+    "layer-norm": one("LayerNormalization", "x s b", consts={"s": floats(8), "b": floats(8)}),
+    "layer-norm-image": one("LayerNormalization", "x s", consts={"s": floats(3, 8, 8)}, axis=1, epsilon=1e-3),
+    "layer-norm-decomposed": (
+        [
+            node("ReduceMean", "x", "m", axes=[-1]),
+            node("Sub", "x m", "d"),
+            node("Pow", "d two", "q"),
+            node("ReduceMean", "q", "v", axes=[-1]),
+            node("Add", "v eps", "e"),
+            node("Sqrt", "e", "r"),
+            node("Div", "d r", "n"),
+            node("Mul", "n s", "t"),
+            node("Add", "t b"),
+        ],
+        {"two": scalar(2), "eps": scalar(1e-5), "s": floats(8), "b": floats(8)},
+        13,
+    ),
+    "group-norm-21": one(
+        "GroupNormalization", "x s b", opset=21, consts={"s": floats(3), "b": floats(3)}, num_groups=3
+    ),
+    "group-norm-decomposed": (
+        [
+            node("Concat", "x x", "c", axis=1),
+            node("Reshape", "c three", "a"),
+            node("InstanceNormalization", "a one zero", "n"),
+            node("Reshape", "n four", "f"),
+            node("Mul", "f s", "t"),
+            node("Add", "t b"),
+        ],
+        {
+            "three": ints(0, 2, -1),
+            "four": ints(1, 6, 8, 8),
+            "one": np.ones(2, np.float32),
+            "zero": np.zeros(2, np.float32),
+            "s": floats(6, 1, 1),
+            "b": floats(6, 1, 1),
+        },
+        17,
+    ),
+    "instance-norm": one("InstanceNormalization", "x s b", consts={"s": floats(3), "b": floats(3)}),
+    "bn-row": (
+        [node("Reshape", "x s", "r"), node("BatchNormalization", "r g b m v")],
+        {"s": ints(1, 24, 8), **{k: floats(24) for k in "gbm"}, "v": floats(24, low=0.5)},
+        17,
+    ),
+    "conv-row": (
+        [node("Reshape", "x s", "r"), node("Conv", "r w c", pads=[1, 1], strides=[2])],
+        {"s": ints(1, 24, 8), "w": floats(5, 24, 3), "c": floats(5)},
+        17,
+    ),
+    "conv-strided-dilated": one(
+        "Conv", "x w", consts={"w": floats(4, 3, 3, 3)}, strides=[2, 2], dilations=[2, 2], pads=[2] * 4
+    ),
+    "deconv": one("ConvTranspose", "x w c", consts={"w": floats(3, 4, 2, 2), "c": floats(4)}, strides=[2, 2]),
+    "deconv-torch": one(
+        "ConvTranspose",
+        "x w",
+        consts={"w": floats(3, 4, 3, 3)},
+        strides=[2, 2],
+        pads=[1] * 4,
+        output_padding=[1, 1],
+    ),
+    "deconv-groups": one("ConvTranspose", "x w", consts={"w": floats(3, 2, 3, 3)}, group=3, pads=[1] * 4),
+    "deconv-dilated": one("ConvTranspose", "x w", consts={"w": floats(3, 2, 3, 3)}, dilations=[2, 2]),
+    "deconv-same": one(
+        "ConvTranspose", "x w", consts={"w": floats(3, 2, 3, 3)}, strides=[2, 2], auto_pad="SAME_UPPER"
+    ),
+    "matmul-tensors": ([node("Transpose", "x", "t", perm=[0, 1, 3, 2]), node("MatMul", "x t")], {}, 17),
+    "matmul-left": one("MatMul", "w x", consts={"w": floats(5, 8)}),
+    "matmul-stack": one("MatMul", "x w", consts={"w": floats(3, 8, 5)}),
+    "matmul-channels": (
+        [node("Transpose", "x", "t", perm=[0, 2, 3, 1]), node("MatMul", "t w", "m"), node("Add", "b m")],
+        {"w": floats(3, 5), "b": floats(5)},
+        17,
+    ),
+    "matmul-ranks": (
+        [node("ReduceMean", "x", "a", axes=[0, 1], keepdims=0), node("MatMul", "x a")],
+        {},
+        17,
+    ),
+    "einsum-attention": (
+        [node("Abs", "x", "k"), node("Einsum", "x k", equation="bhid,bhjd->bhij")],
+        {},
+        17,
+    ),
+    "einsum-weight": one("Einsum", "x w", consts={"w": floats(3, 5)}, equation="bchw,ck->bkhw"),
+    "nearest-2": resized(
+        "nearest", (2, 2), coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    ),
+    "nearest-half": resized("nearest", (2, 3)),
+    "nearest-smaller": resized("nearest", (0.5, 0.5), coordinate_transformation_mode="asymmetric"),
+    "nearest-odd": resized("nearest", (1.5, 1.25)),
+    "linear-2": resized("linear", (2, 2)),
+    "linear-smaller": resized("linear", (0.5, 0.75)),
+    "linear-corners": resized("linear", (2, 4), coordinate_transformation_mode="align_corners"),
+    "linear-corners-odd": resized("linear", (1.5, 1.75), coordinate_transformation_mode="align_corners"),
+    "linear-asymmetric": resized("linear", (2, 2), coordinate_transformation_mode="asymmetric"),
+    "cubic": resized("cubic", (1.5, 2)),
+    "resize-to": one(
+        "Resize", "x r e s", consts={"r": floats(0), "e": floats(0), "s": ints(1, 3, 16, 12)}, mode="linear"
+    ),
+    "depth-to-space-dcr": (
+        [node("Conv", "x w", "c"), node("DepthToSpace", "c", blocksize=2)],
+        {"w": floats(12, 3, 1, 1)},
+        17,
+    ),
+    "depth-to-space-crd": (
+        [node("Conv", "x w", "c"), node("DepthToSpace", "c", blocksize=2, mode="CRD")],
+        {"w": floats(12, 3, 1, 1)},
+        17,
+    ),
+    "space-to-depth": one("SpaceToDepth", blocksize=2),
+    "pixel-shuffle-decomposed": (
+        [
+            node("Conv", "x w", "c"),
+            node("Reshape", "c six", "a"),
+            node("Transpose", "a", "b", perm=[0, 1, 4, 2, 5, 3]),
+            node("Reshape", "b four"),
+        ],
+        {"w": floats(8, 3, 1, 1), "six": ints(1, 2, 2, 2, 8, 8), "four": ints(1, 2, 16, 16)},
+        17,
+    ),
+    "pad-value": one("Pad", "x p c", consts={"p": ints(0, 0, 1, 1, 0, 0, 2, 0), "c": scalar(0.5)}),
+    "pad-reflect": one("Pad", "x p", consts={"p": ints(0, 0, 1, 2, 0, 0, 2, 1)}, mode="reflect"),
+    "pad-row": (
+        [node("Reshape", "x s", "r"), node("Pad", "r p")],
+        {"s": ints(1, 24, 8), "p": ints(0, 1, 0, 0, 0, 2)},
+        17,
+    ),
+    "slice-channels": one("Slice", "x b e a", consts={"b": ints(1), "e": ints(3), "a": ints(1)}),
+    "slice-steps": one(
+        "Slice",
+        "x b e a s",
+        consts={"b": ints(1, 0), "e": ints(1 << 40, 1 << 40), "a": ints(2, 3), "s": ints(2, 2)},
+    ),
+    "slice-back": one("Slice", "x b e a", consts={"b": ints(-4), "e": ints(-1), "a": ints(-1)}),
+    "slice-reversed": one(
+        "Slice", "x b e a s", consts={"b": ints(-1), "e": ints(-(1 << 40)), "a": ints(3), "s": ints(-1)}
+    ),
+    "split-11": (
+        [node("Split", "x", "a b", axis=1, split=[1, 2]), node("Concat", "b a", axis=1)],
+        {},
+        11,
+    ),
+    "split-13": ([node("Split", "x n", "a b", axis=3), node("Mul", "a b")], {"n": ints(4, 4)}, 13),
+    "split-18": ([node("Split", "x", "a b", axis=2, num_outputs=2), node("Sub", "b a")], {}, 18),
+    "gather-one": one("Gather", "x i", consts={"i": np.int64(-1)}, axis=1),
+    "gather-list": one("Gather", "x i", consts={"i": ints(2, 0, 0, 1)}, axis=1),
+    "gather-batch": one("Gather", "x i", consts={"i": np.int64(0)}, axis=0),
+    "top-k": ([node("TopK", "x k", "y i", axis=2)], {"k": ints(3)}, 17),
+    "expand": (
+        [node("ReduceMean", "x", "m", axes=[3]), node("Expand", "m s")],
+        {"s": ints(1, 3, 8, 4)},
+        17,
+    ),
+    "tile": one("Tile", "x r", consts={"r": ints(1, 1, 2, 3)}),
+    "concat-token": one("Concat", "c x", consts={"c": floats(1, 1, 8, 8)}, axis=1),
+    "squeeze-unsqueeze": (
+        [node("ReduceMax", "x", "m", axes=[1]), node("Squeeze", "m a", "s"), node("Unsqueeze", "s b")],
+        {"a": ints(1), "b": ints(2, 4)},
+        13,
+    ),
+    "reduce-mean-channels": reduced("ReduceMean", 1),
+    "reduce-max-rows": reduced("ReduceMax", 2, keepdims=0),
+    "reduce-all-but-batch": reduced("ReduceMean", 1, 2, 3, keepdims=0),
+    "reduce-batch-too": reduced("ReduceMean", 0, 1, keepdims=0),
+    "reduce-min": reduced("ReduceMin", 3),
+    "reduce-prod": reduced("ReduceProd", 1),
+    "reduce-l1": reduced("ReduceL1", 1),
+    "reduce-l2": reduced("ReduceL2", 1, 3),
+    "reduce-sum-square": reduced("ReduceSumSquare", 2),
+    "reduce-sum": one("ReduceSum", "x a", consts={"a": ints(-1)}),
+    "arg-max": (
+        [node("ArgMax", "x", "i", axis=1, keepdims=0), node("Cast", "i", to=TensorProto.FLOAT)],
+        {},
+        17,
+    ),
+    "arg-min": ([node("ArgMin", "x", "i", axis=-1), node("Cast", "i", to=TensorProto.FLOAT)], {}, 17),
+    "batch-to-the-middle": (
+        [
+            node("Transpose", "x", "t", perm=[1, 0, 2, 3]),
+            node("ReduceMean", "t", "m", axes=[3]),
+            node("Abs", "m"),
+        ],
+        {},
+        17,
+    ),
+    "tokens-of-an-image": (
+        [
+            node("Reshape", "x t", "r"),
+            node("Transpose", "r", "p", perm=[0, 2, 1]),
+            node("MatMul", "p w", "m"),
+            node("Transpose", "m", "q", perm=[0, 2, 1]),
+            node("Reshape", "q i"),
+        ],
+        {"t": ints(1, 3, 64), "w": floats(3, 5), "i": ints(1, 5, 8, 8)},
+        17,
+    ),
+    "windows": (
+        [
+            node("Reshape", "x six", "a"),
+            node("Transpose", "a", "b", perm=[0, 2, 4, 3, 5, 1]),
+            node("Reshape", "b w", "c"),
+            node("Softmax", "c", axis=-2),
+        ],
+        {"six": ints(1, 3, 2, 4, 2, 4), "w": ints(4, 16, 3)},
+        17,
+    ),
+}
+
+
+@pytest.mark.parametrize(("nodes", "consts", "opset"), CASES.values(), ids=CASES.keys())
+def test_operator(nodes, consts, opset, save_onnx, request_for, difference):
+    path = save_onnx(nodes, consts, shape=(1, 3, 8, 8), opset=opset)
+    model = ingest(request_for(path, 8, task="raw"))
+    assert difference(model, 8) <= TOLERANCE
+
+
+LAYERS = {
+    "mish-decomposed": "Activation",
+    "layer-norm-decomposed": "LayerNormalization",
+    "group-norm-decomposed": "GroupNormalization",
+    "instance-norm": "GroupNormalization",
+    "deconv-torch": "Conv2DTranspose",
+    "nearest-2": "UpSampling2D",
+    "linear-2": "UpSampling2D",
+    "add-elements": "Constant",
+}
+
+
+@pytest.mark.parametrize(("case", "layer"), LAYERS.items(), ids=LAYERS.keys())
+def test_it_becomes_the_layer_that_means_it(case, layer, save_onnx, request_for):
+    nodes, consts, opset = CASES[case]
+    net = ingest(request_for(save_onnx(nodes, consts, shape=(1, 3, 8, 8), opset=opset), 8, task="raw")).net
+    kinds = [type(operation).__name__ for operation in net.operations]
+    assert layer in kinds
+    assert not {"Mean", "Sqrt", "Tanh"}.intersection(kinds)
+
+
+def operators_tried():
+    """The operators of all single-operator cases, here and in test_onnx_ops.py."""
+    spec = importlib.util.spec_from_file_location("ops", Path(__file__).with_name("test_onnx_ops.py"))
+    others = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(others)
+    tried = {node.op_type for nodes, _, _ in CASES.values() for node in nodes}
+    tried |= {case[1] for case in others.ONE}
+    return tried | {node.op_type for case in others.SEVERAL for node in case[1]} | FUSED | {"Gemm", "Flatten"}
+
+
+FUSED = {"Silu"}
+"""Made by fusing, and tried as patterns."""
+
+
+def test_every_operator_of_the_table_is_tried():
+    assert set(HANDLERS) - operators_tried() == set()
+
+
+def test_the_page_of_operators_is_the_table():
+    page = (Path(__file__).parents[3] / "docs" / "operators.md").read_text(encoding="utf-8")
+    named = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")][1:]
+    assert named == sorted(HANDLERS)
