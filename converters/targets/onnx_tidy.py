@@ -26,6 +26,8 @@ def tidy(model: Any) -> Any:
             _max_as_pool(graph, node)
         elif node.op_type == "Resize":
             _plain_resize(node, empty)
+        elif node.op_type == "MaxPool":
+            _pad_into_pool(graph, node, makers)
     return model
 
 
@@ -76,6 +78,25 @@ def _max_as_pool(graph: Any, node: Any) -> None:
     graph.node.remove(node)
     graph.node.insert(place, helper.make_node("Flatten", [pooled], list(node.output), axis=1))
     graph.node.insert(place, helper.make_node("GlobalMaxPool", [node.input[0]], [pooled]))
+
+
+def _pad_into_pool(graph: Any, node: Any, makers: dict[str, Any]) -> None:
+    """Zeros around what a Relu has made are no maximum: the pooling pads by itself, which ncnn can."""
+    from onnx import helper, numpy_helper
+
+    pad = makers.get(node.input[0])
+    relu = makers.get(pad.input[0]) if pad is not None and pad.op_type == "Pad" else None
+    own = {item.name for item in node.attribute}
+    if relu is None or relu.op_type != "Relu" or own & {"auto_pad", "pads", "ceil_mode"}:
+        return
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    if len(pad.input) < 2 or pad.input[1] not in stored or pad.attribute:
+        return
+    amounts = [int(item) for item in numpy_helper.to_array(stored[pad.input[1]]).reshape(-1)]
+    if len(amounts) != 8 or any(amounts[axis] for axis in (0, 1, 4, 5)) or min(amounts) < 0:
+        return
+    node.input[0] = pad.input[0]
+    node.attribute.append(helper.make_attribute("pads", [*amounts[2:4], *amounts[6:8]]))
 
 
 def _plain_resize(node: Any, empty: set[str]) -> None:
