@@ -85,18 +85,28 @@ def _pad_into_pool(graph: Any, node: Any, makers: dict[str, Any]) -> None:
     from onnx import helper, numpy_helper
 
     pad = makers.get(node.input[0])
-    relu = makers.get(pad.input[0]) if pad is not None and pad.op_type == "Pad" else None
     own = {item.name for item in node.attribute}
-    if relu is None or relu.op_type != "Relu" or own & {"auto_pad", "pads", "ceil_mode"}:
+    if pad is None or pad.op_type != "Pad" or own & {"auto_pad", "pads", "ceil_mode"}:
         return
+    relu = makers.get(pad.input[0])
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    if len(pad.input) < 2 or pad.input[1] not in stored or pad.attribute:
+    if relu is None or relu.op_type != "Relu" or pad.attribute or len(pad.input) < 2:
+        return
+    if pad.input[1] not in stored or not _pads_with_zeros(pad, stored):
         return
     amounts = [int(item) for item in numpy_helper.to_array(stored[pad.input[1]]).reshape(-1)]
     if len(amounts) != 8 or any(amounts[axis] for axis in (0, 1, 4, 5)) or min(amounts) < 0:
         return
     node.input[0] = pad.input[0]
     node.attribute.append(helper.make_attribute("pads", [*amounts[2:4], *amounts[6:8]]))
+
+
+def _pads_with_zeros(pad: Any, stored: dict[str, Any]) -> bool:
+    """Return whether a Pad's third input, its value, is left out or zero."""
+    from onnx import numpy_helper
+
+    name = pad.input[2] if len(pad.input) > 2 else ""
+    return not name or (name in stored and not numpy_helper.to_array(stored[name]).any())
 
 
 def _plain_resize(node: Any, empty: set[str]) -> None:
