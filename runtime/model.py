@@ -322,7 +322,6 @@ class Model:
             new, known = None, ""
             try:
                 new = self._open_session(bundle)
-                new.size_limit = self._size_limit
                 known = new.bundle.content_id
                 return new, examine(new, old, trial)
             except BaseException as error:
@@ -339,6 +338,7 @@ class Model:
                 closed = True
             else:
                 closed = False
+                new.size_limit = self._size_limit  # it may have moved while the new one was tested
                 self._now = _Seat(new)
                 self._on_trial = on_trial
                 self._last_swap = report

@@ -164,7 +164,7 @@ def fault_in(result: Result) -> str:
     """Return what is wrong with an answer as such; empty where nothing is."""
     if not np.isfinite(result.scores).all() or any(np.isnan(array).any() for array in result.outputs):
         return "holds numbers that are not finite"
-    if len(result.labels) not in (0, result.scores.size):
+    if result.scores.size and len(result.labels) not in (0, result.scores.size):
         return f"has {result.scores.size} scores for {len(result.labels)} labels"
     return ""
 

@@ -23,7 +23,7 @@ from boardfit.errors import (
 from boardfit.runtime.engines.fake import write_fake_bundle
 from boardfit.runtime.isolate.options import Isolation
 from boardfit.runtime.model import Model, load
-from boardfit.runtime.results import Timings
+from boardfit.runtime.results import Classes, Timings
 from boardfit.runtime.swap import SLOW_WINDOW, WARM_LOOKS, Record, Trial, fault_in, is_slow
 
 SIZES = (32, 48)
@@ -97,10 +97,23 @@ def test_a_good_bundle_takes_over_and_is_kept(model, folder):
 def test_a_size_limit_outlasts_a_swap_and_its_end(model, folder):
     model.size_limit = 32
     assert model(FRAME).size == 32
-    model.swap(folder / "new", trial=Trial(frames=3))
+    model.swap(folder / "new", trial=Trial(frames=3, max_slowdown=None))
     assert model(FRAME).size == 32
     model.size_limit = None  # of both, the one on trial and the one before
     assert (model(FRAME).size, model(FRAME).size, model(FRAME).size) == (48, 48, 48)
+
+
+def test_a_size_limit_that_moves_while_a_bundle_is_loaded_holds_for_it(model, folder, monkeypatch):
+    opener = model._open_session
+
+    def open_and_limit(source):
+        session = opener(source)
+        model.size_limit = 32
+        return session
+
+    monkeypatch.setattr(model, "_open_session", open_and_limit)
+    model.swap(folder / "new", trial=AT_ANY_SPEED)
+    assert (model(FRAME).size, is_of(model(FRAME), 2)) == (32, True)
 
 
 def test_without_a_trial_it_is_kept_at_once(model, folder):
@@ -133,10 +146,11 @@ def test_what_fails_on_trial_is_rolled_back_and_its_frame_is_answered(folder, tm
 
 
 def test_what_turns_slow_on_trial_is_rolled_back(model, tmp_path):
-    write_fake_bundle(tmp_path / "slow", sizes=SIZES, delay_s=0.02, fault="slow", after=TESTED + 5)
+    # Ten times that stays below the deadline of an isolated run, which is 0.2 s at least.
+    write_fake_bundle(tmp_path / "slow", sizes=SIZES, delay_s=0.01, fault="slow", after=TESTED + 5)
     before = model.session
     model.swap(tmp_path / "slow", trial=AT_ANY_SPEED)
-    model._on_trial = replace(model._on_trial, record=Record(Trial(max_slowdown=4.0), old_s=0.02))
+    model._on_trial = replace(model._on_trial, record=Record(Trial(max_slowdown=4.0), old_s=0.01))
     for _ in range(5 + SLOW_WINDOW):
         assert model(FRAME).size == 48
     assert model.last_swap.outcome == "rolled back"
@@ -315,6 +329,13 @@ def test_raw_outputs_are_looked_at_too(folder):
     assert fault_in(result) == ""
     bad = replace(result, outputs=(*result.outputs, np.array([np.nan], np.float32)))
     assert fault_in(bad) == "holds numbers that are not finite"
+
+
+def test_labels_of_what_is_no_classifier_are_no_fault(folder):
+    with load(folder / "old") as model:
+        result = model(FRAME)
+    boxes = replace(result, classes=Classes(np.empty(0, np.float32), "none"))
+    assert boxes.labels and fault_in(boxes) == ""
 
 
 @pytest.mark.parametrize(
