@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -54,8 +55,11 @@ def open(
     if settings is None:
         settings = WatchSettings(size_wh=size_wh)
         if own_pace:
-            # A file may hold still pictures, wait for its disk, and a folder has images of all sizes.
-            settings = WatchSettings(stall_s=None, frozen_s=None, one_size=False)
+            # A file may fade to black and wait for its disk, a folder may hold images of all sizes and
+            # damaged ones; neither is mended by beginning anew.
+            settings = WatchSettings(
+                stall_s=None, frozen_s=None, patience_s=None, stuck_s=math.inf, one_size=False
+            )
     opened = Source(
         opener,
         name=name or without_password(word),

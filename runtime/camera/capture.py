@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -83,23 +84,24 @@ class Capture:
         return Event(STUCK, now, source, f"the driver has not returned for {self.hangs_for_s(now):.1f} s")
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Let go of the device. A driver that fails over it, as one may after an unplug, is left alone."""
         device, self._device = self._device, None
         if device is not None:
-            device.close()
+            with suppress(CameraError):
+                self._call(device.close)
 
     def _open(self) -> None:
         device = self._call(self._opener)
         self._device = device  # type: ignore[assignment]
-        if not self.abandoned:
-            with self._lock:
+        with self._lock:
+            if not self.abandoned:
                 self._watch.opened(self._clock())
 
     def _judge(self, image: object) -> None:
-        if self.abandoned:
-            return
         now = self._clock()
         with self._lock:
+            if self.abandoned:
+                return
             good = self._watch.saw(image, now)
             reopen = not good and self._watch.should_reopen(now)
             if reopen:
@@ -113,9 +115,9 @@ class Capture:
     def _failed(self, error: CameraError) -> float:
         self.error = error
         self.close()
-        if self.abandoned:
-            return 0.0
         with self._lock:
+            if self.abandoned:
+                return 0.0
             self._watch.failed(self._clock(), str(error))
             return self._watch.pause_s()
 

@@ -70,10 +70,11 @@ class WatchSettings:
 
     Attributes:
         stall_s: Seconds without a frame; None for a source that has its own pace.
-        frozen_s: Seconds of the same frame; None where still pictures are in order. Frames of a frozen
-            camera are held back.
+        frozen_s: Seconds of the same frame; None where still pictures, and those of one colour, are in
+            order. Frames of a frozen camera are held back.
         first_frame_s: Seconds that an opened camera has for its first frame.
-        patience_s: Seconds that an open camera may go on being faulty before it is opened again.
+        patience_s: Seconds that an open camera may go on being faulty before it is opened again; None for
+            a file, which would begin anew.
         retry_s: First and longest pause between two attempts to open; each is doubled and shaken by a
             quarter, so that many devices do not come back in step.
         stuck_s: Seconds after which a driver that does not return from reading is given up with its thread.
@@ -85,7 +86,7 @@ class WatchSettings:
     stall_s: float | None = 0.7
     frozen_s: float | None = 0.7
     first_frame_s: float = 3.0
-    patience_s: float = 0.8
+    patience_s: float | None = 0.8
     retry_s: tuple[float, float] = (0.1, 0.5)
     stuck_s: float = 3.5
     open_s: float = 8.0

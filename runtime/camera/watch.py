@@ -125,11 +125,12 @@ class Watch:
 
     def should_reopen(self, now: float) -> bool:
         """Return whether an open camera has been faulty for so long that it is to be opened again."""
-        if self.state not in FAULTS:
+        patience_s = self._settings.patience_s
+        if self.state not in FAULTS or patience_s is None:
             return False
         if not self.has_frames:
-            return now - self._opened_at >= self._settings.first_frame_s + self._settings.patience_s
-        return now - max(self._since, self._opened_at) >= self._settings.patience_s
+            return now - self._opened_at >= self._settings.first_frame_s + patience_s
+        return now - max(self._since, self._opened_at) >= patience_s
 
     @property
     def has_frames(self) -> bool:
@@ -158,7 +159,7 @@ class Watch:
         sample = image[:: max(1, image.shape[0] // 32), :: max(1, image.shape[1] // 32)]
         if bool((sample != sample[0, 0]).any()):
             self._textured = True
-        elif self._textured:
+        elif self._textured and self._settings.frozen_s is not None:
             # No sensor does this, with its lens covered either; a dead bridge and a lost key frame do.
             return "a picture of one colour only"
         return ""

@@ -37,8 +37,8 @@ class FolderDevice:
             raise StreamEnded
         path = self._paths[self._count]
         self._count += 1
-        self._due = max(self._due + self._interval_s, time.monotonic() - 1.0)
         time.sleep(max(0.0, self._due - time.monotonic()))
+        self._due = max(self._due, time.monotonic() - 1.0) + self._interval_s
         try:
             return read_image(path)
         except InputError:

@@ -143,6 +143,21 @@ def test_what_a_driver_throws_is_an_outage():
         camera.open(driver, settings=FAST)
 
 
+def test_a_driver_that_fails_over_its_end_is_opened_again(bench, until):
+    def opener():
+        device = bench()
+        device.close = lambda: 1 / 0
+        return device
+
+    with camera.open(opener, settings=FAST) as source:
+        first(source)
+        bench.fault = "unplugged"
+        until(lambda: source.state == "unplugged")
+        bench.fault = ""
+        until(lambda: source.state == "live")
+        assert bench.opened == 2
+
+
 def test_a_listener_that_fails_harms_nobody(caplog, bench):
     def listener(event):
         raise ZeroDivisionError
@@ -190,6 +205,28 @@ def test_a_file_at_its_own_speed(film):
     with camera.open(str(film)) as source:
         assert [frame.index for frame in source][-1] == 9
     assert time.monotonic() - began >= 0.35
+
+
+def test_a_film_that_fades_to_black_does_not_begin_anew(tmp_path):
+    path = tmp_path / "fade.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (64, 48))
+    noise = np.random.RandomState(0).randint(0, 256, (48, 64, 3)).astype(np.uint8)
+    for seen in (1, 1, *[0] * 30, 1):
+        writer.write(noise * seen)
+    writer.release()
+    with camera.open(path) as source:
+        assert [frame.index for frame in source][-1] == 32
+        assert source.counters.get("garbage", 0) == 0
+
+
+def test_a_folder_of_damaged_images_is_read_once(tmp_path):
+    for index in range(1, 7):
+        (tmp_path / f"{index}.png").write_bytes(b"broken")
+    for name in ("0.png", "9.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((20, 20, 3), 99, np.uint8))
+    with camera.open(tmp_path, fps=5.0) as source:
+        assert [frame.index for frame in source] == [0, 1]
+        assert source.counters["garbage"] == 1 and source.counters["ended"] == 1
 
 
 def test_the_images_of_a_folder(tmp_path):
