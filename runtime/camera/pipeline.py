@@ -27,6 +27,10 @@ from boardfit.timing import time_paired
 SIZE_LIMIT = "size-limit"
 FRAME_FAILED = "frame-failed"
 _TICK_S = 0.1
+_CLOSE_S = 0.5
+"""For the frame under way and all sinks together: a service has a second to end in."""
+_CLOSE_FILE_S = 60.0
+"""For the sinks, where every frame of a file counts."""
 _MOST_FAILURES = 10
 """Frames in a row without an answer, after which the loop gives up."""
 _BATCH_GAIN = 0.85
@@ -96,6 +100,8 @@ class Loop:
 
     Attributes:
         stats: Counts and times.
+        hangs: Whether the model had not come back from a frame when the loop was closed; closing the model
+            would wait for it.
     """
 
     def __init__(
@@ -116,6 +122,7 @@ class Loop:
         if budget is not None and not hasattr(model, "size_limit"):
             raise RecipeError("a budget needs a model with a size_limit, such as boardfit.load returns")
         self.stats = Stats()
+        self.hangs = False
         self._sources = list(sources)
         self._model = model
         self._budget = budget
@@ -176,9 +183,12 @@ class Loop:
             return
         self._closed = True
         self._notifier.stopping()
-        self._lanes.join(0.5)
         for sink in self._sinks:
-            sink.close(0.5 if self._live else 60.0)
+            sink.end()
+        until = time.monotonic() + (_CLOSE_S if self._live else _CLOSE_FILE_S)
+        self.hangs = not self._lanes.join(_CLOSE_S)
+        for sink in self._sinks:
+            sink.join(max(0.0, until - time.monotonic()))
         for source in self._sources:
             source.release()
             source.unsubscribe(self._tell)
@@ -201,11 +211,11 @@ class Loop:
     def _answer(self, frames: list[Frame]) -> tuple[list[_Outcome], float]:
         """Answer frames; the errors of each stay with it."""
         began = time.monotonic()
-        outcomes = [_Outcome(frame, began) for frame in frames]
-        for outcome in outcomes:
-            self._reuse(outcome)
-        due = [outcome for outcome in outcomes if outcome.result is None]
+        outcomes = due = [_Outcome(frame, began) for frame in frames]
         try:
+            for outcome in outcomes:
+                self._reuse(outcome)
+            due = [outcome for outcome in outcomes if outcome.result is None]
             self._run(due)
         except Exception as error:
             for outcome in due:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from boardfit.errors import InputError
 
@@ -135,8 +135,18 @@ def run(args: argparse.Namespace) -> int:
             timer.start()
             stack.callback(timer.cancel)
         _watch(running, args)
+        if running.hangs:
+            _leave(running)
     print(_summary(running), file=sys.stderr)
     return 0
+
+
+def _leave(running: Loop) -> NoReturn:
+    """End at once, beside an engine that cannot be told to: the sinks are closed, its process ends too."""
+    print(f"{_summary(running)}\nthe engine was in the middle of a frame, and is left", file=sys.stderr)
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 @contextmanager
@@ -240,10 +250,11 @@ def _drawn(answer: Answer, *, top: int) -> np.ndarray:
 
 
 def _line(frame: Frame, result: Result, now: float) -> str:
-    best = result.top(1)[0]
+    answer = "  ".join(f"{best.label}  {best.score:.2f}" for best in result.top(1))
+    if not answer:  # no classifier: the arrays are for programs, here are their shapes
+        answer = "  ".join(f"{key} {list(array.shape)}" for key, array in result.named.items())
     age_ms = (now - frame.time_s) * 1e3
-    name = f"{frame.source}#{frame.index}"
-    return f"{name}  {best.label}  {best.score:.2f}  size {result.size}  {age_ms:.0f} ms old"
+    return f"{frame.source}#{frame.index}  {answer}  size {result.size}  {age_ms:.0f} ms old"
 
 
 def _table(running: Loop) -> str:

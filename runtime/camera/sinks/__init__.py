@@ -114,16 +114,18 @@ class SinkThread:
             while is_answer and self._lossless and len(self._queue) >= limit and not self._closing:
                 self._changed.wait(_TICK_S)
             if len(self._queue) >= limit:
-                self._queue.popleft()
-                self.dropped += 1
+                self.dropped += isinstance(self._queue.popleft(), Answer)
             self._queue.append(item)
             self._changed.notify_all()
 
-    def close(self, timeout_s: float) -> bool:
-        """Write what waits, finish the sink; return whether it was done in time."""
+    def end(self) -> None:
+        """Have the thread write what waits, and finish the sink."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end; return whether it came in time."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

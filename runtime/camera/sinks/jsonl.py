@@ -140,6 +140,7 @@ def record(item: Answer | Event, top: int) -> dict[str, Any]:
         "age_s": round(item.age_s, 6),
         "reused": item.reused,
         "top": [asdict(best) for best in result.top(top)],
+        "outputs": {key: list(array.shape) for key, array in result.named.items()},
         "size": result.size,
         "looks": list(result.looks),
         "entropy_bits": result.entropy_bits,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import pytest
 
 from boardfit.runtime import camera
 from boardfit.runtime.camera.service import Notifier, stopped_by_signals
+from boardfit.runtime.engines.fake import write_fake_bundle
 
 
 @pytest.fixture
@@ -114,6 +116,25 @@ def test_signals_end_a_loop_and_come_back_to_what_they_were(bench, model):
                 os.kill(os.getpid(), signal.SIGTERM)
         assert 3 <= running.stats.results < 50
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_command_ends_beside_an_engine_that_hangs(tmp_path):
+    write_fake_bundle(tmp_path / "bad.boardfit", fault="hang", after=30)
+    out = tmp_path / "out.jsonl"
+    words = ["watch", str(tmp_path / "bad.boardfit"), "synthetic:64x48@50", "--jsonl", str(out), "--quiet"]
+    child = subprocess.Popen([sys.executable, "-m", "boardfit", *words], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60.0
+        while not out.exists() or len(out.read_text().splitlines()) < 15:
+            assert time.monotonic() < deadline and child.poll() is None
+            time.sleep(0.02)
+        time.sleep(1.0)  # the engine hangs by now
+        child.send_signal(signal.SIGTERM)
+        _, told = child.communicate(timeout=20)
+        assert child.returncode == 0 and "in the middle of a frame" in told
+        assert all(json.loads(line) for line in out.read_text().splitlines())
+    finally:
+        child.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])

@@ -181,7 +181,8 @@ def test_a_slow_sink_loses_the_oldest_answers_and_holds_nobody(answer):
         thread.put(answer(index))
     assert time.monotonic() - began < 5.0
     slow.go.set()
-    assert thread.close(10.0) and slow.closed
+    thread.end()
+    assert thread.join(10.0) and slow.closed
     indices = [item.frame.index for item in slow.items]
     assert thread.dropped == 30 - len(indices) and len(indices) <= 9
     assert indices[-8:] == list(range(22, 30))
@@ -197,7 +198,8 @@ def test_a_lossless_sink_makes_the_loop_wait(answer):
     thread = SinkThread(sink, lossless=True, tell=lambda event: None)
     for index in range(40):
         thread.put(answer(index))
-    assert thread.close(10.0)
+    thread.end()
+    assert thread.join(10.0)
     assert [item.frame.index for item in items] == list(range(40)) and thread.dropped == 0
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import cv2
 import pytest
 
+from boardfit.bundle import write_bundle
 from boardfit.cli import main
 from boardfit.cli.watch import hottest_c
+from boardfit.runtime.engines.fake import fake_artifact, fake_files
+from boardfit.specs import ImageSpec, PolicySpec
 
 
 def frames_in(path: Path) -> int:
@@ -42,6 +45,25 @@ def test_a_camera_is_watched_for_a_while(bundle, capsys, monkeypatch):
     assert out == ""
     assert len(re.findall(r"^stage +p50 ms", err, re.MULTILINE)) >= 2
     assert "2 live" in err
+
+
+def test_what_is_no_classifier_is_watched_too(tmp_path, film, capsys):
+    out = tmp_path / "out.jsonl"
+    write_bundle(
+        tmp_path / "embed",
+        name="embed",
+        labels=(),
+        image=ImageSpec(),
+        policy=PolicySpec("fixed", (32,)),
+        artifacts=(fake_artifact((32,), activation="none"),),
+        files=fake_files(),
+        task="embed",
+    )
+    words = ["watch", str(tmp_path / "embed"), str(film), "--every-frame", "--jsonl", str(out)]
+    assert main([*words, "--record", str(tmp_path / "out.mp4")]) == 0
+    assert re.match(r".*film\.avi#0  scores \[1, 10\]  size 32  \d+ ms old\n", capsys.readouterr().out)
+    answer = json.loads(out.read_text().splitlines()[1])
+    assert (answer["top"], answer["outputs"]) == ([], {"scores": [1, 10]})
 
 
 @pytest.mark.parametrize("words", [["--fps", "1000"], ["--reuse"], ["--size", "32"]], ids=" ".join)
