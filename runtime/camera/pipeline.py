@@ -273,10 +273,13 @@ class Loop:
     def _keep_budget(self, budget: Budget, result: Result, now: float) -> None:
         timings = result.timings
         spent_s = timings.entropy_s + timings.preprocess_s + timings.inference_s + timings.postprocess_s
+        model: Any = self._model
         before = budget.limit
+        sizes = tuple(getattr(model, "sizes", budget.sizes))
+        if sizes != budget.sizes:  # of another bundle, after a swap
+            budget.change_sizes(sizes)
         limit = budget.add(spent_s, result.size, now)
         if limit != before:
-            model: Any = self._model
             model.size_limit = limit
             self._tell(Event(SIZE_LIMIT, now, "loop", f"{before} to {limit}: {budget.reason}"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class Budget:
         self._throttled = throttled
         self._index = len(self._sizes) - 1
         self._recent: deque[float] = deque(maxlen=settings.frames)
+        self._recent_at_any: deque[float] = deque(maxlen=settings.frames)
         self._times_s: dict[int, float] = {}
         self._easy_since: float | None = None
         self._up_s = settings.up_s
@@ -87,6 +89,25 @@ class Budget:
         """The largest size that is allowed now."""
         return self._sizes[self._index]
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes that it moves among."""
+        return tuple(self._sizes)
+
+    def change_sizes(self, sizes: Sequence[int]) -> None:
+        """Go on with the sizes of another model, from the largest one that the limit allows.
+
+        Args:
+            sizes: Input sides in pixels, ascending.
+        """
+        unlimited = self._index + 1 == len(self._sizes)
+        within = bisect_right(sizes, self.limit)
+        self._sizes = list(sizes)
+        self._index = len(self._sizes) - 1 if unlimited else max(0, within - 1)
+        self.reason = "the model has other sizes now"
+        self._times_s.clear()
+        self._begin_anew()
+
     def add(self, seconds: float, size: int, now: float) -> int:
         """Take one frame's time and return the largest size that is allowed from now on.
 
@@ -95,6 +116,8 @@ class Budget:
             size: Input side in pixels at which it was answered.
             now: Seconds, ascending.
         """
+        if size <= self.limit:  # a larger one was under way when the limit fell
+            self._recent_at_any.append(seconds)
         if size == self.limit:
             self._recent.append(seconds)
             self._times_s[size] = percentile(list(self._recent), 90)
@@ -123,10 +146,13 @@ class Budget:
         if self._hot and (self._stepped_at is None or now - self._stepped_at >= 2.0 * self.EVERY_S):
             self.reason = "the board is hot, or its clock was lowered"
             return True
-        if self._settings.fps is None or len(self._recent) < self._settings.frames:
+        if self._settings.fps is None:
             return False
-        # One late frame in ten is a hiccup.
-        late = self._times_s.get(self.limit, 0.0) > 1.0 / self._settings.fps
+        # One late frame in ten is a hiccup. Those of smaller sizes count too: a policy may choose no others.
+        late = any(
+            len(seconds) == self._settings.frames and percentile(list(seconds), 90) > 1.0 / self._settings.fps
+            for seconds in (self._recent, self._recent_at_any)
+        )
         if late:
             self.reason = f"{self._settings.fps:g} frames a second were missed"
         return late
@@ -160,6 +186,10 @@ class Budget:
         else:
             self._up_s = self._settings.up_s
         self._index += by
-        self._recent.clear()
-        self._easy_since = None
         self._stepped_at = now
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._recent.clear()
+        self._recent_at_any.clear()
+        self._easy_since = None

@@ -234,6 +234,21 @@ def test_a_missed_deadline_lowers_the_size(tmp_path, film):
     ]
 
 
+def test_a_budget_follows_a_swap_to_other_sizes(tmp_path, film):
+    from boardfit.runtime.model import load as load_model
+    from boardfit.runtime.swap import Trial
+
+    write_fake_bundle(tmp_path / "old.boardfit", sizes=(32, 64))
+    write_fake_bundle(tmp_path / "new.boardfit", sizes=(24, 48), delay_s=0.01)
+    with load_model(tmp_path / "old.boardfit") as model, film() as source:
+        budget = Budget(BudgetSettings(fps=200.0), model.sizes)
+        running = camera.loop(source, model, budget=budget)
+        for count, _ in enumerate(running):
+            if count == 3:
+                model.swap(tmp_path / "new.boardfit", trial=Trial(frames=0, max_slowdown=None))
+        assert budget.limit == model.size_limit == 24
+
+
 def test_a_budget_needs_a_model_that_can_be_limited(bench):
     with camera.open(bench) as source, pytest.raises(RecipeError, match="size_limit"):
         camera.loop(source, lambda frame: None, budget=Budget(BudgetSettings(fps=5.0), (32,)))

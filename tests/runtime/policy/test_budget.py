@@ -112,10 +112,12 @@ def test_an_unknown_temperature_limits_nothing():
     assert set(Board(budget, at_224_s=0.02).run(5.0)) == {224}
 
 
-def test_frames_at_another_size_do_not_count():
+def test_frames_above_the_limit_do_not_count():
     budget = Budget(BudgetSettings(fps=10.0), SIZES)
-    for index in range(50):  # the bundle's policy chose the small size by itself
-        assert budget.add(5.0, 112, index * 0.1) == 224
+    for index in range(10):
+        budget.add(0.2, 224, index * 0.1)
+    for index in range(10, 60):  # those that were under way when it fell
+        assert budget.add(0.2, 224, index * 0.1) == 160
 
 
 @pytest.mark.parametrize(
@@ -131,3 +133,31 @@ def test_budgets_that_make_no_sense(fields):
 def test_a_limit_of_temperature_needs_a_thermometer():
     with pytest.raises(RecipeError, match="temperature_c"):
         Budget(BudgetSettings(max_temp_c=75.0), SIZES)
+
+
+def test_late_frames_below_the_limit_lower_it_too():
+    budget = Budget(BudgetSettings(fps=15.0), SIZES)
+    for frame in range(20):  # a policy that never asks for the largest size
+        budget.add(0.1 * (min(160, budget.limit) / 160) ** 2, min(160, budget.limit), frame / 15)
+    assert budget.limit == 112
+
+
+def test_one_late_frame_in_ten_below_the_limit_is_a_hiccup():
+    budget = Budget(BudgetSettings(fps=15.0), SIZES)
+    for frame in range(200):
+        budget.add(0.1 if frame % 20 == 0 else 0.01, 112, frame / 15)
+    assert budget.limit == 224
+
+
+@pytest.mark.parametrize(
+    ("steps", "sizes", "limit"),
+    [(0, (96, 128), 128), (1, (96, 128, 192), 128), (2, (128, 192), 128), (1, (112, 160, 256), 160)],
+    ids=["unlimited", "within", "below-the-smallest", "same"],
+)
+def test_another_models_sizes_are_taken_up(steps, sizes, limit):
+    budget = Budget(BudgetSettings(max_temp_c=70.0), SIZES, temperature_c=lambda: 90.0)
+    for second in range(0, 2 * steps, 2):
+        budget.add(0.01, budget.limit, float(second))
+    assert budget.limit == SIZES[-1 - steps]
+    budget.change_sizes(sizes)
+    assert (budget.limit, budget.sizes) == (limit, sizes)
