@@ -79,7 +79,8 @@ class EngineHost:
             if process is not None:
                 self._load(process, key)
                 if self._spare is not None:
-                    self._load(self._spare, key)
+                    with suppress(EngineLost):  # it is found dead, and replaced, by the next run
+                        self._load(self._spare, key)
             else:
                 process = self._started()
             self._settle(process)
@@ -113,7 +114,10 @@ class EngineHost:
                 f"{error}: it was killed and is being replaced, the next frame will be answered", error.reason
             ) from error
         if self._options.spare and self._spare is None:
-            self._spare = self._started(spare=True)
+            try:
+                self._spare = self._started(spare=True)
+            except EngineError as failure:  # the answer is there; the next run tries again
+                logging.getLogger("boardfit").warning("no spare yet: %s", failure)
         return outputs
 
     def release(self, key: int) -> None:

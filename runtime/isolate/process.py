@@ -114,10 +114,11 @@ class EngineProcess:
         within_s = self._pending[0].within_s
         now = begin = monotonic()
         until = now + within_s
-        before = self._ran_s, self._starved_s
+        before: tuple[float, float] | None = None
         while True:
             if now - self._checked >= CHECK_EVERY_S:
                 self._check(now, memory_bytes)
+            before = before or (self._ran_s, self._starved_s)
             if self._poll.poll(max(0.0, min(until - now, CHECK_EVERY_S)) * 1e3):
                 return self._receive()
             now = monotonic()

@@ -13,6 +13,7 @@ from boardfit.runtime import camera
 from boardfit.runtime.camera.records import Event, Frame
 from boardfit.runtime.camera.sinks import Answer, SinkThread
 from boardfit.runtime.camera.sinks.jsonl import JsonLines
+from boardfit.runtime.camera.sinks.rotate import rotate
 from boardfit.runtime.camera.sinks.video import Recording
 
 
@@ -81,6 +82,13 @@ def test_files_are_rotated_and_the_oldest_one_goes(tmp_path, answer):
     frames = [line["frame"] for file in files for line in lines_of(file)]
     assert frames == list(range(frames[0], 40))
     assert all(file.stat().st_size <= 4000 for file in files)
+
+
+def test_a_file_that_cannot_be_begun_pushes_no_old_one_out(tmp_path):
+    (tmp_path / "out.1.mp4").write_text("old")
+    for _ in range(3):
+        rotate(tmp_path / "out.mp4", 2)
+    assert [file.name for file in tmp_path.iterdir()] == ["out.1.mp4"]
 
 
 def test_a_full_disk_is_an_error_each_time(answer):

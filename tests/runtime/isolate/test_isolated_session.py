@@ -140,6 +140,23 @@ def test_a_spare_takes_over_and_gets_a_successor(path, watch, nothing_left):
         assert model.isolation.replaced == 1
 
 
+def test_a_spare_that_cannot_be_started_costs_no_answer(path, monkeypatch, caplog):
+    start = EngineHost._started
+
+    def without_spare(host, *, spare=False):
+        if spare:
+            raise EngineError("no more processes may be started")
+        return start(host)
+
+    with load(path, isolate=Isolation(spare=True)) as model:
+        monkeypatch.setattr(EngineHost, "_started", without_spare)
+        assert model(FRAMES[0]).scores.size and model.isolation.spare_pid is None
+        assert "no spare yet: no more processes" in caplog.text
+        monkeypatch.undo()
+        model(FRAMES[0])
+        assert model.isolation.spare_pid is not None
+
+
 def test_a_spare_knows_what_was_loaded_after_it_started(path, watch):
     with load(path, policy="entropy", max_resident_sizes=2, isolate=Isolation(spare=True)) as model:
         expected = [model(frame) for frame in FRAMES[:3]]
