@@ -10,6 +10,7 @@ import numpy as np
 
 from boardfit.errors import CameraError
 from boardfit.runtime.camera.devices import Device, StreamEnded
+from boardfit.runtime.camera.names import without_password
 from boardfit.runtime.camera.records import STUCK, Event
 from boardfit.runtime.camera.watch import Watch
 from boardfit.runtime.preprocess import as_bgr
@@ -129,6 +130,7 @@ class Capture:
         except (CameraError, StreamEnded):
             raise
         except Exception as error:
-            raise CameraError(f"the driver failed: {type(error).__name__}: {error}") from error
+            said = without_password(str(error))
+            raise CameraError(f"the driver failed: {type(error).__name__}: {said}") from error
         finally:
             self._call_began = None

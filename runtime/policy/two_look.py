@@ -90,11 +90,11 @@ class TwoLookPolicy:
         """Remember the larger size's first answer to a scene; end the stay where a later one is another."""
         if self._stay.scores is None:
             self._stay = replace(self._stay, scores=scores)
-        elif moved_share(self._stay.scores, scores) > OTHER_SCENE:
+        elif moved_probability(self._stay.scores, scores) > OTHER_SCENE:
             self._stay = replace(self._stay, frames=0)
 
 
-def moved_share(before: np.ndarray, after: np.ndarray) -> float:
+def moved_probability(before: np.ndarray, after: np.ndarray) -> float:
     """Return which share of the probability stands elsewhere in another answer: 0.0 where they are equal.
 
     The total variation distance; scores of sigmoids, which need not sum to one, count by their sum.

@@ -130,10 +130,7 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(running)
         stack.enter_context(stopped_by_signals(running))
         if args.duration_s:
-            timer = threading.Timer(args.duration_s, running.stop)
-            timer.daemon = True
-            timer.start()
-            stack.callback(timer.cancel)
+            stack.enter_context(_stopped_after(args.duration_s, running))
         _watch(running, args)
         if running.hangs:
             _leave(running)
@@ -163,6 +160,17 @@ def _log_on_stderr() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+
+
+@contextmanager
+def _stopped_after(seconds: float, running: Loop) -> Iterator[None]:
+    timer = threading.Timer(seconds, running.stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _watch(running: Loop, args: argparse.Namespace) -> None:

@@ -94,7 +94,7 @@ def test_stop_ends_a_loop_without_frames(bench, model):
         threading.Timer(0.2, running.stop).start()
         began = time.monotonic()
         assert list(running) == []
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 5.0
 
 
 class Failing:

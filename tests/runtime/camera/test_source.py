@@ -57,7 +57,7 @@ def test_a_driver_that_hangs_is_left_behind(bench, until):
         source.take(0.0)
         began = time.monotonic()
         assert source.take(0.1) is None
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 5.0
         bench.fault = ""
         bench.mended.set()
         until(lambda: source.state == "live")
@@ -73,7 +73,7 @@ def test_a_driver_that_hangs_does_not_hold_the_end(bench, until):
     time.sleep(0.1)
     began = time.monotonic()
     source.close()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 10.0
     bench.mended.set()
     until(lambda: bench.opened == bench.closed)
 
@@ -137,9 +137,9 @@ def test_one_may_wait_for_a_camera(bench):
 
 def test_what_a_driver_throws_is_an_outage():
     def driver():
-        raise ZeroDivisionError("oh")
+        raise ZeroDivisionError("oh, rtsp://me:geheim@cam")
 
-    with pytest.raises(CameraError, match="the driver failed: ZeroDivisionError: oh"):
+    with pytest.raises(CameraError, match=r"the driver failed: ZeroDivisionError: oh, rtsp://\*\*\*@cam"):
         camera.open(driver, settings=FAST)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from boardfit.errors import RecipeError
 from boardfit.runtime.policy import make_policy
-from boardfit.runtime.policy.two_look import moved_share
+from boardfit.runtime.policy.two_look import moved_probability
 from boardfit.runtime.preprocess import Placement
 from boardfit.runtime.results import Classes, Result, Timings
 from boardfit.specs import POLICY_KINDS, PolicySpec, classic_policy
@@ -230,7 +230,7 @@ def test_in_a_stream_two_look_needs_the_image_entropy_only_where_its_thresholds_
     ids=["equal", "all", "sigmoids", "zeros"],
 )
 def test_the_share_that_moved(before, after, share):
-    assert moved_share(np.array(before), np.array(after)) == pytest.approx(share)
+    assert moved_probability(np.array(before), np.array(after)) == pytest.approx(share)
 
 
 def test_two_look_on_unrelated_images_does_not_depend_on_their_order():
