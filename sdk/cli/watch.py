@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -133,13 +133,15 @@ def run(args: argparse.Namespace) -> int:
             stack.enter_context(_stopped_after(args.duration_s, running))
         _watch(running, args)
         if running.hangs:
-            _leave(running)
+            _leave(running, sources)
     print(_summary(running), file=sys.stderr)
     return 0
 
 
-def _leave(running: Loop) -> NoReturn:
+def _leave(running: Loop, sources: Sequence[Source]) -> NoReturn:
     """End at once, beside an engine that cannot be told to: the sinks are closed, its process ends too."""
+    for source in sources:
+        source.close()
     print(f"{_summary(running)}\nthe engine was in the middle of a frame, and is left", file=sys.stderr)
     sys.stderr.flush()
     sys.stdout.flush()
