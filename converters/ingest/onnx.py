@@ -196,6 +196,15 @@ def onnx_reference(source: OnnxSource, model: Any, *, batch_axes: Sequence[int])
             f"ONNX Runtime refuses {source.name} ({error}). Export the model again."
         ) from error
 
+    def answers(feed: np.ndarray) -> Sequence[np.ndarray]:
+        try:
+            return list(session.run(source.outputs, {source.image: feed}))
+        except Exception as error:
+            raise UnsupportedModel(
+                f"ONNX Runtime cannot run {source.name} on an input of {list(feed.shape)} ({error}). "
+                "Export the model again."
+            ) from error
+
     moved = any(axis != 0 for axis in batch_axes)
 
     def reference(images: np.ndarray) -> Sequence[np.ndarray]:
@@ -205,7 +214,7 @@ def onnx_reference(source: OnnxSource, model: Any, *, batch_axes: Sequence[int])
             part = images[start : start + batch]
             filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
             feed = filled.transpose(0, 3, 1, 2) if source.layout == "NCHW" else filled
-            outputs = session.run(source.outputs, {source.image: np.ascontiguousarray(feed, np.float32)})
+            outputs = answers(np.ascontiguousarray(feed, np.float32))
             parts.append(
                 [
                     batch_first(array, axis)[: len(part)]

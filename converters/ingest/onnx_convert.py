@@ -76,7 +76,9 @@ def convert_graphs(
     _require_same_length(graphs, name)
     for index, node in enumerate(graphs[0].nodes):
         step = _step(graphs, index, values, names)
-        for output, value in zip(node.outputs, _run(step, build), strict=False):
+        made = _run(step, build)
+        _require_made(step, node.outputs[len(made) :], graphs[0])
+        for output, value in zip(node.outputs, made, strict=False):
             values[output] = value
             build.seen.append(value)
         for table, graph in zip(names, graphs, strict=True):
@@ -200,6 +202,13 @@ def _run(step: Step, build: Build) -> tuple[Value, ...]:
         why = str(error).strip().split("\n")[0] or "its inputs or attributes are not what it needs"
         raise step.refuse(why) from error
     return made if isinstance(made, tuple) else (made,)
+
+
+def _require_made(step: Step, missing: Sequence[str], graph: Graph) -> None:
+    """Refuse a further output (the places of a MaxPool's maxima) if something is made of it."""
+    wanted = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
+    if wanted.intersection(missing):
+        raise step.refuse(f"its output {missing[0]!r} is used: only its first one is carried over")
 
 
 def _require_same_length(graphs: Sequence[Graph], name: str) -> None:
