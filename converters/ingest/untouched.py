@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.ingest.guard import require_affordable
+from boardfit.converters.ingest.last_activation import activation_behind
 from boardfit.converters.ingest.onnx import onnx_reference
 from boardfit.converters.ingest.onnx_file import OnnxSource, read_onnx
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel, Untouched
@@ -22,8 +23,6 @@ FORMATS = {".onnx": ("onnx", "ncnn"), ".tflite": ("tflite",)}
 """Formats that a source can be packed in, by its suffix."""
 
 NOTE = "the source was passed through: it is packed as it is, and nothing was simplified"
-
-_ACTIVATIONS = {"Softmax": "softmax", "SOFTMAX": "softmax", "Sigmoid": "sigmoid", "LOGISTIC": "sigmoid"}
 
 
 def formats_of(source: str) -> tuple[str, ...]:
@@ -90,14 +89,15 @@ def _onnx(path: Path, request: SourceRequest) -> tuple[Untouched, Reference, int
         format="onnx",
         data=source.model.SerializeToString(),
         image=TensorSpec(source.image, tuple(shape), layout=source.layout),
-        outputs=_outputs(reference, sides, source.outputs, _last_operators(source)),
+        outputs=_outputs(reference, sides, source.outputs, _activations(source)),
     )
     return untouched, reference, source.size
 
 
-def _last_operators(source: OnnxSource) -> list[str]:
-    makers = {name: node.op_type for node in source.model.graph.node for name in node.output}
-    return [makers.get(name, "") for name in source.outputs]
+def _activations(source: OnnxSource) -> list[str]:
+    nodes = [node for node in source.model.graph.node if node.input]
+    makers = {node.output[0]: (node.op_type, node.input[0]) for node in nodes}
+    return [activation_behind(name, makers) for name in source.outputs]
 
 
 def _tflite(path: Path, _: SourceRequest) -> tuple[Untouched, Reference, int | None]:
@@ -119,15 +119,18 @@ def _tflite(path: Path, _: SourceRequest) -> tuple[Untouched, Reference, int | N
             f"{path} takes {[tuple(item['shape']) for item in inputs]}: expected one float32 image, "
             "(1, side, side, 3)."
         )
-    operators = {
-        index: str(op["op_name"]) for op in interpreter._get_ops_details() for index in op["outputs"]
+    makers = {
+        int(index): (str(op["op_name"]), int(op["inputs"][0]))
+        for op in interpreter._get_ops_details()
+        for index in op["outputs"]
+        if len(op["inputs"])
     }
     names = tuple(item["name"] for item in outputs)
     image = TensorSpec(inputs[0]["name"], (1, *shape[1:]), layout="NHWC")
     reference = _tflite_reference(data, image, names)
-    last = [operators.get(item["index"], "") for item in outputs]
+    activations = [activation_behind(int(item["index"]), makers) for item in outputs]
     untouched = Untouched(
-        format="tflite", data=data, image=image, outputs=_outputs(reference, [shape[1]], names, last)
+        format="tflite", data=data, image=image, outputs=_outputs(reference, [shape[1]], names, activations)
     )
     return untouched, reference, shape[1]
 
@@ -149,15 +152,15 @@ def _tflite_reference(data: bytes, image: TensorSpec, names: Sequence[str]) -> R
 
 
 def _outputs(
-    reference: Reference, sides: Sequence[int], names: Sequence[str], operators: Sequence[str]
+    reference: Reference, sides: Sequence[int], names: Sequence[str], activations: Sequence[str]
 ) -> tuple[TensorSpec, ...]:
     """Find the shapes of the outputs by running the source, once a size."""
     answers: list[Sequence[Any]] = [reference(np.zeros((1, side, side, 3), np.float32)) for side in sides]
     specs = []
-    for place, (name, operator) in enumerate(zip(names, operators, strict=True)):
+    for place, (name, activation) in enumerate(zip(names, activations, strict=True)):
         shapes = [answer[place].shape for answer in answers]
         rest = [extents[0] if len(set(extents)) == 1 else None for extents in zip(*shapes, strict=True)][1:]
-        specs.append(TensorSpec(name, (None, *rest), activation=_ACTIVATIONS.get(operator, "logits")))
+        specs.append(TensorSpec(name, (None, *rest), activation=activation))
     return tuple(specs)
 
 
