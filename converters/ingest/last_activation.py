@@ -8,15 +8,13 @@ from typing import TypeVar
 Tensor = TypeVar("Tensor", bound=Hashable)
 
 _MOVING = frozenset(
-    "Cast Dropout Flatten Identity Reshape Squeeze Transpose Unsqueeze "
-    "CAST DEQUANTIZE EXPAND_DIMS QUANTIZE RESHAPE SQUEEZE TRANSPOSE".split()
-)
+    ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+) | frozenset(("CAST", "DEQUANTIZE", "EXPAND_DIMS", "QUANTIZE", "RESHAPE", "SQUEEZE", "TRANSPOSE"))
 """They move or store numbers, and make no others of them."""
 
 _BENDING = frozenset(
-    "Clip Elu Gelu HardSigmoid HardSwish LeakyRelu PRelu Relu Silu Tanh "
-    "ELU GELU HARD_SWISH LEAKY_RELU PRELU RELU RELU6 TANH".split()
-)
+    ("Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Silu", "Tanh")
+) | frozenset(("ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "PRELU", "RELU", "RELU6", "TANH"))
 """What comes out of these is no logit any more: a softmax over it would be made up."""
 
 _PROBABILITIES = {"Softmax": "softmax", "SOFTMAX": "softmax", "Sigmoid": "sigmoid", "LOGISTIC": "sigmoid"}

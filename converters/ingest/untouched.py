@@ -53,10 +53,9 @@ def read_untouched(request: SourceRequest) -> TrainedModel:
         ToolMissing: What reads it is not installed.
     """
     path = Path(request.source)
-    reader = _onnx if "onnx" in formats_of(request.source) else _tflite
-    if reader is _onnx:
-        require_affordable(request, "onnx")
-    untouched, reference, size = reader(path, request)
+    kind = formats_of(request.source)[0]
+    require_affordable(request, kind)
+    untouched, reference, size = _onnx(path, request) if kind == "onnx" else _tflite(path)
     if request.task == "classify":
         _require_scores(path.stem, untouched.outputs)
     return TrainedModel(
@@ -100,7 +99,7 @@ def _activations(source: OnnxSource) -> list[str]:
     return [activation_behind(name, makers) for name in source.outputs]
 
 
-def _tflite(path: Path, _: SourceRequest) -> tuple[Untouched, Reference, int | None]:
+def _tflite(path: Path) -> tuple[Untouched, Reference, int | None]:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
