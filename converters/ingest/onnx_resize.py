@@ -57,19 +57,7 @@ def depth_to_space(step: Step, build: Build) -> Value:
                 crd = step.attr("mode", "DCR") == "CRD"
                 source = c * block**2 + y * block + x if crd else (y * block + x) * filters + c
                 kernel[y, x, c, source] = 1.0
-    image = align(step.data(), NHWC_OF_NCHW, build)
-    output = build.layer(
-        "Conv2DTranspose",
-        "depth_to_space",
-        image,
-        weights=[kernel],
-        filters=filters,
-        kernel_size=block,
-        strides=block,
-        use_bias=False,
-        trainable=False,
-    )
-    return make_value(step, output, NHWC_OF_NCHW, nonnegative=step.data().nonnegative)
+    return _moved(step, build, "Conv2DTranspose", "depth_to_space", kernel=kernel, filters=filters)
 
 
 def space_to_depth(step: Step, build: Build) -> Value:
@@ -81,15 +69,19 @@ def space_to_depth(step: Step, build: Build) -> Value:
         for y in range(block):
             for x in range(block):
                 kernel[y, x, c, (y * block + x) * channels + c] = 1.0
-    image = align(step.data(), NHWC_OF_NCHW, build)
+    return _moved(step, build, "Conv2D", "space_to_depth", kernel=kernel, filters=channels * block**2)
+
+
+def _moved(step: Step, build: Build, kind: str, stem: str, *, kernel: np.ndarray, filters: int) -> Value:
+    """Move numbers between depth and space by a convolution of ones and zeros, whose stride is its kernel."""
     output = build.layer(
-        "Conv2D",
-        "space_to_depth",
-        image,
+        kind,
+        stem,
+        align(step.data(), NHWC_OF_NCHW, build),
         weights=[kernel],
-        filters=channels * block**2,
-        kernel_size=block,
-        strides=block,
+        filters=filters,
+        kernel_size=kernel.shape[:2],
+        strides=kernel.shape[:2],
         use_bias=False,
         trainable=False,
     )
