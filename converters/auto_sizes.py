@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from boardfit.converters.ingest import own_side
+from boardfit.converters.ingest.untouched import untouched_side
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.recipe import Recipe
 from boardfit.errors import UnsupportedSize
@@ -47,7 +48,10 @@ def resolve_sizes(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     if not recipe.export.auto_sizes:
         return recipe, ()
     kind = "torch" if recipe.source.torch else None
-    own = own_side(recipe.source.torch or recipe.source.model, kind)
+    if recipe.source.pass_through:
+        own = untouched_side(recipe.source.model)
+    else:
+        own = own_side(recipe.source.torch or recipe.source.model, kind)
     sizes = propose_sizes(own or USUAL_SIDE)
     why = f"{own} is the source's own"
     if own is None:

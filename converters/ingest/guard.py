@@ -50,12 +50,17 @@ class Limits:
 
 
 def limits_for(path: Path) -> Limits:
-    """Return 2 GiB, or ten times a file where that is more, and 300 s; or what the environment says.
+    """Return 2 GiB, or ten times a source where that is more, and 300 s; or what the environment says.
+
+    Args:
+        path: A file, or a folder of files.
 
     Raises:
         RecipeError: BOARDFIT_IMPORT_MB or BOARDFIT_IMPORT_SECONDS is no positive whole number.
     """
-    memory = _setting("BOARDFIT_IMPORT_MB", max(_FREE_MIB, _GROWTH * path.stat().st_size // _MIB))
+    files = [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path]
+    size_bytes = sum(item.stat().st_size for item in files)
+    memory = _setting("BOARDFIT_IMPORT_MB", max(_FREE_MIB, _GROWTH * size_bytes // _MIB))
     return Limits(memory * _MIB, _setting("BOARDFIT_IMPORT_SECONDS", _SECONDS))
 
 
@@ -64,12 +69,13 @@ def require_affordable(request: SourceRequest, kind: str) -> None:
 
     Args:
         request: ``source`` is the path of a file.
-        kind: ``keras`` or ``onnx``; the files of others, and PyTorch's code, are not looked at.
+        kind: ``keras``, ``onnx`` or ``tflite``. A SavedModel is converted in a child anyway, and PyTorch's
+            code is not looked at.
 
     Raises:
         UnsupportedModel: Reading it takes more memory or time than it may, or crashes a library.
     """
-    if kind not in ("keras", "onnx") or os.environ.get(TRUST) == "1":
+    if kind not in ("keras", "onnx", "tflite") or os.environ.get(TRUST) == "1":
         return
     path = Path(request.source)
     found = path.stat()

@@ -46,6 +46,8 @@ def main() -> int:
     try:
         if order["kind"] == "onnx":
             _read_onnx(request, order["memory_bytes"])
+        elif order["kind"] == "tflite":
+            _read_tflite(request, order["memory_bytes"])
         elif order["whole"]:
             _import_whole(request, order["memory_bytes"])
         else:
@@ -151,6 +153,16 @@ def _read_onnx(request: SourceRequest, memory_bytes: int) -> None:
     reference(np.zeros((1, own, own, 3), np.float32))
     for size in (own, *(() if request.assume_same_padding else request.sizes)):
         fold(source, size)
+
+
+def _read_tflite(request: SourceRequest, memory_bytes: int) -> None:
+    """Load the file, and run it once."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    limit_memory(memory_bytes)
+    interpreter = Interpreter(model_content=Path(request.source).read_bytes(), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.invoke()
 
 
 def _is_memory(error: BaseException | None) -> bool:

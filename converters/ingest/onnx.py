@@ -179,22 +179,16 @@ def onnx_reference(source: OnnxSource, model: Any, *, batch_axes: Sequence[int])
         UnsupportedModel: ONNX Runtime refuses the model.
         ToolMissing: onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ToolMissing(
-            "onnxruntime is not installed. Install it: pip install 'boardfit[convert]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime's errors have no public base class
-        raise UnsupportedModel(
-            f"ONNX Runtime refuses {source.name} ({error}). Export the model again."
-        ) from error
+    session = _open(source, model)
+
+    def answers(feed: np.ndarray) -> Sequence[np.ndarray]:
+        try:
+            return list(session.run(source.outputs, {source.image: feed}))
+        except Exception as error:  # onnxruntime's errors have no public base class
+            raise UnsupportedModel(
+                f"ONNX Runtime cannot run {source.name} on an input of {list(feed.shape)} ({error}). "
+                "Export the model again."
+            ) from error
 
     moved = any(axis != 0 for axis in batch_axes)
 
@@ -205,7 +199,7 @@ def onnx_reference(source: OnnxSource, model: Any, *, batch_axes: Sequence[int])
             part = images[start : start + batch]
             filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
             feed = filled.transpose(0, 3, 1, 2) if source.layout == "NCHW" else filled
-            outputs = session.run(source.outputs, {source.image: np.ascontiguousarray(feed, np.float32)})
+            outputs = answers(np.ascontiguousarray(feed, np.float32))
             parts.append(
                 [
                     batch_first(array, axis)[: len(part)]
@@ -215,6 +209,25 @@ def onnx_reference(source: OnnxSource, model: Any, *, batch_axes: Sequence[int])
         return [np.concatenate(rows).astype(np.float32, copy=False) for rows in zip(*parts, strict=True)]
 
     return reference
+
+
+def _open(source: OnnxSource, model: Any) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ToolMissing(
+            "onnxruntime is not installed. Install it: pip install 'boardfit[convert]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors have no public base class
+        raise UnsupportedModel(
+            f"ONNX Runtime refuses {source.name} ({error}). Export the model again."
+        ) from error
 
 
 def batch_first(array: np.ndarray, axis: int) -> np.ndarray:

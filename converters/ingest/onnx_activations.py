@@ -135,11 +135,14 @@ def celu(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handler has
 
 
 def log_softmax(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handler has this form
-    """LogSoftmax over one axis."""
+    """LogSoftmax, over the axes of Softmax."""
     from keras import ops
 
-    data, place = _softmax_axis(step)
-    return make_value(step, ops.log_softmax(data.tensor, axis=place), data.axes)
+    data, places = _softmax_places(step)
+    if len(places) == 1:
+        return make_value(step, ops.log_softmax(data.tensor, axis=places[0]), data.axes)
+    total = ops.logsumexp(data.tensor, axis=places, keepdims=True)
+    return make_value(step, ops.subtract(data.tensor, total), data.axes)
 
 
 def function_of_one(name: str, *, nonnegative: bool = False) -> Function:
@@ -155,21 +158,22 @@ def function_of_one(name: str, *, nonnegative: bool = False) -> Function:
 
 
 def softmax(step: Step, build: Build) -> Value:
-    """Softmax over the last axis of a matrix, or one axis from opset 13 on."""
-    data, place = _softmax_axis(step)
-    output = build.layer("Softmax", "softmax", data.tensor, axis=place)
+    """Softmax over one axis; before opset 13 over its axis and all behind it."""
+    data, places = _softmax_places(step)
+    output = build.layer("Softmax", "softmax", data.tensor, axis=places[0] if len(places) == 1 else places)
     return make_value(step, output, data.axes, nonnegative=True)
 
 
-def _softmax_axis(step: Step) -> tuple[Value, int]:
+def _softmax_places(step: Step) -> tuple[Value, tuple[int, ...]]:
+    """Return the input and the axes of its Keras tensor that are compared; the last one is -1."""
     data = step.data()
     axis = int(step.attr("axis", -1 if step.opset >= 13 else 1)) % data.rank
-    if step.opset < 13 and any(extent > 1 for shape in data.shapes for extent in shape[axis + 1 :]):
-        raise step.refuse("before opset 13 it spans several axes: export the net with opset_version=17")
-    place = data.axes.index(axis)
-    if place == 0:
+    over = range(axis, data.rank if step.opset < 13 else axis + 1)
+    long = [item for item in over if any(shape[item] > 1 for shape in data.shapes)]
+    places = sorted(data.axes.index(item) for item in long or [axis])
+    if places[0] == 0:
         raise step.refuse("it compares images of the batch")
-    return data, -1 if place == len(data.axes) - 1 else place
+    return data, tuple(-1 if place == len(data.axes) - 1 else place for place in places)
 
 
 def _unary(

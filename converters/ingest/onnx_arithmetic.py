@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.ingest.onnx_layout import align, with_batch, with_rank
-from boardfit.converters.ingest.onnx_records import HIDDEN, NHWC_OF_NCHW, Build, Step, Value, make_value
+from boardfit.converters.ingest.onnx_records import (
+    HIDDEN,
+    NHWC_OF_NCHW,
+    Build,
+    Shape,
+    Step,
+    Value,
+    make_value,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +92,8 @@ def power(step: Step, build: Build) -> Value:
     if constant.size != 1:
         return _with_weight(step, build, data, np.asarray(constant, np.float32))
     number = float(constant.reshape(-1)[0])
-    simple = {2.0: ops.square, 0.5: ops.sqrt, -1.0: ops.reciprocal, -0.5: ops.rsqrt, 1.0: ops.identity}
-    if number in (2.0, 0.5, -1.0, -0.5):
+    simple = {2.0: ops.square, 0.5: ops.sqrt, -1.0: ops.reciprocal, -0.5: ops.rsqrt}
+    if number in simple:
         return make_value(step, simple[number](data.tensor), data.axes, nonnegative=number == 2.0)
     return make_value(step, ops.power(data.tensor, number), data.axes)
 
@@ -94,10 +102,9 @@ def extremum(step: Step, build: Build) -> Value:
     """Max and Min of any number of tensors; one number and a tensor are a clip."""
     from keras import ops
 
-    result = step.inputs[0]
-    for other in step.inputs[1:]:
-        assert result is not None and other is not None
-        pair = replace(step, inputs=(result, other))
+    result, *others = _terms(step)
+    for other in others:
+        pair = replace(step, inputs=(result, other), shapes=_broadcast(result, other))
         if _both_computed(pair):
             result = _merge(pair, build)
             continue
@@ -105,28 +112,26 @@ def extremum(step: Step, build: Build) -> Value:
         if constant.size == 1:
             number = float(constant.reshape(-1)[0])
             bound = ops.maximum if step.op == "Max" else ops.minimum
-            positive = step.op == "Max" and number >= 0
-            result = replace(
-                data, tensor=bound(data.tensor, number), nonnegative=positive, flat=None, whole=None
-            )
+            positive = number >= 0 and (step.op == "Max" or data.nonnegative)
+            data = with_rank(data, constant.ndim, build)
+            result = make_value(pair, bound(data.tensor, number), data.axes, nonnegative=positive)
         else:
             result = _with_weight(pair, build, data, constant)
-    assert result is not None
-    return replace(result, shapes=step.shapes)
+    return result
 
 
 def total(step: Step, build: Build) -> Value:
     """Sum and Mean of any number of tensors."""
     from keras import ops
 
-    result = step.data(0)
-    for index in range(1, len(step.inputs)):
-        pair = replace(step, op="Add", inputs=(result, step.data(index)))
-        result = _merge(pair, build)
+    result, *others = _terms(step)
+    for other in others:
+        pair = replace(step, op="Add", inputs=(result, other), shapes=_broadcast(result, other))
+        result = add(pair, build)
     if step.op == "Mean":
-        count = len(step.inputs)
-        result = replace(result, tensor=ops.multiply(result.tensor, 1.0 / count), flat=None, whole=None)
-    return replace(result, shapes=step.shapes)
+        mean = ops.multiply(result.tensor, 1.0 / (1 + len(others)))
+        result = replace(result, tensor=mean, flat=None, whole=None)
+    return result
 
 
 def placed(constant: np.ndarray, rank: int, axes: tuple[int, ...]) -> np.ndarray:
@@ -141,6 +146,15 @@ def placed(constant: np.ndarray, rank: int, axes: tuple[int, ...]) -> np.ndarray
     if axes[0] == HIDDEN:
         return np.asarray(full[None].transpose(0, *(axis + 1 for axis in axes[1:])))
     return np.asarray(full.transpose(axes))
+
+
+def _terms(step: Step) -> list[Value]:
+    """Return the inputs, constants last, so that there is always a tensor to join them to."""
+    return sorted((value for value in step.inputs if value is not None), key=lambda value: value.is_const)
+
+
+def _broadcast(left: Value, right: Value) -> tuple[Shape, ...]:
+    return tuple(np.broadcast_shapes(*pair) for pair in zip(left.shapes, right.shapes, strict=True))
 
 
 def _both_computed(step: Step) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from boardfit.converters.ingest.last_activation import activation_behind
 from boardfit.converters.ingest.onnx_layout import align
 from boardfit.converters.ingest.onnx_operators import HANDLERS
 from boardfit.converters.ingest.onnx_records import (
@@ -24,11 +25,6 @@ from boardfit.converters.ingest.onnx_records import (
 )
 from boardfit.errors import BoardfitError, UnsupportedModel
 from boardfit.specs import TensorSpec
-
-_BENDING = frozenset(
-    ("Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Silu", "Tanh")
-)
-"""What comes out of these is no logit any more: a softmax over it would be made up."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,18 +72,21 @@ def convert_graphs(
     _require_same_length(graphs, name)
     for index, node in enumerate(graphs[0].nodes):
         step = _step(graphs, index, values, names)
-        for output, value in zip(node.outputs, _run(step, build), strict=False):
+        made = _run(step, build)
+        _require_made(step, node.outputs[len(made) :], graphs[0])
+        for output, value in zip(node.outputs, made, strict=False):
             values[output] = value
             build.seen.append(value)
         for table, graph in zip(names, graphs, strict=True):
             table.update(zip(graph.nodes[index].outputs, node.outputs, strict=True))
     batch = first.shapes[0][0]
+    makers = {node.outputs[0]: (node.op, node.inputs[0]) for node in graphs[0].nodes}
     tensors, specs, places = [], [], []
     for output, label in zip(graphs[0].outputs, graphs[0].labels, strict=True):
         value = values[output]
         if task == "classify":
             _require_scores(value, batch, name, count=len(graphs[0].outputs))
-        tensor, spec = _output(value, label, _activation(graphs[0], output), build)
+        tensor, spec = _output(value, label, activation_behind(output, makers), build)
         tensors.append(tensor)
         specs.append(spec)
         places.append(value.axes[0])
@@ -127,8 +126,6 @@ def _output(value: Value, label: str, activation: str, build: Build) -> tuple[An
     batch = value.axes[0]
     rest = [axis for axis in range(value.rank) if axis != batch]
     tensor = align(value, (batch, *rest), build)
-    if tensor is value.tensor and not hasattr(tensor, "_keras_history"):
-        raise AssertionError(f"the output {label} is no Keras tensor")
     extents = [{shape[axis] for shape in value.shapes} for axis in rest]
     shape = (None, *(extent.pop() if len(extent) == 1 else None for extent in extents))
     return tensor, TensorSpec(label, shape, activation=activation)
@@ -202,6 +199,13 @@ def _run(step: Step, build: Build) -> tuple[Value, ...]:
     return made if isinstance(made, tuple) else (made,)
 
 
+def _require_made(step: Step, missing: Sequence[str], graph: Graph) -> None:
+    """Refuse a further output (the places of a MaxPool's maxima) if something is made of it."""
+    wanted = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
+    if wanted.intersection(missing):
+        raise step.refuse(f"its output {missing[0]!r} is used: only its first one is carried over")
+
+
 def _require_same_length(graphs: Sequence[Graph], name: str) -> None:
     lengths = [len(graph.nodes) for graph in graphs]
     if len(set(lengths)) > 1:
@@ -209,15 +213,6 @@ def _require_same_length(graphs: Sequence[Graph], name: str) -> None:
             f"{name} has {lengths} nodes at the sizes {[graph.size for graph in graphs]}: expected the same "
             "net at every size. Make a factory whose net does not change with the size."
         )
-
-
-def _activation(graph: Graph, name: str) -> str:
-    """What the last node makes of the numbers, looking through what only moves them."""
-    maker = {node.outputs[0]: node for node in graph.nodes}
-    while name in maker and maker[name].op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"):
-        name = maker[name].inputs[0]
-    op = maker[name].op if name in maker else ""
-    return "none" if op in _BENDING else {"Softmax": "softmax", "Sigmoid": "sigmoid"}.get(op, "logits")
 
 
 def _identifier(name: str) -> str:

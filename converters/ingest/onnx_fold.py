@@ -14,15 +14,13 @@ from boardfit.errors import UnsupportedModel
 
 # fmt: off
 ARITHMETIC = frozenset((
-    "Abs", "Add", "And", "ArgMax", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Conv",
-    "Div",    "Cos", "CumSum", "Einsum", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather",
-    "GatherElements", "GatherND", "Gemm",
-    "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "MatMul", "Max", "Mean", "Min",
-    "Mod", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean",
-    "ReduceL2", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "ScatterND", "Shape", "Sigmoid",
-    "Sign", "Sin", "Size", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub",
-    "Sum", "Tanh", "Tile", "Transpose", "Trilu",
-    "Unsqueeze", "Where",
+    "Abs", "Add", "And", "ArgMax", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape",
+    "Conv", "Cos", "CumSum", "Div", "Einsum", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor",
+    "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual", "Identity", "Less",
+    "LessOrEqual", "Log", "MatMul", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pad", "Pow",
+    "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "Reshape", "Round", "ScatterND", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softmax",
+    "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
 ))
 # fmt: on
 """Operators that may be evaluated. Each is harmless on arrays whose size is known to be small enough."""
@@ -32,7 +30,6 @@ MAX_ELEMENTS = 1 << 26
 
 _SHAPE_DATA = 4096
 """Constants up to this many elements are shown to shape inference, which wants shapes, not weights."""
-
 
 _LIKE_INPUT = ("GroupNormalization",)
 """Operators that keep their input's shape, which ONNX's own inference does not say."""

@@ -37,7 +37,7 @@ def conv(step: Step, build: Build) -> Value:
             f"its input has {data.rank} axes: expected an image of 4, or a row of 3, and a constant kernel"
         )
     if kernel.ndim == 3:
-        return _as_row(step, build, conv)
+        return as_row(step, build, conv)
     strides, dilations = step.attr("strides", [1, 1]), step.attr("dilations", [1, 1])
     windows = windows_of(step, kernel=(kernel.shape[2], kernel.shape[3]))
     padding = decide(step, build, windows)
@@ -64,8 +64,12 @@ def conv(step: Step, build: Build) -> Value:
 def conv_transpose(step: Step, build: Build) -> Value:
     """ConvTranspose: Conv2DTranspose and what its padding cuts off; groups one by one."""
     data, kernel, bias = step.data(), step.const(1), step.const(2)
-    if kernel is None or kernel.ndim != 4 or data.rank != 4:
-        raise step.refuse(f"its input has {data.rank} axes: expected an image and a constant kernel of 4")
+    if kernel is None or kernel.ndim not in (3, 4) or data.rank != kernel.ndim:
+        raise step.refuse(
+            f"its input has {data.rank} axes: expected an image of 4, or a row of 3, and a constant kernel"
+        )
+    if kernel.ndim == 3:
+        return as_row(step, build, conv_transpose)
     strides, dilations = step.attr("strides", [1, 1]), step.attr("dilations", [1, 1])
     reach = [(kernel.shape[2 + axis] - 1) * dilations[axis] + 1 for axis in (0, 1)]
     if max(strides) > 1 and max(dilations) > 1:
@@ -94,7 +98,8 @@ def conv_transpose(step: Step, build: Build) -> Value:
 def _begins(step: Step, full: list[tuple[int, ...]]) -> tuple[int, int]:
     """Return the rows and columns that are cut off before the output."""
     auto = step.attr("auto_pad", "NOTSET") or "NOTSET"
-    if auto in ("NOTSET", "VALID"):
+    # With an output_shape ONNX ignores the pads, and puts the odd pixel first unless it is SAME_UPPER.
+    if auto in ("NOTSET", "VALID") and not any(attrs.get("output_shape") for attrs in step.attrs):
         pads = step.attr("pads", [0] * 4) if auto == "NOTSET" else [0] * 4
         return int(pads[0]), int(pads[1])
     extra = {
@@ -104,7 +109,7 @@ def _begins(step: Step, full: list[tuple[int, ...]]) -> tuple[int, int]:
     if len(extra) > 1:
         raise step.refuse("its padding follows the size")
     down, right = extra.pop()
-    odd = 1 if auto == "SAME_LOWER" else 0
+    odd = 0 if auto == "SAME_UPPER" else 1
     return (down + odd) // 2, (right + odd) // 2
 
 
@@ -142,31 +147,36 @@ def _transposed(
     return outputs[0] if groups == 1 else build.layer("Concatenate", "concat", outputs, axis=-1)
 
 
-def _as_row(step: Step, build: Build, handler: Callable[[Step, Build], Value]) -> Value:
-    """Run a one-dimensional convolution as one on an image of height one."""
+def as_row(step: Step, build: Build, handler: Callable[[Step, Build], Value]) -> Value:
+    """Run a one-dimensional convolution or pooling as one on an image of height one.
+
+    Args:
+        step: A node on (N, C, L).
+        build: The net.
+        handler: Of its operator, for (N, C, 1, L).
+    """
 
     def tall(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
         return tuple((*shape[:2], 1, shape[2]) for shape in shapes)
 
     data = step.data()
     image = reshaped(data, replace(step, shapes=tall(data.shapes)), build)
-    kernel = step.inputs[1]
-    assert kernel is not None
-    weight = replace(
-        kernel,
-        shapes=tuple((*s[:2], 1, s[2]) for s in kernel.shapes),
-        consts=tuple(c[:, :, None] for c in kernel.consts),
-    )
+    others = list(step.inputs[1:])
+    if others and others[0] is not None:
+        kernels = tuple(kernel[:, :, None] for kernel in others[0].consts)
+        others[0] = replace(others[0], shapes=tall(others[0].shapes), consts=kernels)
     attrs = tuple(_row_attributes(each) for each in step.attrs)
-    lifted = replace(step, inputs=(image, weight, *step.inputs[2:]), shapes=tall(step.shapes), attrs=attrs)
+    lifted = replace(step, inputs=(image, *others), shapes=tall(step.shapes), attrs=attrs)
     return reshaped(handler(lifted, build), step, build)
 
 
 def _row_attributes(attrs: Mapping[str, Any]) -> Mapping[str, Any]:
     lifted = dict(attrs)
-    for name in ("strides", "dilations", "kernel_shape"):
+    for name in ("strides", "dilations", "kernel_shape", "output_shape"):
         if name in attrs:
             lifted[name] = [1, *attrs[name]]
+    if "output_padding" in attrs:
+        lifted["output_padding"] = [0, *attrs["output_padding"]]
     if "pads" in attrs:
         lifted["pads"] = [0, attrs["pads"][0], 0, attrs["pads"][1]]
     return lifted

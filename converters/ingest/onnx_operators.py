@@ -68,6 +68,8 @@ HANDLERS: Mapping[str, Handler] = {
     "Reciprocal": activations.function_of_one("reciprocal"),
     "ReduceL1": reduce.norm_l1,
     "ReduceL2": reduce.norm_l2,
+    "ReduceLogSum": reduce.log_sum,
+    "ReduceLogSumExp": reduce.log_sum_exp,
     "ReduceMax": reduce.reduce_max,
     "ReduceMean": reduce.reduce_mean,
     "ReduceMin": reduce.reduction("min"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from boardfit.converters.ingest.onnx_layers import decide, windows_of, zero_padded
+import numpy as np
+
+from boardfit.converters.ingest.onnx_layers import as_row, decide, windows_of, zero_padded
 from boardfit.converters.ingest.onnx_layout import align
 from boardfit.converters.ingest.onnx_padding import Padding, Window, same_pads
 from boardfit.converters.ingest.onnx_records import (
@@ -24,6 +26,8 @@ _LOWEST = -65504.0
 
 def max_pool(step: Step, build: Build) -> Value:
     """MaxPool: MaxPooling2D, padded with what no maximum can see, or GlobalMaxPooling2D like averages."""
+    if step.data().rank == 3:
+        return as_row(step, build, max_pool)
     windows = _pool_windows(step)
     if _covers(build, windows):
         return global_pool("GlobalMaxPooling2D", step, build)
@@ -37,19 +41,24 @@ def max_pool(step: Step, build: Build) -> Value:
 
 def average_pool(step: Step, build: Build) -> Value:
     """AveragePool: AveragePooling2D, or GlobalAveragePooling2D where it covers the image at every size."""
-    windows = _pool_windows(step)
     data = step.data()
-    if any(_output_extent(w) != shape[2:] for w, shape in zip(windows, step.shapes, strict=True)):
-        raise step.refuse("its ceil_mode adds a border whose average Keras cannot compute")
+    if data.rank == 3:
+        return as_row(step, build, average_pool)
+    windows = _pool_windows(step)
     if _covers(build, windows):
         return global_pool("GlobalAveragePooling2D", step, build)
+    if any(_output_extent(w) != shape[2:] for w, shape in zip(windows, step.shapes, strict=True)):
+        return _average_by_counts(step, build, windows)
     padding = decide(step, build, windows)
     if any(w.rule or any(w.pads) for w in windows):
         counts_zeros = bool(step.attr("count_include_pad", 0))
-        if counts_zeros and padding.mode == "same":
-            padding = _as_explicit(step, windows)
-        if not counts_zeros and padding.mode != "same":
-            raise step.refuse("its average leaves out a padding that is not 'same', which Keras cannot do")
+        if counts_zeros == (padding.mode == "same"):
+            explicit = (
+                counts_zeros and not any(w.rule for w in windows) and len({w.pads for w in windows}) == 1
+            )
+            if not explicit:
+                return _average_by_counts(step, build, windows)
+            padding = Padding("valid", windows[0].pads)
     tensor = zero_padded(align(data, NHWC_OF_NCHW, build), padding.explicit, build)
     output = _pool("AveragePooling2D", "avgpool", tensor, windows[0], padding, build)
     return make_value(step, output, NHWC_OF_NCHW, nonnegative=data.nonnegative)
@@ -57,11 +66,15 @@ def average_pool(step: Step, build: Build) -> Value:
 
 def global_average_pool(step: Step, build: Build) -> Value:
     """GlobalAveragePool."""
+    if step.data().rank == 3:
+        return as_row(step, build, global_average_pool)
     return global_pool("GlobalAveragePooling2D", step, build)
 
 
 def global_max_pool(step: Step, build: Build) -> Value:
     """GlobalMaxPool."""
+    if step.data().rank == 3:
+        return as_row(step, build, global_max_pool)
     return global_pool("GlobalMaxPooling2D", step, build)
 
 
@@ -129,10 +142,34 @@ def _output_extent(window: Window) -> tuple[int, ...]:
     )
 
 
-def _as_explicit(step: Step, windows: list[Window]) -> Padding:
-    if len({w.pads for w in windows}) > 1 or any(w.rule for w in windows):
-        raise step.refuse("its average counts a padding that follows the size, which Keras cannot do")
-    return Padding("valid", windows[0].pads)
+def _average_by_counts(step: Step, build: Build, windows: list[Window]) -> Value:
+    """Average over another number of pixels at the borders: of zeros around, times a constant per pixel.
+
+    That constant binds the size.
+    """
+    from keras import ops
+
+    build.bind(step)
+    data, window, shape = step.data(), windows[0], step.shapes[0]
+    pads = same_pads(window) if window.rule else window.pads
+    counts_zeros = bool(step.attr("count_include_pad", 0))
+    grown, counts = list(pads), []
+    for axis in (0, 1):
+        extent, kernel, stride = window.extent[axis], window.kernel[axis], window.strides[axis]
+        new = shape[2 + axis]
+        grown[axis + 2] = max((new - 1) * stride + kernel - extent - pads[axis], 0)
+        low, high = (
+            (0, pads[axis] + extent + pads[axis + 2]) if counts_zeros else (pads[axis], pads[axis] + extent)
+        )
+        starts = np.arange(new) * stride
+        counts.append(np.minimum(starts + kernel, high) - np.maximum(starts, low))
+    padding = Padding("valid", (grown[0], grown[1], grown[2], grown[3]))
+    tensor = zero_padded(align(data, NHWC_OF_NCHW, build), padding.explicit, build)
+    output = _pool("AveragePooling2D", "avgpool", tensor, window, padding, build)
+    scale = window.kernel[0] * window.kernel[1] / np.outer(*counts)
+    if not np.all(scale == 1.0):
+        output = ops.multiply(output, build.constant(scale[:, :, None], output))
+    return make_value(step, output, NHWC_OF_NCHW, nonnegative=data.nonnegative)
 
 
 def _padded_for_max(tensor: Any, padding: Padding, build: Build, *, nonnegative: bool) -> Any:

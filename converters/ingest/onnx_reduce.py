@@ -33,21 +33,33 @@ def norm_l2(step: Step, build: Build) -> Value:
     """ReduceL2: the root of the sum of squares."""
     from keras import ops
 
-    return _apply(step, build, lambda tensor, **how: ops.sqrt(ops.sum(ops.square(tensor), **how)))
+    return _apply(step, build, "sum", before=ops.square, after=ops.sqrt, nonnegative=True)
 
 
 def norm_l1(step: Step, build: Build) -> Value:
     """ReduceL1: the sum of absolute values."""
     from keras import ops
 
-    return _apply(step, build, lambda tensor, **how: ops.sum(ops.absolute(tensor), **how))
+    return _apply(step, build, "sum", before=ops.absolute, nonnegative=True)
 
 
 def sum_of_squares(step: Step, build: Build) -> Value:
     """ReduceSumSquare."""
     from keras import ops
 
-    return _apply(step, build, lambda tensor, **how: ops.sum(ops.square(tensor), **how))
+    return _apply(step, build, "sum", before=ops.square, nonnegative=True)
+
+
+def log_sum(step: Step, build: Build) -> Value:
+    """ReduceLogSum: the logarithm of the sum."""
+    from keras import ops
+
+    return _apply(step, build, "sum", after=ops.log)
+
+
+def log_sum_exp(step: Step, build: Build) -> Value:
+    """ReduceLogSumExp, which does not overflow where its sum would."""
+    return _apply(step, build, "logsumexp")
 
 
 def argmax(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handler has this form
@@ -64,8 +76,6 @@ def argmax(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handler h
 
 
 def _reduce(step: Step, build: Build, name: str, pool: str) -> Value:
-    from keras import ops
-
     data, axes = step.data(), _axes_of(step)
     # The axes that are left over must be batch and channels, wherever the transposes have put them.
     if pool and data.rank == 4 and data.axes[0] == 0 and sorted(data.axes[1:3]) == axes:
@@ -73,19 +83,29 @@ def _reduce(step: Step, build: Build, name: str, pool: str) -> Value:
             return global_pool(pool, step, build)
         output = build.layer(pool, "pool", data.tensor, keepdims=False)
         return make_value(step, output, (0, 1), nonnegative=data.nonnegative)
-    function = getattr(ops, name)
-    return _apply(step, build, function, nonnegative=data.nonnegative and name != "log")
+    return _apply(step, build, name, nonnegative=data.nonnegative)
 
 
 def _axes_of(step: Step) -> list[int]:
     rank = step.data().rank
     given = step.ints("axes", 1)
     if not given:
-        return [] if given is not None and step.attr("noop_with_empty_axes", 0) else list(range(rank))
+        return [] if step.attr("noop_with_empty_axes", 0) else list(range(rank))
     return sorted(axis % rank for axis in given)
 
 
-def _apply(step: Step, build: Build, function: Callable[..., Any], *, nonnegative: bool = False) -> Value:
+def _apply(
+    step: Step,
+    build: Build,
+    name: str,
+    *,
+    before: Callable[[Any], Any] | None = None,
+    after: Callable[[Any], Any] | None = None,
+    nonnegative: bool = False,
+) -> Value:
+    """Reduce by ``keras.ops.name``; ``before`` and ``after`` hold also where only the batch is reduced."""
+    from keras import ops
+
     data, axes = step.data(), _axes_of(step)
     if data.axes[0] in axes:
         if any(shape[data.axes[0]] != 1 for shape in data.shapes):
@@ -93,9 +113,10 @@ def _apply(step: Step, build: Build, function: Callable[..., Any], *, nonnegativ
         if not step.attr("keepdims", 1):
             data = with_batch(data, HIDDEN, build)
     places = tuple(place for place, axis in enumerate(data.axes) if axis in axes and place > 0)
-    output = data.tensor
+    output = before(data.tensor) if before else data.tensor
     if places:
-        output = function(data.tensor, axis=places, keepdims=bool(step.attr("keepdims", 1)))
+        output = getattr(ops, name)(output, axis=places, keepdims=bool(step.attr("keepdims", 1)))
+    output = after(output) if after else output
     return make_value(step, output, _axes_left(step, data, axes), nonnegative=nonnegative)
 
 

@@ -29,7 +29,7 @@ def resize(step: Step, build: Build) -> Value:
     if len(build.sizes) == 1 and len(step.inputs) > 3 and None in image.shape[1:]:
         build.bind(step)  # to a size that is written out, which another input size may not follow
     mode, corners = step.attr("mode", "nearest"), _transform(step) == "align_corners"
-    factors = _whole_factors(old, new, space)
+    factors = _whole_factors(step, space)
     if factors and mode == "nearest" and _is_repeat(step, factors):
         output = build.layer("UpSampling2D", "up", image, size=factors, interpolation="nearest")
     elif factors and mode == "linear" and _transform(step) in ("half_pixel", "pytorch_half_pixel"):
@@ -57,19 +57,7 @@ def depth_to_space(step: Step, build: Build) -> Value:
                 crd = step.attr("mode", "DCR") == "CRD"
                 source = c * block**2 + y * block + x if crd else (y * block + x) * filters + c
                 kernel[y, x, c, source] = 1.0
-    image = align(step.data(), NHWC_OF_NCHW, build)
-    output = build.layer(
-        "Conv2DTranspose",
-        "depth_to_space",
-        image,
-        weights=[kernel],
-        filters=filters,
-        kernel_size=block,
-        strides=block,
-        use_bias=False,
-        trainable=False,
-    )
-    return make_value(step, output, NHWC_OF_NCHW, nonnegative=step.data().nonnegative)
+    return _moved(step, build, "Conv2DTranspose", "depth_to_space", kernel=kernel, filters=filters)
 
 
 def space_to_depth(step: Step, build: Build) -> Value:
@@ -81,15 +69,19 @@ def space_to_depth(step: Step, build: Build) -> Value:
         for y in range(block):
             for x in range(block):
                 kernel[y, x, c, (y * block + x) * channels + c] = 1.0
-    image = align(step.data(), NHWC_OF_NCHW, build)
+    return _moved(step, build, "Conv2D", "space_to_depth", kernel=kernel, filters=channels * block**2)
+
+
+def _moved(step: Step, build: Build, kind: str, stem: str, *, kernel: np.ndarray, filters: int) -> Value:
+    """Move numbers between depth and space by a convolution of ones and zeros, whose stride is its kernel."""
     output = build.layer(
-        "Conv2D",
-        "space_to_depth",
-        image,
+        kind,
+        stem,
+        align(step.data(), NHWC_OF_NCHW, build),
         weights=[kernel],
-        filters=channels * block**2,
-        kernel_size=block,
-        strides=block,
+        filters=filters,
+        kernel_size=kernel.shape[:2],
+        strides=kernel.shape[:2],
         use_bias=False,
         trainable=False,
     )
@@ -121,10 +113,17 @@ def _transform(step: Step) -> str:
     return str(step.attr("coordinate_transformation_mode", "half_pixel"))
 
 
-def _whole_factors(
-    old: tuple[Shape, ...], new: tuple[Shape, ...], space: tuple[int, int]
-) -> tuple[int, int] | None:
-    factors = {tuple(n[axis] / o[axis] for axis in space) for o, n in zip(old, new, strict=True)}
+def _scale(step: Step, index: int, axis: int) -> float:
+    """Return by how much an ONNX axis grows at one of the sizes: as given, or as the shapes say."""
+    before, after = step.data().shapes[index][axis], step.shapes[index][axis]
+    scales = step.inputs[2] if len(step.inputs) > 2 else None
+    given = scales.consts[index].reshape(-1) if scales is not None and scales.is_const else np.zeros(0)
+    axes = [item % step.data().rank for item in step.attr("axes", None) or range(step.data().rank)]
+    return float(given[axes.index(axis)]) if given.size and axis in axes else after / before
+
+
+def _whole_factors(step: Step, space: tuple[int, int]) -> tuple[int, int] | None:
+    factors = {tuple(_scale(step, index, axis) for axis in space) for index in range(len(step.shapes))}
     if len(factors) != 1:
         return None
     height, width = factors.pop()
@@ -134,13 +133,14 @@ def _whole_factors(
 def _is_repeat(step: Step, factors: tuple[int, int]) -> bool:
     """Return whether nearest means that every pixel is repeated."""
     return all(
-        np.array_equal(_nearest(step, 4, 4 * factor), np.repeat(np.arange(4), factor)) for factor in factors
+        np.array_equal(_nearest(step, 4, 4 * factor, factor), np.repeat(np.arange(4), factor))
+        for factor in factors
     )
 
 
-def _nearest(step: Step, before: int, after: int) -> np.ndarray:
+def _nearest(step: Step, before: int, after: int, scale: float) -> np.ndarray:
     rounding = str(step.attr("nearest_mode", "round_prefer_floor"))
-    return nearest_rows(before, after, transform=_transform(step), rounding=rounding)
+    return nearest_rows(before, after, transform=_transform(step), scale=scale, rounding=rounding)
 
 
 def _by_matrices(step: Step, build: Build, image: Any, space: tuple[int, int]) -> Any:
@@ -149,17 +149,18 @@ def _by_matrices(step: Step, build: Build, image: Any, space: tuple[int, int]) -
     mode = step.attr("mode", "nearest")
     output = image
     for place, axis in enumerate(space, start=1):
-        before, after = step.data().shapes[0][axis], step.shapes[0][axis]
+        before, after, scale = step.data().shapes[0][axis], step.shapes[0][axis], _scale(step, 0, axis)
         if before == after:
             continue
         _require_small(step, before * after)
         if mode == "nearest":
-            output = ops.take(output, _nearest(step, before, after).tolist(), axis=place)
+            output = ops.take(output, _nearest(step, before, after, scale).tolist(), axis=place)
             continue
         matrix = linear_matrix(
             before,
             after,
             transform=_transform(step),
+            scale=scale,
             cubic=float(step.attr("cubic_coeff_a", -0.75)) if mode == "cubic" else None,
             antialias=bool(step.attr("antialias", 0)),
             exclude_outside=bool(step.attr("exclude_outside", 0)),

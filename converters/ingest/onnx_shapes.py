@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,8 @@ def reshape(step: Step, build: Build) -> Value:
     data = step.data()
     if step.shapes == data.shapes:
         return data
-    if data.flat is not None and len(step.shapes[0]) == 2 and data.axes[0] == 0:
+    rows = all(new[0] == old[0] and len(new) == 2 for new, old in zip(step.shapes, data.shapes, strict=True))
+    if data.flat is not None and rows and data.axes[0] == 0:
         return make_value(step, data.flat(), (0, 1), nonnegative=data.nonnegative)
     return reshaped(data, step, build)
 
@@ -89,8 +91,10 @@ def pad(step: Step, build: Build) -> Value:
     mode = step.attr("mode", "constant")
     batch = data.axes[0]
     outside = batch != HIDDEN and amounts is not None and (amounts[batch] or amounts[data.rank + batch])
-    if amounts is None or outside or mode not in ("constant", "reflect"):
-        raise step.refuse("only a constant, or reflection, around other axes than the batch is carried over")
+    if amounts is None or outside or mode not in ("constant", "reflect", "edge"):
+        raise step.refuse(
+            "only a constant, reflection, or the edge, around other axes than the batch is carried over"
+        )
     # The axes in the tensor's own order, so that padding NHWC costs no Permute.
     pairs = [(amounts[axis], amounts[data.rank + axis]) for axis in data.axes[1:]]
     value = _pad_value(step)
@@ -99,12 +103,25 @@ def pad(step: Step, build: Build) -> Value:
         (top, bottom), (left, right), pairs[2] = pairs
         tensor = zero_padded(tensor, (top, left, bottom, right), build)
         pairs[:2] = [(0, 0), (0, 0)]
-    if any(any(pair) for pair in pairs):
+    if mode == "edge":
+        tensor = _with_edges(tensor, pairs, build)
+    elif any(any(pair) for pair in pairs):
         from keras import ops
 
         how: dict[str, Any] = {"constant_values": value} if mode == "constant" else {}
         tensor = ops.pad(tensor, ((0, 0), *pairs), mode=mode, **how)
     return make_value(step, tensor, data.axes, nonnegative=data.nonnegative and value >= 0)
+
+
+def _with_edges(tensor: Any, pairs: Sequence[tuple[int, int]], build: Build) -> Any:
+    """Repeat the first and the last row of each axis after the batch."""
+    for place, (before, after) in enumerate(pairs, start=1):
+        if before or after:
+            every = (slice(None),) * place
+            first, last = tensor[(*every, slice(0, 1))], tensor[(*every, slice(-1, None))]
+            rows = [*[first] * before, tensor, *[last] * after]
+            tensor = build.layer("Concatenate", "edge", rows, axis=place)
+    return tensor
 
 
 def _pad_value(step: Step) -> float:

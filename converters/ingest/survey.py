@@ -13,9 +13,11 @@ from boardfit.converters.auto_sizes import USUAL_SIDE, propose_sizes
 from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.ingest import ingest, own_side
 from boardfit.converters.ingest.keras_rebuild import walk
+from boardfit.converters.ingest.onnx import fold
 from boardfit.converters.ingest.onnx_file import read_onnx
 from boardfit.converters.ingest.onnx_fold import ARITHMETIC
 from boardfit.converters.ingest.onnx_operators import HANDLERS
+from boardfit.converters.ingest.untouched import read_untouched
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.errors import UnsupportedModel
 from boardfit.specs import ImageSpec, TensorSpec
@@ -90,6 +92,8 @@ def survey(source: str) -> Survey:
         UnsupportedModel: It is damaged.
         ToolMissing: What reads it is not installed.
     """
+    if Path(source).suffix.lower() == ".tflite":
+        return _of_tflite(source)
     load_frameworks()
     own = own_side(source)
     side = own or USUAL_SIDE
@@ -116,14 +120,35 @@ def survey(source: str) -> Survey:
     )
 
 
+def _of_tflite(source: str) -> Survey:
+    model = read_untouched(SourceRequest(source, (), ImageSpec(), task="raw"))
+    side = model.fixed_size
+    assert side is not None and model.untouched is not None
+    return Survey(
+        source=source,
+        own_side=side,
+        side=side,
+        free=False,
+        fixed_by=model.fixed_by,
+        inputs=(model.untouched.image,),
+        outputs=model.outputs,
+        layers=(),
+        unsupported=("its layers: a TFLite file is packed as it is, at its own size",),
+    )
+
+
 def _unknown_operators(source: str) -> tuple[str, ...]:
     """Return the operators of an ONNX file that nothing can be made of, as sentences."""
     if Path(source).suffix.lower() != ".onnx":
         return ()
     found = read_onnx(Path(source))
-    known = {*HANDLERS, *_GONE_BEFORE, *ARITHMETIC}
-    nodes = [node for node in found.model.graph.node if node.op_type not in known or node.domain]
-    counts = Counter(f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes)
+    try:
+        left = fold(found, found.size or USUAL_SIDE).nodes
+        counts = Counter(node.op for node in left if node.op not in HANDLERS)
+    except UnsupportedModel:  # then what only constants need cannot be told from what images need
+        known = {*HANDLERS, *_GONE_BEFORE, *ARITHMETIC}
+        nodes = [node for node in found.model.graph.node if node.op_type not in known or node.domain]
+        counts = Counter(f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes)
     return tuple(f"{name}: {count} times (opset {found.opset})" for name, count in sorted(counts.items()))
 
 

@@ -26,7 +26,7 @@ def tidy(model: Any) -> Any:
             _max_as_pool(graph, node)
         elif node.op_type == "Resize":
             _plain_resize(node, empty)
-        elif node.op_type == "MaxPool":
+        elif node.op_type in ("AveragePool", "MaxPool"):
             _pad_into_pool(graph, node, makers)
     return model
 
@@ -81,24 +81,35 @@ def _max_as_pool(graph: Any, node: Any) -> None:
 
 
 def _pad_into_pool(graph: Any, node: Any, makers: dict[str, Any]) -> None:
-    """Zeros around what a Relu has made are no maximum: the pooling pads by itself, which ncnn can."""
+    """Zeros that an average counts, or no maximum of what a Relu made can see: the pooling pads itself."""
     from onnx import helper, numpy_helper
 
     pad = makers.get(node.input[0])
-    own = {item.name for item in node.attribute}
-    if pad is None or pad.op_type != "Pad" or own & {"auto_pad", "pads", "ceil_mode"}:
+    own = {item.name: item for item in node.attribute}
+    if (
+        pad is None
+        or pad.op_type != "Pad"
+        or own.keys() & {"auto_pad", "pads", "ceil_mode", "count_include_pad"}
+    ):
         return
-    relu = makers.get(pad.input[0])
+    before = makers.get(pad.input[0])
+    counts = node.op_type == "AveragePool"
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    if relu is None or relu.op_type != "Relu" or pad.attribute or len(pad.input) < 2:
+    if not counts and (before is None or before.op_type != "Relu"):
+        return
+    if pad.attribute or len(pad.input) < 2:
         return
     if pad.input[1] not in stored or not _pads_with_zeros(pad, stored):
         return
     amounts = [int(item) for item in numpy_helper.to_array(stored[pad.input[1]]).reshape(-1)]
     if len(amounts) != 8 or any(amounts[axis] for axis in (0, 1, 4, 5)) or min(amounts) < 0:
         return
+    if max(amounts) >= min(own["kernel_shape"].ints):
+        return
     node.input[0] = pad.input[0]
     node.attribute.append(helper.make_attribute("pads", [*amounts[2:4], *amounts[6:8]]))
+    if counts:
+        node.attribute.append(helper.make_attribute("count_include_pad", 1))
 
 
 def _pads_with_zeros(pad: Any, stored: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ examples:
   boardfit inspect lite0.boardfit
   boardfit inspect lite0.boardfit --json | jq .manifest.policy
   boardfit inspect net.onnx
+  boardfit inspect my_package.nets:small            a PyTorch factory, which is run
 """
 
 

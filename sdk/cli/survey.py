@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from boardfit.converters.ingest.survey import Survey
 
-SOURCE_SUFFIXES = (".onnx", ".keras", ".h5")
+SOURCE_SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5", ".tflite")
 
 
 def is_source(path: str) -> bool:
-    """Return whether a path names a model, not a bundle."""
-    return Path(path).suffix.lower() in SOURCE_SUFFIXES or (Path(path) / "saved_model.pb").is_file()
+    """Return whether a path names a model, or a PyTorch factory, and not a bundle."""
+    from boardfit.converters.ingest import looks_like_factory
+
+    known = Path(path).suffix.lower() in SOURCE_SUFFIXES or (Path(path) / "saved_model.pb").is_file()
+    return known or looks_like_factory(path)
 
 
 def survey_text(source: str, *, as_json: bool) -> tuple[str, bool]:
@@ -49,7 +52,9 @@ def _people_text(found: Survey) -> str:
         *(f"unsupported {text}" for text in found.unsupported),
     ]
     if not found.layers:
-        lines.append("way out     build only ONNX and ncnn from the file, untouched: --pass-through")
+        if Path(found.source).suffix.lower() in (".onnx", ".tflite"):
+            formats = "TFLite" if found.source.lower().endswith(".tflite") else "ONNX and ncnn"
+            lines.append(f"way out     build only {formats} from the file, untouched: --pass-through")
         return "\n".join(lines)
     rows = [
         [row.name, row.kind, _shape(row.shape), f"{row.parameters:,}", f"{row.macs / 1e6:,.2f}"]

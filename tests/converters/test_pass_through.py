@@ -12,6 +12,8 @@ import boardfit
 from boardfit.bundle import open_bundle
 from boardfit.cli import main
 from boardfit.converters.ingest import ingest, own_side
+from boardfit.converters.ingest.last_activation import activation_behind
+from boardfit.converters.ingest.untouched import read_untouched
 from boardfit.converters.model import SourceRequest
 from boardfit.errors import InputError, UnsupportedModel
 from boardfit.specs import ImageSpec
@@ -76,6 +78,50 @@ def test_onnx_is_packed_as_it_is(onnx_file, photos, tmp_path):
             answers.append(session(frame).scores)
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-4)
     assert main(["verify", str(out)]) == 0
+
+
+@pytest.fixture
+def probabilities_file(tmp_path):
+    """A file of one size that ends in a Softmax, which a Reshape follows."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+        helper.make_node("Softmax", ["p"], ["s"], axis=1),
+        helper.make_node("Reshape", ["s", "shape"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", 1, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("scores", 1, [1, 3])],
+        [numpy_helper.from_array(np.array([1, 3], np.int64), "shape")],
+    )
+    path = tmp_path / "scores.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_probabilities_are_known_behind_a_reshape(probabilities_file):
+    model = read_untouched(SourceRequest(str(probabilities_file), (32,), ImageSpec()))
+    assert model.outputs[0].activation == "softmax"
+
+
+@pytest.mark.parametrize(
+    ("operators", "activation"),
+    [
+        (("CONV_2D", "SOFTMAX", "DEQUANTIZE"), "softmax"),
+        (("FULLY_CONNECTED", "LOGISTIC", "RESHAPE"), "sigmoid"),
+        (("SOFTMAX", "FULLY_CONNECTED"), "logits"),
+        (("Gemm", "Relu", "Flatten"), "none"),
+        ((), "logits"),
+    ],
+    ids=["int8", "sigmoid", "not-the-last", "another", "nothing"],
+)
+def test_activation_behind_what_only_moves(operators, activation):
+    makers = {place + 1: (operator, place) for place, operator in enumerate(operators)}
+    assert activation_behind(len(operators), makers) == activation
 
 
 def test_tflite_is_packed_at_its_own_size(tflite_file, photos, tmp_path, capsys):

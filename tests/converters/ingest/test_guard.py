@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from boardfit.converters.ingest import guard, ingest, own_side
+from boardfit.converters.ingest.untouched import read_untouched
 from boardfit.errors import RecipeError, UnsupportedModel
 
 
@@ -99,6 +100,22 @@ def test_constants_of_gigabytes_in_onnx_are_refused(tmp_path, request_for):
     assert path.stat().st_size < 1000
     with pytest.raises(UnsupportedModel, match=r"takes more than 600 MiB|crashes"):
         ingest(request_for(path))
+
+
+def test_a_tflite_file_is_read_within_the_limit(tmp_path, request_for, monkeypatch):
+    monkeypatch.setenv("BOARDFIT_IMPORT_MB", "1")
+    path = tmp_path / "net.tflite"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    with pytest.raises(UnsupportedModel, match=r"net\.tflite \(64\.0 MiB\) takes more than 1 MiB"):
+        read_untouched(request_for(path))
+
+
+def test_a_saved_model_is_converted_within_the_limit(tmp_path, request_for, monkeypatch):
+    (tmp_path / "saved_model.pb").write_bytes(b"no graph")
+    monkeypatch.setenv("BOARDFIT_IMPORT_SECONDS", "1")
+    with pytest.raises(UnsupportedModel, match=r"within 1 s.*BOARDFIT_IMPORT_SECONDS"):
+        ingest(request_for(tmp_path))
 
 
 def test_the_side_alone_is_asked_in_a_child_too(saved):

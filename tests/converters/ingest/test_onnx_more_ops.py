@@ -276,6 +276,8 @@ CASES = {
     "reduce-l1": reduced("ReduceL1", 1),
     "reduce-l2": reduced("ReduceL2", 1, 3),
     "reduce-sum-square": reduced("ReduceSumSquare", 2),
+    "reduce-log-sum": ([node("Exp", "x", "e"), node("ReduceLogSum", "e", axes=[1])], {}, 17),
+    "reduce-log-sum-exp": reduced("ReduceLogSumExp", -1, keepdims=0),
     "reduce-sum": one("ReduceSum", "x a", consts={"a": ints(-1)}),
     "arg-max": (
         [node("ArgMax", "x", "i", axis=1, keepdims=0), node("Cast", "i", to=TensorProto.FLOAT)],

@@ -347,9 +347,8 @@ UNKNOWN = [
         {"w": floats(4, 3, 3, 3)},
         "Conv",
     ),
-    ("edge-pad", [node("Pad", "x p", "z", mode="edge")], {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)}, "Pad"),
-    ("average-ceil", [node("AveragePool", "x", "z", **POOL, ceil_mode=1)], {}, "AveragePool"),
-    ("average-leaves-out", [node("AveragePool", "x", "z", **POOL, pads=[1] * 4)], {}, "AveragePool"),
+    ("negative-pad", [node("Pad", "x p", "z")], {"p": ints(0, 0, -1, 1, 0, 0, 1, 1)}, "Pad"),
+    ("dilated-pool", [node("MaxPool", "x", "z", **POOL, dilations=[2, 2])], {}, "MaxPool"),
     ("computed-indices", [node("ArgMax", "x", "i", axis=1), node("Gather", "x i", "z")], {}, "Gather"),
     (
         "foreign-domain",

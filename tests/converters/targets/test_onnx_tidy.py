@@ -85,3 +85,26 @@ def test_gelu_of_tensorflow_is_standard():
     x = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
     expected = 0.5 * x * (1 + np.vectorize(erf)(x / 2**0.5))
     np.testing.assert_allclose(run(made), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "pool", "kernel", "joined"),
+    [
+        ("Relu", "MaxPool", 3, True),
+        ("Neg", "MaxPool", 3, False),
+        ("Neg", "AveragePool", 3, True),
+        ("Neg", "AveragePool", 2, False),
+    ],
+    ids=["max-of-relu", "max-of-any", "average", "more-than-the-kernel"],
+)
+def test_zeros_join_a_pooling_where_they_change_nothing(first, pool, kernel, joined):
+    nodes = [
+        helper.make_node(first, ["x"], ["a"]),
+        helper.make_node("Pad", ["a", "p"], ["b"]),
+        helper.make_node(pool, ["b"], ["y"], kernel_shape=[kernel] * 2, strides=[2, 2]),
+    ]
+    consts = {"p": np.array([0, 0, 1, 1, 0, 0, 2, 2], np.int64)}
+    expected = run(model(nodes, consts))
+    tidied = tidy(model(nodes, consts))
+    np.testing.assert_allclose(run(tidied), expected, atol=1e-6)
+    assert (tidied.graph.node[-1].input[0] == "a") is joined

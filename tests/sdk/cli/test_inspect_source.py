@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -63,6 +64,7 @@ def test_what_cannot_be_imported_is_counted(tmp_path, capsys):
     assert main(["inspect", str(path)]) == 1
     text = capsys.readouterr().out
     assert "unsupported Det: 1 times (opset 17)" in text
+    assert "unsupported Round: 1 times (opset 17)" in text
     assert "--pass-through" in text
     assert "made for 8" in text
 
@@ -79,3 +81,40 @@ def test_a_bound_size_is_named(tmp_path, capsys):
     assert found["free"] is False
     assert "flat" in found["fixed_by"] or "head" in found["fixed_by"]
     assert np.prod(found["layers"][-1]["shape"]) == 3
+
+
+@pytest.fixture
+def tflite_file(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    image = keras.Input((16, 16, 3), name="image")
+    scores = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(image))
+    path = tmp_path / "net.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, scores)).convert())
+    return path
+
+
+def test_a_tflite_file_shows_its_interface(tflite_file, capsys):
+    assert main(["inspect", str(tflite_file), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["own_side"], found["free"], found["layers"]) == (16, False, [])
+    assert (found["outputs"][0]["shape"], found["outputs"][0]["activation"]) == ([None, 3], "softmax")
+    assert "packed as it is" in found["unsupported"][0]
+
+
+def test_sizes_auto_names_the_side_of_a_tflite_file(tflite_file, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((20, 20, 3), np.uint8))
+    words = ["build", str(tflite_file), "--images", str(tmp_path), "-o", str(tmp_path / "o.boardfit")]
+    assert main([*words, "--pass-through", "--sizes", "auto", "--dry-run"]) == 1
+    assert "--sizes 16" in capsys.readouterr().err
+
+
+def test_a_pytorch_factory_is_surveyed(tmp_path, capsys):
+    pytest.importorskip("torch", reason="torch is not installed")
+    (tmp_path / "nets.py").write_text(
+        "import torch\n\ndef small():\n    return torch.nn.Sequential(\n        torch.nn.Conv2d(3, 4, 3),"
+        " torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()\n    )\n"
+    )
+    assert main(["inspect", f"{tmp_path / 'nets.py'}:small", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == 4 * 28
