@@ -46,10 +46,11 @@ class NcnnEngine:
 
     def _run_one(self, image: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         extractor = self._net.create_extractor()
-        # The Mat borrows the array, which must live until the last extract.
-        planes = {name: owned_float32(array) for name, array in image.items()}
-        for name, array in planes.items():
-            self._check(extractor.input(name, self._ncnn.Mat(array)), "take the input", name)
+        for name, array in image.items():
+            # A copy: a Mat that borrows numpy's memory is not aligned as ncnn's instructions demand, and a first
+            # layer that works in place wrote into the caller's array, or crashed (Keras' MobileNetV3).
+            mat = self._ncnn.Mat(owned_float32(array)).clone()
+            self._check(extractor.input(name, mat), "take the input", name)
         arrays = []
         for spec in self._artifact.outputs:
             status, mat = extractor.extract(spec.name)

@@ -11,6 +11,7 @@ pytest.importorskip("ncnn", reason="the ncnn library is not installed")
 
 from boardfit.runtime.engines.ncnn import NcnnEngine, _as_file
 from boardfit.runtime.engines.ncnn_stores import check_length
+from boardfit.specs import Artifact, TensorSpec
 
 
 @pytest.fixture
@@ -81,3 +82,25 @@ def test_planes_that_are_not_aligned_to_16_bytes_are_read_right(tiny):
     batch = np.random.RandomState(0).standard_normal((1, 17, 17, 3)).astype(np.float32)
     engine = NcnnEngine(tiny.artifact, tiny.files, 1)
     assert np.abs(engine.run(tiny.feed(batch))[0] - tiny.reference(batch)).max() <= 1e-4
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3], ids=lambda n: f"{4 * n} bytes off")
+def test_a_first_layer_that_works_in_place_leaves_the_callers_array_alone(offset):
+    """Such as the rescaling that Keras' MobileNetV3 begins with: ncnn wrote into it, or crashed."""
+    param = "7767517\n2 2\nInput image 0 1 image\nBinaryOp double 1 1 image out 0=2 1=1 2=2.0\n"
+    artifact = Artifact(
+        format="ncnn",
+        precision="fp32",
+        sizes=(32,),
+        files=("net.param", "net.bin"),
+        inputs=(TensorSpec("image", (None, 3, 32, 32), layout="NCHW"),),
+        outputs=(TensorSpec("out", (None, 3, 32, 32), layout="NCHW"),),
+    )
+    engine = NcnnEngine(artifact, {"net.param": param.encode(), "net.bin": b""}, 1)
+    memory = np.arange(3 * 32 * 32 + offset, dtype=np.float32)
+    image = memory[offset:].reshape(1, 3, 32, 32)
+    before = image.copy()
+    (doubled,) = engine.run({"image": image})
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(doubled, 2.0 * before)
+    engine.close()
