@@ -47,8 +47,8 @@ class NcnnEngine:
     def _run_one(self, image: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         extractor = self._net.create_extractor()
         for name, array in image.items():
-            # A copy: a Mat that borrows numpy's memory is not aligned as ncnn's instructions demand, and a first
-            # layer that works in place wrote into the caller's array, or crashed (Keras' MobileNetV3).
+            # A copy: a Mat that borrows numpy's memory is not aligned as ncnn demands, and a first
+            # layer that works in place wrote into the array, or crashed (Keras' MobileNetV3).
             mat = self._ncnn.Mat(owned_float32(array)).clone()
             self._check(extractor.input(name, mat), "take the input", name)
         arrays = []
