@@ -179,7 +179,7 @@ ZOO = {
     "embedding": Net(partial(from_here, width=32), 112, 17, "embed", "embed"),
     "keras-mobilenetv3": Net(from_keras, 224, model="MobileNetV3Small"),
     "keras-densenet": Net(from_keras, 128, model="DenseNet121"),
-    "tf2onnx-efficientnetv2": Net(partial(from_keras, onnx=True), 128, model="EfficientNetV2B0"),
+    "tf2onnx-mobilenetv2": Net(partial(from_keras, onnx=True), 128, model="MobileNetV2"),
 }
 
 
