@@ -67,7 +67,7 @@ def replay(spec: PolicySpec, answers: Answers, times: Times) -> Outcome:
     else:
         first = columns[np.searchsorted(np.asarray(spec.thresholds_bits), answers.bits, side="right")]
     last, top1 = first.copy(), np.empty(answers.count, np.int64)
-    times_s = np.asarray(times.look_s)[first]
+    times_s = np.asarray(times.look_s, float)[first]
     for start in np.unique(first):
         rows = np.flatnonzero(first == start)
         for looked in _chains_from(int(start), spec, answers):
@@ -134,13 +134,14 @@ def choose(
     Raises:
         RecipeError: No policy is within the time.
     """
+    assert answers.count % views == 0, "every image has the same views"
     field = _Field.of(answers, times, views)
     drops = [0.0] if max_drop is None else [max_drop * share for share in SHARES]
     best: tuple[tuple[float, float, float], str, float] | None = None
     for family in FAMILIES:
         for drop in drops:
             found = field.cross_validated(family, drop, max_time)
-            if found is None:
+            if found is None or field.pick(family, drop, max_time) is None:
                 continue
             score, time_s = float(100.0 * found[0].mean()), float(found[1].mean())
             if max_drop is not None and field.base.score - score > max_drop + 1e-9:

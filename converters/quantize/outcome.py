@@ -19,7 +19,7 @@ from boardfit.converters.targets import Exported
 from boardfit.errors import BundleError
 from boardfit.specs import MIXED, Artifact
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
