@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,12 +71,11 @@ def conv_transpose(step: Step, build: Build) -> Value:
     if kernel.ndim == 3:
         return as_row(step, build, conv_transpose)
     strides, dilations = step.attr("strides", [1, 1]), step.attr("dilations", [1, 1])
-    reach = [(kernel.shape[2 + axis] - 1) * dilations[axis] + 1 for axis in (0, 1)]
-    if max(strides) > 1 and max(dilations) > 1:
-        raise step.refuse(f"it has both strides {strides} and dilations {dilations}")
+    kernel = _spread(kernel, dilations)
+    reach = kernel.shape[2:]
     tensor = align(data, NHWC_OF_NCHW, build)
     groups = int(step.attr("group", 1))
-    output = _transposed(build, tensor, kernel, bias, groups, tuple(strides), tuple(dilations))
+    output = _transposed(build, tensor, kernel, bias, groups, tuple(strides))
     full = [
         tuple(shape[2 + axis] * strides[axis] + max(reach[axis] - strides[axis], 0) for axis in (0, 1))
         for shape in data.shapes
@@ -113,6 +112,14 @@ def _begins(step: Step, full: list[tuple[int, ...]]) -> tuple[int, int]:
     return (down + odd) // 2, (right + odd) // 2
 
 
+def _spread(kernel: np.ndarray, dilations: Sequence[int]) -> np.ndarray:
+    """Return a kernel with its dilation written out as zeros: without oneDNN TensorFlow knows none here."""
+    down, right = (((kernel.shape[2 + axis] - 1) * dilations[axis]) + 1 for axis in (0, 1))
+    wide = np.zeros((*kernel.shape[:2], down, right), kernel.dtype)
+    wide[:, :, :: dilations[0], :: dilations[1]] = kernel
+    return wide
+
+
 def _transposed(
     build: Build,
     tensor: Any,
@@ -120,7 +127,6 @@ def _transposed(
     bias: np.ndarray | None,
     groups: int,
     strides: tuple[int, ...],
-    dilations: tuple[int, ...],
 ) -> Any:
     from keras import ops
 
@@ -138,7 +144,6 @@ def _transposed(
             filters=filters,
             kernel_size=weight.shape[2:],
             strides=strides,
-            dilation_rate=dilations,
             padding="valid",
             use_bias=bias is not None,
             kernel_initializer="zeros",

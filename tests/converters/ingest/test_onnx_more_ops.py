@@ -169,6 +169,14 @@ CASES = {
     ),
     "deconv-groups": one("ConvTranspose", "x w", consts={"w": floats(3, 2, 3, 3)}, group=3, pads=[1] * 4),
     "deconv-dilated": one("ConvTranspose", "x w", consts={"w": floats(3, 2, 3, 3)}, dilations=[2, 2]),
+    "deconv-dilated-strided": one(
+        "ConvTranspose",
+        "x w",
+        consts={"w": floats(3, 2, 3, 2)},
+        dilations=[2, 3],
+        strides=[2, 1],
+        pads=[1, 0, 2, 1],
+    ),
     "deconv-same": one(
         "ConvTranspose", "x w", consts={"w": floats(3, 2, 3, 3)}, strides=[2, 2], auto_pad="SAME_UPPER"
     ),
