@@ -103,26 +103,20 @@ def largest_tensor(keras: Any, model: Any, side: int) -> int:
         model: keras.Model.
         side: Of the image, in pixels; an axis that the model fixes keeps its extent.
     """
-    from keras.src.ops.function import Function
+    from boardfit.converters.ingest.keras_rebuild import walk
 
     largest = 0
 
-    def observed(operation: Any) -> Any:
-        def call(*args: Any, **options: Any) -> Any:
-            nonlocal largest
-            options.pop("training", None)
-            if isinstance(operation, Function):
-                return operation._run_through_graph(args[0], operation_fn=observed)
-            outputs = operation.compute_output_spec(*args, **options)
-            for tensor in keras.tree.flatten(outputs):
-                largest = max(largest, math.prod(axis or 1 for axis in tensor.shape))
-            return outputs
-
-        return call
+    def call(operation: Any, *args: Any, **options: Any) -> Any:
+        nonlocal largest
+        options.pop("training", None)
+        outputs = operation.compute_output_spec(*args, **options)
+        for tensor in keras.tree.flatten(outputs):
+            largest = max(largest, math.prod(axis or 1 for axis in tensor.shape))
+        return outputs
 
     shape = tuple(axis or side for axis in model.inputs[0].shape[1:])
-    flow = model if hasattr(model, "_run_through_graph") else model._functional
-    flow._run_through_graph(keras.KerasTensor((1, *shape)), operation_fn=observed)
+    walk(model, keras.KerasTensor((1, *shape)), call)
     return largest
 
 
