@@ -47,7 +47,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--threads", type=_positive, metavar="N", help="of the engine (default: cores, at most 4)"
     )
-    parser.add_argument("--key", nargs="+", metavar="PUB", help="run only what one of these keys has signed")
+    parser.add_argument(
+        "--key",
+        action="append",
+        metavar="PUB",
+        help="run only what this key has signed; given again: or that one",
+    )
     parser.set_defaults(run=run)
 
 

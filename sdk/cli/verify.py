@@ -35,7 +35,10 @@ def add_parser(subparsers: Any) -> None:
         "--images", metavar="DIR", help="photographs of the build: repeat the gate of int8 on them"
     )
     parser.add_argument(
-        "--key", nargs="+", metavar="PUB", help="public keys that are trusted: one of them must have signed"
+        "--key",
+        action="append",
+        metavar="PUB",
+        help="a public key that is trusted, given again for each: one of them must have signed",
     )
     parser.add_argument(
         "--threshold", type=int, default=1, metavar="N", help="so many of --key must have signed (default: 1)"

@@ -69,21 +69,28 @@ def add_parser(subparsers: Any) -> None:
     out.add_argument("--stats", action="store_true", help="print times and counts every 10 seconds")
     out.add_argument("--quiet", action="store_true", help="print no answers")
     how = parser.add_argument_group("how to look")
-    how.add_argument("--for", type=_seconds, metavar="S", dest="duration_s", help="end after so many seconds")
+    how.add_argument(
+        "--for", type=_above_zero, metavar="S", dest="duration_s", help="end after so many seconds"
+    )
     how.add_argument("--wait", action="store_true", help="wait for cameras that are not there yet")
     how.add_argument("--camera-size", type=_size_wh, metavar="WxH", help="size in pixels to ask cameras for")
     how.add_argument("--every-frame", action="store_true", help="of files: every frame, as fast as possible")
     how.add_argument(
-        "--fps", type=_seconds, metavar="N", help="smaller inputs where N frames a second are missed"
+        "--fps", type=_above_zero, metavar="N", help="smaller inputs where N frames a second are missed"
     )
     how.add_argument(
-        "--max-temp", type=_seconds, metavar="C", help="smaller inputs from so many degrees Celsius"
+        "--max-temp", type=_above_zero, metavar="C", help="smaller inputs from so many degrees Celsius"
     )
     how.add_argument("--reuse", action="store_true", help="where nothing moved, keep the last answer for 2 s")
     how.add_argument(
         "--isolate", action="store_true", help="engine in a process of its own, replaced if lost"
     )
-    how.add_argument("--key", nargs="+", metavar="PUB", help="run only what one of these keys has signed")
+    how.add_argument(
+        "--key",
+        action="append",
+        metavar="PUB",
+        help="run only what this key has signed; given again: or that one",
+    )
     how.add_argument("--policy", metavar="P", help="fixed, entropy or two-look (default: the bundle's)")
     how.add_argument("--size", type=_positive, metavar="S", help="one input side for every frame")
     how.add_argument("--engine", metavar="NAME", help="litert, onnxruntime or ncnn (default: the first)")
@@ -290,7 +297,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def _above_zero(text: str) -> float:
     try:
         value = float(text)
     except ValueError:

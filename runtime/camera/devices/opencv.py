@@ -79,8 +79,7 @@ class FileDevice:
         self._path = path
         with _quiet():
             self._capture = cv2.VideoCapture(str(path))
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self._interval_s = 1.0 / (fps if 0.5 <= fps <= 1000.0 else _DEFAULT_FPS)
+        self._interval_s = 1.0 / _fps_of(self._capture)
         self._real_time = real_time
         self._due = time.monotonic()
         self._count = 0
@@ -107,8 +106,13 @@ def video_fps(path: Path) -> float:
     """Return the frames per second of a video file; 25 where it does not tell."""
     with _quiet():
         capture = cv2.VideoCapture(str(path))
-    fps = capture.get(cv2.CAP_PROP_FPS)
+    fps = _fps_of(capture)
     capture.release()
+    return fps
+
+
+def _fps_of(capture: cv2.VideoCapture) -> float:
+    fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if 0.5 <= fps <= 1000.0 else _DEFAULT_FPS
 
 

@@ -46,7 +46,17 @@ def test_verify_says_who_signed(bundle, capsys):
 
 
 def test_two_keys_sign_one_after_the_other(bundle, capsys):
-    both = ["verify", str(bundle), "--bytes-only", "--key", "release.pub", "other.pub", "--threshold", "2"]
+    both = [
+        "verify",
+        "--bytes-only",
+        "--threshold",
+        "2",
+        "--key",
+        "release.pub",
+        "--key",
+        "other.pub",
+        str(bundle),
+    ]
     assert main(["sign", str(bundle), "--key", "release"]) == 0
     assert main(both) == 1
     assert main(["sign", str(bundle), "--key", "other"]) == 0
@@ -157,3 +167,8 @@ def test_a_key_with_a_passphrase(bundle, monkeypatch, capsys):
     monkeypatch.setenv("BOARDFIT_PASSPHRASE", "wrong")
     assert main(["sign", str(bundle), "--key", "locked"]) == 1
     assert "does not open with this passphrase" in capsys.readouterr().err
+
+
+def test_a_key_before_the_bundle_does_not_swallow_it(bundle):
+    assert main(["sign", str(bundle), "--key", "release"]) == 0
+    assert main(["verify", "--bytes-only", "--key", "release.pub", str(bundle)]) == 0
