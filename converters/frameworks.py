@@ -18,7 +18,9 @@ def load_frameworks() -> None:
     """
     for name in ("tensorflow", "keras"):
         if find_spec(name) is None:
-            raise ToolMissing(f"building needs {name}, not installed: pip install 'boardfit[convert]'")
+            raise ToolMissing(
+                f"reading and building models needs {name}, not installed: pip install 'boardfit[convert]'"
+            )
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

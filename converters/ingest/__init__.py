@@ -46,7 +46,7 @@ def ingest(request: SourceRequest, kind: str | None = None) -> TrainedModel:
     if kind is None:
         kind = TORCH if looks_like_factory(request.source) else _kind_of_file(request.source, modules)
     if kind != TORCH:
-        _require_file(request.source)
+        require_file(request.source)
         require_affordable(request, kind)
     model: TrainedModel = modules[kind].load().ingest(request)
     columns = model.outputs[0].shape[-1]
@@ -72,7 +72,7 @@ def own_side(source: str, kind: str | None = None) -> int | None:
     if kind is None:
         kind = TORCH if looks_like_factory(source) else _kind_of_file(source, modules)
     if kind != TORCH:
-        _require_file(source)
+        require_file(source)
         require_affordable(SourceRequest(source=source, sizes=(), image=ImageSpec()), kind)
     found: int | None = modules[kind].load().own_side(source)
     return found
@@ -84,7 +84,7 @@ def looks_like_factory(source: str) -> bool:
 
 
 def _kind_of_file(source: str, modules: dict[str, Any]) -> str:
-    _require_file(source)
+    require_file(source)
     if is_saved_model(Path(source)):
         return "savedmodel"
     suffix = Path(source).suffix.lower()
@@ -100,7 +100,13 @@ def _kind_of_file(source: str, modules: dict[str, Any]) -> str:
     )
 
 
-def _require_file(source: str) -> None:
+def require_file(source: str) -> None:
+    """Refuse a source that is neither a file with something in it nor the folder of a SavedModel.
+
+    Raises:
+        InputError: There is no such file.
+        UnsupportedModel: It is empty.
+    """
     path = Path(source)
     if is_saved_model(path):
         return

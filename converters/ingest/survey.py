@@ -11,7 +11,7 @@ from typing import Any
 
 from boardfit.converters.auto_sizes import USUAL_SIDE, propose_sizes
 from boardfit.converters.frameworks import load_frameworks
-from boardfit.converters.ingest import ingest, own_side
+from boardfit.converters.ingest import ingest, looks_like_factory, own_side, require_file
 from boardfit.converters.ingest.keras_rebuild import walk
 from boardfit.converters.ingest.onnx import fold
 from boardfit.converters.ingest.onnx_file import read_onnx
@@ -92,6 +92,8 @@ def survey(source: str) -> Survey:
         UnsupportedModel: It is damaged.
         ToolMissing: What reads it is not installed.
     """
+    if not looks_like_factory(source):
+        require_file(source)
     if Path(source).suffix.lower() == ".tflite":
         return _of_tflite(source)
     load_frameworks()

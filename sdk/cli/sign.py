@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         )
         content_id = bundle.content_id
     print(f"signed {content_id} with key {own.key_id}, expires {own.expires or 'never'}")
-    print(f"wrote {args.out or args.bundle}, {len(others) + 1} signatures in all")
+    count = len(others) + 1
+    print(f"wrote {args.out or args.bundle}, {count} signature{'s' if count > 1 else ''} in all")
     return 0
 
 

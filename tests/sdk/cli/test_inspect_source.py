@@ -118,3 +118,10 @@ def test_a_pytorch_factory_is_surveyed(tmp_path, capsys):
     )
     assert main(["inspect", f"{tmp_path / 'nets.py'}:small", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == 4 * 28
+
+
+@pytest.mark.parametrize("name", ["nowhere.onnx", "nowhere.keras", "nowhere.tflite"])
+def test_a_source_that_is_not_there_is_told_before_anything_is_imported(name, monkeypatch, capsys):
+    monkeypatch.setattr("boardfit.converters.ingest.survey.load_frameworks", lambda: pytest.fail("imported"))
+    assert main(["inspect", name]) == 1
+    assert f"{name} does not exist" in capsys.readouterr().err
