@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,12 +14,18 @@ from boardfit.converters.model import Reference
 from boardfit.converters.recipe import ParitySection
 from boardfit.converters.samples import Samples
 from boardfit.converters.targets import Exported
-from boardfit.errors import EngineError, EngineMissing, ParityError
+from boardfit.errors import EngineError, EngineLost, EngineMissing, ParityError
 from boardfit.runtime.engines import Engine, available_engines, engine_classes, find_engine
+from boardfit.runtime.isolate.engine import isolated_engine
+from boardfit.runtime.isolate.host import EngineHost
+from boardfit.runtime.isolate.options import Isolation, most_memory_bytes
 from boardfit.specs import Artifact
 
 REFERENCE_BATCH = 2
 """Images at a time: TensorFlow keeps the memory that one batch took, 0.6 GB for 8 of 224 pixels in Lite0."""
+
+_RUN_S = 120.0
+"""For one image in an engine; one that hangs is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,32 +135,53 @@ def verify(
     """
     artifact = exported.artifact
     try:
-        # One thread: on a busy machine ncnn's OpenMP threads, spinning for each other, took 40 times as long.
-        engine = open_engine(exported, threads=1)
+        with _proving_engine(exported) as engine:
+            return [
+                _verify_size(engine, artifact, size, samples=samples, expected=expected, gate=gate, task=task)
+                for size in artifact.sizes
+            ]
     except EngineError as error:
         return [_refused(artifact, size, samples, error) for size in artifact.sizes]
+
+
+@contextmanager
+def _proving_engine(exported: Exported) -> Iterator[Engine]:
+    """Lend an artifact's engine, in a process of its own: of a file that is new to it, an engine may die.
+
+    One thread: on a busy machine ncnn's OpenMP threads, spinning for each other, took 40 times as long.
+    """
+    engine = find_engine(engine_name(exported.artifact.format))
+    limits = Isolation(deadline_s=_RUN_S, first_deadline_s=_RUN_S, memory_bytes=most_memory_bytes())
+    host = EngineHost(engine, limits)
     try:
-        rows = []
-        for size in artifact.sizes:
-            try:
-                actual = run_artifact(engine, artifact, tensor=samples.tensors[size])
-            except EngineError as error:
-                rows.append(_refused(artifact, size, samples, error))
-                continue
-            rows.append(
-                compare(
-                    actual,
-                    expected[size],
-                    artifact=artifact,
-                    size=size,
-                    synthetic=samples.synthetic,
-                    gate=gate,
-                    task=task,
-                )
-            )
-        return rows
+        yield isolated_engine(engine, host)(exported.artifact, exported.files, 1)
     finally:
-        engine.close()
+        host.close()
+
+
+def _verify_size(
+    engine: Engine,
+    artifact: Artifact,
+    size: int,
+    *,
+    samples: Samples,
+    expected: Mapping[int, Sequence[np.ndarray]],
+    gate: ParitySection,
+    task: str,
+) -> Parity:
+    try:
+        actual = run_artifact(engine, artifact, tensor=samples.tensors[size])
+    except EngineError as error:
+        return _refused(artifact, size, samples, error)
+    return compare(
+        actual,
+        expected[size],
+        artifact=artifact,
+        size=size,
+        synthetic=samples.synthetic,
+        gate=gate,
+        task=task,
+    )
 
 
 def compare(
@@ -274,7 +302,10 @@ def _faulty(artifact: Artifact, size: int, images: int, synthetic: int, fault: s
 
 
 def _refused(artifact: Artifact, size: int, samples: Samples, error: EngineError) -> Parity:
-    return _faulty(artifact, size, samples.count, samples.synthetic, f"the engine refused it: {error}")
+    fault = f"the engine refused it: {error}"
+    if isinstance(error, EngineLost):
+        fault = f"the engine did not survive it: {error.__cause__ or error}"
+    return _faulty(artifact, size, samples.count, samples.synthetic, fault)
 
 
 def _rows(array: np.ndarray) -> np.ndarray:

@@ -14,6 +14,11 @@ SHARE_OF_MACHINE = 0.75
 REASONS = ("crashed", "hung", "memory")
 
 
+def most_memory_bytes() -> int:
+    """Return three quarters of the machine's memory, in bytes."""
+    return int(SHARE_OF_MACHINE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
 @dataclass(frozen=True, slots=True)
 class Isolation:
     """The limits of an isolated engine.
@@ -53,8 +58,7 @@ class Isolation:
         """
         if self.memory_bytes is not None:
             return self.memory_bytes
-        machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return min(BASE_BYTES + PER_FILE_BYTE * file_bytes, int(SHARE_OF_MACHINE * machine_bytes))
+        return min(BASE_BYTES + PER_FILE_BYTE * file_bytes, most_memory_bytes())
 
 
 @dataclass(frozen=True, slots=True)

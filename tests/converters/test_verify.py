@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from boardfit.converters.recipe import ParitySection
-from boardfit.converters.verify import compare
+from boardfit.converters.samples import Samples
+from boardfit.converters.targets import Exported
+from boardfit.converters.verify import compare, verify
+from boardfit.runtime.engines.fake import FakeEngine, fake_artifact, fake_files
 from boardfit.specs import Artifact, TensorSpec
 
 
@@ -91,3 +95,28 @@ def test_what_is_not_finite_fails(bad):
 
 def test_another_shape_fails():
     assert "shapes" in judged(CLEAR[:, :2], CLEAR).fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [("crash", "did not survive it: .*SIGSEGV"), ("error", "refused it: .*fails, as it was told"), ("", "")],
+    ids=["crash", "error", "none"],
+)
+def test_an_engine_that_dies_of_an_artifact_is_a_fault_of_that_size(fault, told):
+    """ncnn died of Keras' MobileNetV3, and took the build with it."""
+    made = fake_artifact((8, 16))
+    tensors = {
+        size: np.random.default_rng(size).random((4, size, size, 3), np.float32) for size in made.sizes
+    }
+    good = FakeEngine(made, fake_files(), 1)
+    expected = {size: good.run({"image": tensor}) for size, tensor in tensors.items()}
+    rows = verify(
+        Exported(made, fake_files(fault=fault, after=4)),
+        samples=Samples(tensors=tensors, photographs=4),
+        expected=expected,
+        gate=ParitySection(),
+    )
+    assert [row.size for row in rows] == [8, 16]
+    assert rows[0].fault == ""
+    assert re.search(told, rows[1].fault)
+    assert bool(rows[1].fault) == bool(fault)

@@ -213,8 +213,13 @@ def test_an_endless_engine_that_shares_its_processor_has_its_time_and_no_more(tm
     write_fake_bundle(tmp_path / "b", fault="hang")
     limits = Isolation(deadline_s=0.2, first_deadline_s=0.2)
     core = min(os.sched_getaffinity(0))
-    spin = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
-    with load(tmp_path / "b", isolate=limits) as model, subprocess.Popen(spin) as rival:
+    code = f"import os; os.sched_setaffinity(0, {{{core}}}); os.write(1, b'x')\nwhile True: pass"
+    spin = [sys.executable, "-c", code]
+    with (
+        load(tmp_path / "b", isolate=limits) as model,
+        subprocess.Popen(spin, stdout=subprocess.PIPE) as rival,
+    ):
+        assert rival.stdout.read(1) == b"x"  # it spins from here on
         process = model._host._process
         os.sched_setaffinity(process.pid, {core})
         granted = []
