@@ -35,12 +35,12 @@ FAMILIES = {
 
 STYLE = """
 .fixed, .key { color: CanvasText; } .mix { color: #6b7280; } .random { color: #8b5a9f; }
-.entropy { color: #c2620e; } .two-look { color: #2a6f97; } .three-look { color: #8a4b1f; }
+.entropy { color: #c2620e; } .two-look { color: #2a6f97; } .three-look { color: #0b8a83; }
 .oracle { color: #2f7d4a; }
 .chosen { color: #c1121f; }
 @media (prefers-color-scheme: dark) {
   .mix { color: #9ca3af; } .random { color: #c79bdb; } .entropy { color: #f0964a; }
-  .two-look { color: #6bb6e0; } .three-look { color: #d9a273; } .oracle { color: #6cc48a; }
+  .two-look { color: #6bb6e0; } .three-look { color: #4fcfc4; } .oracle { color: #6cc48a; }
   .chosen { color: #ff6b6b; } }
 svg .band { fill: currentColor; opacity: .13; }
 svg .curve { fill: none; stroke: currentColor; stroke-width: 2; }

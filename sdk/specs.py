@@ -232,7 +232,7 @@ class PolicySpec:
 
     Attributes:
         kind: ``fixed`` (always the largest of ``sizes``), ``entropy`` (image entropy chooses) or
-            ``two-look`` (image entropy chooses the first look, the answer's entropy asks for a
+            ``two-look`` (image entropy chooses the first look, an answer in doubt asks for a
             larger second one).
         sizes: Input sides in pixels, ascending.
         thresholds_bits: ``len(sizes) - 1`` ascending image entropies in bits; below the first one
