@@ -88,7 +88,7 @@ def _find(
     fps: float | None,
     every_frame: bool,
 ) -> tuple[Opener, bool]:
-    """Return what opens the source, and whether it is a file or folder."""
+    """Return what opens the source, and whether it is a file or folder, or a pipeline that ends like one."""
     if callable(source):
         return source, False
     kind = _kind(source)
@@ -100,7 +100,7 @@ def _find(
             rate = 0.0 if every_frame else (fps or 1.0)
             return lambda: FolderDevice(kind, fps=rate), True
         return lambda: FileDevice(kind, real_time=not every_frame), True
-    return lambda: _open_live(kind, str(source), size_wh, fps), False
+    return lambda: _open_live(kind, str(source), size_wh, fps), kind == "gstreamer" and _ends(str(source))
 
 
 def _kind(source: str | int | Path) -> str | Path:
@@ -125,6 +125,11 @@ def _kind(source: str | int | Path) -> str | Path:
     return Path(text)
 
 
+def _ends(pipeline: str) -> bool:
+    """Return whether a GStreamer pipeline comes to an end that is no fault."""
+    return "filesrc" in pipeline or "num-buffers" in pipeline
+
+
 def _open_live(kind: str, text: str, size_wh: tuple[int, int] | None, fps: float | None) -> Device:
     """Open what is no file; each kind's library is imported here."""
     text = text.strip()
@@ -141,8 +146,7 @@ def _open_live(kind: str, text: str, size_wh: tuple[int, int] | None, fps: float
     if kind == "gstreamer":
         from boardfit.runtime.camera.devices.gstreamer import GStreamerDevice
 
-        pipeline = text.removeprefix("gst:")
-        return GStreamerDevice(pipeline, ends="filesrc" in pipeline or "num-buffers" in pipeline)
+        return GStreamerDevice(text.removeprefix("gst:"), ends=_ends(text))
     if kind == "picamera":
         from boardfit.runtime.camera.devices.picamera import PiCameraDevice
 

@@ -168,3 +168,10 @@ class TestGStreamer:
                 source.take(0.1)
                 assert time.monotonic() < until_s
             assert source.counters["frames"] == 5
+
+    def test_still_pictures_of_a_pipeline_that_ends_are_no_fault(self):
+        """Of a film, that is: it was taken for a frozen camera, and begun anew."""
+        still = "videotestsrc is-live=true num-buffers=50 pattern=smpte75 ! video/x-raw,width=64,height=48"
+        with camera.open(f"gst:{still},framerate=25/1", every_frame=True) as source:
+            assert [frame.index for frame in source] == list(range(50))
+            assert set(source.counters) <= {"frames", "dropped", "stuck", "live", "ended"}
