@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,8 @@ def children() -> set[str]:
     """Process ids of this process' children, zombies among them."""
     found: set[str] = set()
     for task in Path("/proc/self/task").iterdir():
-        found |= set((task / "children").read_text().split())
+        with suppress(FileNotFoundError):  # a thread that ended meanwhile, whose children are another's now
+            found |= set((task / "children").read_text().split())
     return found
 
 
