@@ -1,1 +1,1 @@
-"""Boards: profiles and detection. Filled by the boards issue."""
+"""Boards: what they are, where we are, and how they are doing."""

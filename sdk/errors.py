@@ -60,6 +60,18 @@ class SinkError(BoardfitError, OSError):
     """A place for answers (a file, a recording) cannot be written."""
 
 
+class BoardError(BoardfitError, ValueError):
+    """A board is not known, or its profile is damaged."""
+
+
+class RemoteError(BoardfitError, OSError):
+    """A board cannot be reached, or what was sent to it or run there failed."""
+
+
+class ReportError(BoardfitError, ValueError):
+    """A report is damaged or of another schema, or two reports cannot be compared."""
+
+
 class EngineMissing(BoardfitError, ImportError):
     """The engine's library is not installed. The message names the command to type."""
 
