@@ -63,7 +63,7 @@ def load(
         max_resident_sizes: Keep an engine for each of at most so many sizes, the last ones used. By default
             one engine per file serves all its sizes, which takes the least memory; but for a two-look policy
             on LiteRT, where a change of size costs 0.3 to 1.0 ms, one engine for each look (for
-            EfficientNet-Lite0 some 40 MiB more). Give 1 to spare that memory.
+            EfficientNet-Lite0 some 25 MiB more). Give 1 to spare that memory.
         isolate: Whether the engine runs in a process of its own, which is killed and replaced where it
             crashes, hangs or takes too much memory; or the limits that it then has.
         trusted_keys: Public keys of ``boardfit keygen``, each a path or the bytes of a file: a bundle runs

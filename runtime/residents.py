@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from boardfit.runtime.choose import Choice
@@ -17,7 +17,7 @@ def residents_by_default(engine: type[Engine], policy: PolicySpec) -> int:
     """Return how many sizes of one file get an engine each, where the caller does not say.
 
     One that is resized takes the least memory. A two-look policy changes size within a frame, which costs
-    LiteRT 0.3 to 1.0 ms each time: there it gets one for each of its looks.
+    LiteRT 0.3 to 1.0 ms each time: there it gets one for each of its looks, over the same weights.
 
     Args:
         engine: The engine's class; ``slow_resize`` says that it pays for a change of size.
@@ -99,4 +99,11 @@ class Residents:
         files = self._bundle.artifact_files(artifact)
         if self._limit is not None and len(self.loaded) >= self._limit:
             self.loaded.pop(next(iter(self.loaded))).close()
-        return self._choice.engine(artifact, files, self._threads)
+        like = [engine for (file, _), engine in self.loaded.items() if file == artifact.files[0]]
+        if like and hasattr(like[0], "sibling"):
+            further: Engine = like[0].sibling()
+            return further
+        make: Callable[[Artifact, Mapping[str, bytes], int], Engine] = self._choice.engine
+        if self._per_file > 1:
+            make = getattr(self._choice.engine, "first_of_several", make)
+        return make(artifact, files, self._threads)

@@ -94,9 +94,10 @@ def measure(bundle: str, engine: str, sizes: tuple[int, int], rounds: int) -> tu
 
 
 def resident_mib() -> float:
+    """Return this process's memory in MiB, with pages that it maps twice counted once."""
     gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 2**10
 
 
 def second_size_mib(bundle: str, engine: str, sizes: tuple[int, int]) -> float:

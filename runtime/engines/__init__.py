@@ -23,7 +23,9 @@ class Engine(Protocol):
     ``slow_resize: ClassVar[bool]`` says that a change of the input's size costs it more than a hundredth of a
     run, ``by_name_only: ClassVar[bool]`` that it is never chosen by default. One with ``with_variant(text)``
     takes what stands behind a colon of its name, as in ``onnxruntime:cuda``; it keeps that in ``variant``,
-    and lists what it knows in ``variants: ClassVar[tuple[str, ...]]``.
+    and lists what it knows in ``variants: ClassVar[tuple[str, ...]]``. One whose engines of the same file can
+    share what they hold has ``first_of_several(artifact, files, threads)``; what that returns may have
+    ``sibling()``, which returns a further one.
 
     Attributes:
         formats: Formats of the artifacts that it runs.

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from boardfit.errors import EngineError, EngineMissing
-from boardfit.runtime.engines import indices_by_name, missing, owned_float32
+from boardfit.runtime.engines import Engine, indices_by_name, missing, owned_float32
 from boardfit.specs import Artifact
 
 
@@ -60,6 +60,18 @@ class LiteRTEngine:
                 "litert:/usr/lib/libvx_delegate.so; install what came with the accelerator"
             )
         return type(cls.__name__, (cls,), {"variant": variant})
+
+    @classmethod
+    def first_of_several(cls, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> Engine:
+        """Return an engine whose siblings share its packed weights, or a plain one where that cannot be."""
+        if cls is not LiteRTEngine:  # another library, or a delegate that packs for itself
+            return cls(artifact, files, threads)
+        from boardfit.runtime.engines.litert_sharing import CannotShare, SharingEngine
+
+        try:
+            return SharingEngine(artifact, files, threads)
+        except CannotShare:
+            return cls(artifact, files, threads)
 
     @classmethod
     def interpreter_module(cls) -> Any:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from boardfit.cli.quiet import quiet_engines
+
 if TYPE_CHECKING:
     from boardfit.benchmarks.policy_page import Example
     from boardfit.converters.policy_evidence import Photo
@@ -77,7 +79,7 @@ def _examples(bundle_path: str | Path, photos: Sequence[Photo]) -> list[Example]
 
     kept: dict[int, list[Example]] = {}
     order = np.random.default_rng(0).permutation(len(photos))
-    with load(bundle_path) as session:
+    with quiet_engines(), load(bundle_path) as session:
         for index in order[: 40 * EXAMPLES_PER_SIZE]:
             try:
                 frame = read_image(photos[index].path)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+
+from boardfit.cli.quiet import quiet_engines
 
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle
@@ -79,21 +82,25 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
     from boardfit.errors import InputError
     from boardfit.runtime.images import read_image
 
-    def open_session(stream: bool) -> Session:
+    @contextmanager
+    def open_session(stream: bool) -> Iterator[Session]:
         from boardfit.runtime.session import load
 
-        session = load(
-            bundle,
-            engine=args.engine,
-            precision=args.precision,
-            threads=args.threads,
-            policy=args.policy,
-            size=args.size,
-            stream=stream,
-        )
-        _warm_up(session)
-        sinks.describe(session)
-        return session
+        with ExitStack() as stack:
+            with quiet_engines():
+                session = load(
+                    bundle,
+                    engine=args.engine,
+                    precision=args.precision,
+                    threads=args.threads,
+                    policy=args.policy,
+                    size=args.size,
+                    stream=stream,
+                )
+                stack.callback(_close, session)
+                _warm_up(session)
+            sinks.describe(session)
+            yield session
 
     if inputs.images:
         with open_session(False) as session:
@@ -107,6 +114,11 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
                     _answer(session, ref, lambda frame=frame: frame, sinks)  # type: ignore[misc]
             except InputError as error:
                 sinks.skip(str(path), error)
+
+
+def _close(session: Session) -> None:
+    with quiet_engines():
+        session.close()
 
 
 def _warm_up(session: Session) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from boardfit.cli.quiet import quiet_engines
+
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle
     from boardfit.runtime.selftest import SelfTest
@@ -99,7 +101,8 @@ def _test_answers(bundle: Bundle, wanted: str | None) -> int:
     failures: list[str] = []
     for name in [wanted] if wanted else installed:
         try:
-            records += self_test(bundle, engine=name)
+            with quiet_engines():
+                records += self_test(bundle, engine=name)
         except EngineError as error:
             failures.append(f"FAILED {name}: {error}")
     if records:

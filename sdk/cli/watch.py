@@ -9,11 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from boardfit.cli.quiet import quiet_engines
 from boardfit.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
     from boardfit.runtime.policy.motion import MotionSettings
 
     with ExitStack() as stack:
-        stack.enter_context(_log_on_stderr())
-        model = stack.enter_context(
-            load(
+        # An isolated engine's process would keep the stderr that it is born with.
+        with nullcontext() if args.isolate else quiet_engines():
+            model = load(
                 args.bundle,
                 engine=args.engine,
                 precision=args.precision,
@@ -122,8 +123,9 @@ def run(args: argparse.Namespace) -> int:
                 isolate=args.isolate,
                 trusted_keys=args.key,
             )
-        )
-        _warm_up(model)
+            stack.callback(_close, model)
+            _warm_up(model)
+        stack.enter_context(_log_on_stderr())
         budget = _budget(args, model)
         sinks = _sinks(args)
         sources = [stack.enter_context(_open(word, args)) for word in args.sources]
@@ -247,6 +249,11 @@ def hottest_c(zones: Path = Path("/sys/class/thermal")) -> float | None:
         except (OSError, ValueError):
             continue  # a sensor that is asleep
     return max(found, default=None)
+
+
+def _close(model: Model) -> None:
+    with quiet_engines():
+        model.close()
 
 
 def _warm_up(model: Model) -> None:

@@ -365,6 +365,29 @@ def test_two_look_keeps_its_sizes_ready_where_a_change_of_size_costs(
         assert len(calls_of(session)) == (4 if policy == "entropy" else 8)  # none was closed and made anew
 
 
+def test_a_further_engine_of_a_file_is_a_sibling_where_the_engine_has_such(path, monkeypatch):
+    made = []
+
+    class Kin(FakeEngine):
+        def sibling(self):
+            made.append("sibling")
+            return Kin(*self.given)
+
+    def first(artifact, files, threads):
+        made.append("first")
+        Kin.given = (artifact, files, threads)
+        return Kin(artifact, files, threads)
+
+    monkeypatch.setattr(FakeEngine, "first_of_several", first, raising=False)
+    with load(path, policy="entropy", max_resident_sizes=2) as session:
+        for frame in (HIGH, LOW, HIGH, MIDDLE):
+            session(frame)
+    assert made == ["first", "sibling"]
+    with load(path, policy="entropy", max_resident_sizes=1) as session:
+        session(LOW)
+    assert made == ["first", "sibling"]
+
+
 def test_a_third_size_of_a_file_takes_over_the_engine_that_was_unused_longest(path):
     with load(path, policy="entropy", max_resident_sizes=2) as session:
         for frame in (HIGH, LOW, MIDDLE, LOW, HIGH):

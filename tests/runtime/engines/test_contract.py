@@ -26,30 +26,39 @@ VARIANTS = {
     name: [f"{name}:{each}" for each in getattr(made, "variants", ())] for name, made in ENGINES.items()
 }
 CASES = [
-    (full, format)
+    (full, format, way)
     for name, made in sorted(ENGINES.items())
     for format in made.formats
     for full in (name, *VARIANTS[name])
+    for way in ("here", "isolated", *(["sibling"] if hasattr(made, "first_of_several") else []))
 ]
 
 
-@pytest.fixture(params=["here", "isolated"])
-def made_in(request):
-    """Lends a function that makes an engine: in this process, or each one in a process of its own."""
-    hosts = []
-
-    def isolated(engine, artifact, files, threads):
-        hosts.append(EngineHost(engine, Isolation()))
-        return isolated_engine(engine, hosts[-1])(artifact, files, threads)
-
-    yield isolated if request.param == "isolated" else lambda engine, *given: engine(*given)
-    for host in hosts:
+@pytest.fixture
+def hosts():
+    """Lends a list for the hosts of isolated engines."""
+    made = []
+    yield made
+    for host in made:
         host.close()
 
 
+def make_engine(made, way, hosts, *given):
+    """Make an engine in this process, in one of its own, or as the second of two that share what they can."""
+    if way == "isolated":
+        hosts.append(EngineHost(made, Isolation()))
+        return isolated_engine(made, hosts[-1])(*given)
+    if way == "sibling":
+        first = made.first_of_several(*given)
+        further = getattr(first, "sibling", lambda: made(*given))()
+        first.close()
+        return further
+    return made(*given)
+
+
 @pytest.fixture(params=CASES, ids=["-".join(case) for case in CASES])
-def case(request, tiny_of, made_in):
-    name, format = request.param
+def case(request, tiny_of, hosts):
+    name, format, way = request.param
     made = find_engine(name)
     if not is_installed(made):
         pytest.skip(f"the library of {name} is not installed")
@@ -59,7 +68,7 @@ def case(request, tiny_of, made_in):
             made(tiny.artifact, tiny.files, 1).close()
         except EngineMissing as error:
             pytest.skip(f"not run on hardware: {error}")
-    return partial(made_in, made), tiny
+    return partial(make_engine, made, way, hosts), tiny
 
 
 @pytest.fixture
