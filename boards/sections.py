@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from boardfit.errors import BoardError
+from boardfit.specs import PRECISIONS
 
 INSTRUCTION_SETS = (
     "neon",
@@ -117,6 +118,9 @@ class EngineChoice:
     precision: str
     reason: str
     sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of("precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True, slots=True)

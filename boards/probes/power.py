@@ -60,7 +60,7 @@ def ina3221_rails(root: Path) -> list[_Rail]:
                     found.append(_Rail(label, current, volts, 1e-6))
     if found:
         return found
-    for power in paths_in(root / "sys/bus/i2c/drivers/ina3221x", "*/iio:device*/in_power*_input"):
+    for power in paths_in(root / "sys/bus/i2c/drivers/ina3221x", "*/iio?device*/in_power*_input"):
         number = power.name.removeprefix("in_power").removesuffix("_input")
         label = read_text(power.with_name(f"rail_name_{number}"))
         found.append(_Rail(label or power.name, power, None, 1e-3))
