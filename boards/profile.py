@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -156,13 +157,16 @@ def find_profile(name: str) -> Profile:
     known = {profile.name: profile for profile in profiles()}
     if name in known:
         return known[name]
-    words = {
-        **{profile.title.lower(): profile.name for profile in known.values()},
-        **{key: key for key in known},
-    }
-    near = dict.fromkeys(words[word] for word in get_close_matches(name.lower(), words, n=5, cutoff=0.4))
-    meant = f"did you mean {' or '.join(list(near)[:3])}? " if near else ""
+    words = re.findall(r"[a-z]+|\d+", name.lower())
+    told = [key for key, each in known.items() if _has_all(words, f"{key} {each.title}".lower())]
+    near = get_close_matches("-".join(name.lower().split()), known, cutoff=0.4)
+    names = list(dict.fromkeys([*told, *near]))[:3]
+    meant = f"did you mean {' or '.join(names)}? " if names else ""
     raise BoardError(f"there is no board {name!r}: {meant}boardfit boards lists them all")
+
+
+def _has_all(words: Sequence[str], text: str) -> bool:
+    return bool(words) and all(re.search(rf"\b{word}", text) for word in words)
 
 
 def _numbers(cluster: Cluster) -> range:
