@@ -14,8 +14,10 @@ from boardfit.boards.system import Ask, paths_in, read_number, read_text
 UNDER_VOLTAGE, CAPPED, THROTTLED, SOFT_LIMIT = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 NOW = UNDER_VOLTAGE | CAPPED | THROTTLED | SOFT_LIMIT
 
-# Cooling devices that hold a clock down; the others are fans, lamps and messages.
-_HOLDS_CLOCK = re.compile(r"cpufreq|devfreq|throttle|^Processor$|cpu[-_]?(idle|cooling)", re.IGNORECASE)
+# Cooling devices that hold a clock down; the others are fans, lamps and messages. The words of Linux
+# (drivers/thermal/cpufreq_cooling.c, devfreq_cooling.c, cpuidle_cooling.c; drivers/acpi/processor_thermal.c),
+# and of NVIDIA's kernels: cpu-throttle-alert, cpu-balanced, tegra-heavy.
+_HOLDS_CLOCK = re.compile(r"cpufreq|devfreq|thermal-idle|throttle|balanced|heavy|^Processor$", re.IGNORECASE)
 
 
 class Throttling(Protocol):
@@ -47,7 +49,11 @@ class FirmwareBits:
 
 
 class CoolingDevices:
-    """Linux's own: a state above 0 holds a clock down; on x86 also a count that rises."""
+    """Linux's own: a state above 0 holds a clock down, or a count of such events rose since the read before.
+
+    The counts are those of x86 (``thermal_throttle``) and of NVIDIA's Orin (``oc1_event_cnt``: voltage too
+    low, ``oc2`` and ``oc3``: current too high).
+    """
 
     def __init__(self, root: Path) -> None:
         """Look the devices up.
