@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from boardfit.boards.sections import Sensors
 from boardfit.boards.system import Ask, paths_in, read_number, read_text
+
+_PER_MICRO = 1e-6
 
 MOST_W = 1e4
 """Above this a sensor talks nonsense: no board takes ten kilowatts."""
@@ -29,6 +31,23 @@ class _Rail:
         return None if amps is None or volts is None else amps * volts
 
 
+@dataclass(frozen=True, slots=True)
+class _Battery:
+    """A battery, which tells what the device takes only while nothing charges it."""
+
+    folder: Path
+    name: str = "battery"
+
+    def watts(self) -> float | None:
+        if read_text(self.folder / "status") != "Discharging":
+            return None
+        amps = read_number(self.folder / "current_now", scale=_PER_MICRO)
+        volts = read_number(self.folder / "voltage_now", scale=_PER_MICRO)
+        if amps is None or volts is None:
+            return None
+        return abs(amps) * volts  # makers differ in the sign of what flows out
+
+
 def power_reader(root: Path, sensors: Sensors, ask: Ask) -> Callable[[], dict[str, float]]:
     """Return a function that returns watts by rail, of the rails that tell.
 
@@ -39,7 +58,11 @@ def power_reader(root: Path, sensors: Sensors, ask: Ask) -> Callable[[], dict[st
     """
     if sensors.power == "pmic":
         return lambda: parse_pmic(ask(["vcgencmd", "pmic_read_adc"]) or "")
-    rails = {"ina3221": ina3221_rails, "battery": battery_rails}.get(sensors.power, lambda _: [])(root)
+    rails: Sequence[_Rail | _Battery] = ()
+    if sensors.power == "ina3221":
+        rails = ina3221_rails(root)
+    elif sensors.power == "battery":
+        rails = batteries(root)
     return lambda: _plausible({rail.name: rail.watts() for rail in rails})
 
 
@@ -67,23 +90,20 @@ def ina3221_rails(root: Path) -> list[_Rail]:
     return found
 
 
-def battery_rails(root: Path) -> list[_Rail]:
+def batteries(root: Path) -> list[_Battery]:
     """Return the battery of a phone: what flows out of it is what the whole phone takes.
 
-    Source: Linux, Documentation/ABI/testing/sysfs-class-power (uA, uV).
+    Source: Linux, Documentation/ABI/testing/sysfs-class-power (uA, uV, status).
     """
-    return [
-        _Rail("battery", folder / "current_now", folder / "voltage_now", 1e-12)
-        for folder in paths_in(root / "sys/class/power_supply", "*")
-        if read_text(folder / "type") == "Battery" and (folder / "current_now").exists()
-    ]
+    folders = paths_in(root / "sys/class/power_supply", "*")
+    return [_Battery(folder) for folder in folders if read_text(folder / "type") == "Battery"]
 
 
 def parse_pmic(text: str) -> dict[str, float]:
     """Return watts by rail from the text of ``vcgencmd pmic_read_adc`` (Raspberry Pi 5).
 
     It tells currents (``VDD_CORE_A current(7)=0.98A``) and voltages (``VDD_CORE_V volt(15)=0.72V``); a rail
-    without a current is left out.
+    without a current is left out. These are rails inside the board: their sum is less than what comes in.
     """
     amps = dict(re.findall(r"(\w+)_A current\(\d+\)=([\d.]+)A", text))
     volts = dict(re.findall(r"(\w+)_V volt\(\d+\)=([\d.]+)V", text))
@@ -97,5 +117,4 @@ def parse_pmic(text: str) -> dict[str, float]:
 
 
 def _plausible(watts: dict[str, float | None]) -> dict[str, float]:
-    """Return the rails that tell; the sign of a battery's current differs from maker to maker."""
-    return {name: abs(value) for name, value in watts.items() if value is not None and abs(value) < MOST_W}
+    return {name: value for name, value in watts.items() if value is not None and 0.0 <= value < MOST_W}
