@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING, Any
 from boardfit._version import __version__
 
 if TYPE_CHECKING:
+    from boardfit.boards.detect import detect as detect_board
     from boardfit.converters.build import build
     from boardfit.errors import EngineLost
     from boardfit.runtime.model import Model, load
     from boardfit.runtime.session import Session
 
 _LAZY = {
-    "EngineLost": "boardfit.errors",
-    "build": "boardfit.converters.build",
-    "Model": "boardfit.runtime.model",
-    "load": "boardfit.runtime.model",
-    "Session": "boardfit.runtime.session",
+    "EngineLost": "boardfit.errors:EngineLost",
+    "detect_board": "boardfit.boards.detect:detect",
+    "build": "boardfit.converters.build:build",
+    "Model": "boardfit.runtime.model:Model",
+    "load": "boardfit.runtime.model:load",
+    "Session": "boardfit.runtime.session:Session",
 }
 
-__all__ = ["EngineLost", "Model", "Session", "__version__", "build", "load"]
+__all__ = ["EngineLost", "Model", "Session", "__version__", "build", "detect_board", "load"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        module, _, attribute = _LAZY[name].partition(":")
+        return getattr(import_module(module), attribute)
     raise AttributeError(f"module 'boardfit' has no attribute {name!r}")

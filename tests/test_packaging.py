@@ -28,13 +28,15 @@ def names(text: str) -> list[str]:
     return sorted(head.split(">")[0].split("<")[0].split("=")[0].strip() for head in heads)
 
 
-def test_the_base_needs_numpy_and_opencv_only(config):
-    assert names(config["options"]["install_requires"]) == ["numpy", "opencv-python-headless"]
+def test_the_base_needs_numpy_opencv_and_a_toml_reader_only(config):
+    assert names(config["options"]["install_requires"]) == ["numpy", "opencv-python-headless", "tomli"]
 
 
 def test_armv7l_takes_both_from_debian(config):
-    for line in requirements(config["options"]["install_requires"]):
-        assert line.partition(";")[2].strip() == 'platform_machine != "armv7l"', line
+    lines = requirements(config["options"]["install_requires"])
+    markers = {line.partition(";")[0].split(">")[0]: line.partition(";")[2].strip() for line in lines}
+    assert markers.pop("tomli") == 'python_version < "3.11"'  # pure Python, and in the language since 3.11
+    assert set(markers.values()) == {'platform_machine != "armv7l"'}
 
 
 @pytest.mark.parametrize(
