@@ -1,7 +1,9 @@
 # What the other end asks for, one word and its arguments; lies in the folder that keeper.sh keeps. Plain POSIX shell.
 work=${0%/.boardfit/board}
-LC_ALL=C
-export LC_ALL
+if [ "$1" != run ]; then
+    LC_ALL=C
+    export LC_ALL
+fi
 
 sha256() {
     if command -v sha256sum >/dev/null 2>&1; then
