@@ -23,6 +23,7 @@ def call(
     on_err: Callable[[bytes], None],
     timeout_s: float | None = None,
     given_up: Callable[[], bool] = lambda: False,
+    abandon: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a program to its end.
 
@@ -33,6 +34,7 @@ def call(
         on_err: The same for standard error, in another one.
         timeout_s: After so many seconds it is killed; None for never.
         given_up: Asked ten times a second; once it says true the program is killed.
+        abandon: Called before the program is killed at its deadline or because of an exception here.
 
     Returns:
         Its exit status; negative if a signal ended it.
@@ -60,6 +62,9 @@ def call(
         thread.start()
     try:
         status = _wait(process, timeout_s, given_up)
+    except BaseException:
+        abandon()
+        raise
     finally:
         process.kill()
         process.wait()

@@ -189,15 +189,12 @@ class Remote:
                 on_err=said,
                 timeout_s=timeout_s,
                 given_up=lambda: self._keeper.lost,
+                abandon=lambda: self._keeper.stop(token),
             )
         except Overdue as error:
-            self._keeper.stop(token)
             raise RemoteError(
                 f"{self.name}: `{shlex.join(words)}` took over {timeout_s:g} s and was stopped"
             ) from error
-        except BaseException:
-            self._keeper.stop(token)
-            raise
         text, found, status = said.text.partition(mark)
         if not found:
             self._keeper.stop(token)

@@ -7,7 +7,6 @@ file.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import secrets
@@ -191,8 +190,6 @@ def _unpack(remote: Remote, packed: Path, folder: Path) -> None:
 
 
 def _install_folder(whole: Path, local: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        local.rmdir()
     try:
         whole.replace(local)
     except OSError as error:
