@@ -1,0 +1,175 @@
+"""Wheels for a board, fetched on this machine: the board needs no network, no pip and no compiler.
+
+They are kept here, each under its SHA-256, so that the second run of a board fetches nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from boardfit.boards.remote.python_there import PythonThere
+from boardfit.boards.remote.transfer import hash_file
+from boardfit.errors import RemoteError
+
+_TIMEOUT_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A library that must be there.
+
+    Attributes:
+        module: The top-level name that is imported.
+        requirement: What pip is told, such as ``numpy>=1.24``. It is fetched without what it depends on,
+            which must be listed beside it.
+        debian: The package of Debian and Ubuntu that has it; empty if there is none.
+    """
+
+    module: str
+    requirement: str
+    debian: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel on this machine.
+
+    Attributes:
+        path: Of the file.
+        sha256: Of its bytes, in hexadecimal digits.
+    """
+
+    path: Path
+    sha256: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+        return self.path.stat().st_size
+
+
+def default_cache() -> Path:
+    """Return the folder where wheels are kept: below ``XDG_CACHE_HOME``, or else ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path.home() / ".cache") / "boardfit" / "wheels"
+
+
+def missing(python: PythonThere, needs: Sequence[Need]) -> list[Need]:
+    """Return what a board's Python cannot find."""
+    return [need for need in needs if need.module not in python.modules]
+
+
+def fetch_wheel(need: Need, python: PythonThere, *, board: str, cache: Path | None = None) -> Wheel:
+    """Return a wheel for a board, from the cache or the package index.
+
+    Args:
+        need: What is wanted.
+        python: The board's.
+        board: Its address, for messages.
+        cache: Where wheels are kept; the default folder if None. Delete it to get newer ones.
+
+    Raises:
+        RemoteError: There is no wheel for this board, or the index cannot be reached.
+    """
+    folder = cache or default_cache()
+    note = folder / f"{_key(need, python)}.json"
+    kept = _from_cache(folder, note)
+    if kept is not None:
+        return kept
+    with tempfile.TemporaryDirectory(prefix="boardfit-") as fresh:
+        found = _download(need, python, board, Path(fresh))
+        digest = hash_file(found)
+        target = folder / digest / found.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part, found.open("rb") as source:
+            shutil.copyfileobj(source, part)
+        Path(part.name).replace(target)
+    _write(note, json.dumps({"sha256": digest, "name": target.name}))
+    return Wheel(target, digest)
+
+
+def _from_cache(folder: Path, note: Path) -> Wheel | None:
+    try:
+        told = json.loads(note.read_text("utf-8"))
+        digest, name = str(told["sha256"]), str(told["name"])
+        path = folder / digest / name
+        if path.parent.parent == folder and hash_file(path) == digest:
+            return Wheel(path, digest)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # Never fetched, or damaged: fetch it.
+    return None
+
+
+def _download(need: Need, python: PythonThere, board: str, folder: Path) -> Path:
+    if not python.platforms:
+        raise _no_wheel(need, python, board)
+    words = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps"]
+    words += ["--only-binary=:all:", "--implementation", "cp", "--dest", str(folder)]
+    words += ["--python-version", ".".join(str(each) for each in python.version)]
+    if python.free_threaded:
+        words += ["--abi", f"cp{python.version[0]}{python.version[1]}t", "--abi", "none"]
+    words += [word for platform in python.platforms for word in ("--platform", platform)]
+    try:
+        done = subprocess.run(
+            [*words, need.requirement],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RemoteError(
+            f"{board}: fetching {need.requirement} took over {_TIMEOUT_S:g} s: try again"
+        ) from error
+    found = sorted(folder.glob("*.whl"))
+    if done.returncode == 0 and len(found) == 1:
+        return found[0]
+    if "No matching distribution" in done.stderr and "connection" not in done.stderr.lower():
+        raise _no_wheel(need, python, board)
+    if "No module named pip" in done.stderr:
+        raise RemoteError(
+            f"{board}: it lacks {need.module}, and this Python has no pip to fetch it with: "
+            f"{sys.executable} -m ensurepip"
+        )
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    raise RemoteError(
+        f"{board}: it lacks {need.module}, and fetching it here failed: "
+        f"{lines[-1] if lines else 'pip does not say why'}; is this machine in a network? Or install it on "
+        f"the board: {_by_hand(need)}"
+    )
+
+
+def _no_wheel(need: Need, python: PythonThere, board: str) -> RemoteError:
+    version = ".".join(str(each) for each in python.version)
+    libc = " ".join(filter(None, [python.libc, ".".join(map(str, python.libc_version))]))
+    return RemoteError(
+        f"{board}: it lacks {need.module}, and there is no wheel of {need.requirement} for its Python "
+        f"{version} on {python.machine} ({libc or 'unknown libc'}); install it there: {_by_hand(need)}"
+    )
+
+
+def _by_hand(need: Need) -> str:
+    if need.debian:
+        return f"sudo apt install {need.debian}"
+    return f"pip install '{need.requirement}', or take another engine (--engine)"
+
+
+def _key(need: Need, python: PythonThere) -> str:
+    parts = [need.requirement, *python.platforms, repr(python.version), repr(python.free_threaded)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _write(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as part:
+        part.write(text)
+    Path(part.name).replace(path)
