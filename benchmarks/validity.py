@@ -24,14 +24,27 @@ BLOCKS = 50
 
 
 def run_faults(run: Run) -> tuple[str, ...]:
-    """Return what is wrong with one run; empty where nothing is."""
-    rules = (clock_went_back, throttled, machine_busy, drifted)
-    return tuple(fault for rule in rules if (fault := rule(run)) is not None)
+    """Return what is wrong with one run; empty where nothing is.
+
+    A cause is told without its symptoms: a board that throttles, or shares its cores, also drifts.
+    """
+    causes = tuple(fault for rule in (clock_went_back, throttled, machine_busy) if (fault := rule(run)))
+    if causes:
+        return causes
+    fault = drifted(run)
+    return () if fault is None else (fault,)
 
 
 def measurement_faults(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Return what is wrong with the runs of one case together; empty where nothing is."""
-    fault = repeats_disagree(runs)
+    """Return what is wrong with the runs of one case together; empty where nothing is.
+
+    Runs that have a fault of their own already are not compared.
+
+    Args:
+        runs: Judged by ``run_faults``.
+    """
+    healthy = [run for run in runs if not run.faults]
+    fault = repeats_disagree(healthy) if len(healthy) > 1 else None
     return () if fault is None else (fault,)
 
 
