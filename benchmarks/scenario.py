@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, cycle, islice
+from itertools import count, cycle, islice, repeat
 
 import numpy as np
 
@@ -105,6 +105,8 @@ def _shuffled(frames: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     So does LoadGen where ``sample_concatenate_permutation`` is set. The seed is fixed: repeats are asked
     the same, and differ by the machine alone.
     """
+    if len(frames) == 1:
+        yield from repeat(frames[0])
     for seed in count():
         order = list(range(len(frames)))
         random.Random(seed).shuffle(order)
