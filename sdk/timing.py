@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Generic, TypeVar
 
 from boardfit.errors import RecipeError
+
+_Argument = TypeVar("_Argument")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,43 @@ def time_paired(
         name: Samples(values_s=tuple(values[warmup:]), warmup_s=tuple(values[:warmup]))
         for name, values in taken.items()
     }
+
+
+@dataclass(slots=True)
+class Timed(Generic[_Argument, _Answer]):
+    """One call: what it was given, what it answered, and when it began and ended by the clock."""
+
+    argument: _Argument
+    answer: _Answer
+    begin_s: float
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """How long it took; below zero where the clock went backwards meanwhile."""
+        return self.end_s - self.begin_s
+
+
+def time_each(
+    call: Callable[[_Argument], _Answer],
+    arguments: Iterable[_Argument],
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[Timed[_Argument, _Answer]]:
+    """Time one call after the other, for as long as the caller goes on asking.
+
+    What the caller does between two of them, and what it takes to make an argument, is not counted.
+
+    Args:
+        call: Is given one argument.
+        arguments: May be endless, and may wait.
+        clock: Seconds, ascending.
+    """
+    for argument in arguments:
+        begin = clock()
+        answer = call(argument)
+        end = clock()
+        yield Timed(argument, answer, begin, end)
 
 
 def percentile(values: tuple[float, ...] | list[float], percent: float) -> float:

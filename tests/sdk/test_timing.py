@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from boardfit.errors import RecipeError
-from boardfit.timing import Samples, machine_name, percentile, time_paired
+from boardfit.timing import Samples, machine_name, percentile, time_each, time_paired
 
 
 class Clock:
@@ -91,3 +91,34 @@ def test_the_machine_has_a_name():
 
     assert platform.machine() in machine_name()
     assert "core" in machine_name()
+
+
+def test_one_call_after_the_other_is_timed_and_nothing_between():
+    clock = Clock()
+
+    def arguments():
+        for number in range(1, 10):
+            clock.now_s += 100.0
+            yield number
+
+    def call(number: int) -> str:
+        clock.now_s += number
+        return "x" * number
+
+    taken = []
+    for timed in time_each(call, arguments(), clock=clock):
+        clock.now_s += 1000.0
+        taken.append((timed.argument, timed.answer, timed.duration_s))
+        if len(taken) == 3:
+            break
+    assert taken == [(1, "x", 1.0), (2, "xx", 2.0), (3, "xxx", 3.0)]
+    assert timed.begin_s == 100.0 + 3 * 100.0 + 2 * 1000.0 + 3.0
+
+
+def test_a_clock_that_goes_back_gives_a_duration_below_zero():
+    clock = Clock()
+
+    def call(_argument: int) -> None:
+        clock.now_s -= 5.0
+
+    assert next(time_each(call, [0], clock=clock)).duration_s == -5.0
