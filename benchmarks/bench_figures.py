@@ -22,6 +22,7 @@ from boardfit.benchmarks.figure import (
     x_axis,
 )
 from boardfit.benchmarks.plot import LINE_PX, Axis, Canvas, axis_over, place_labels
+from boardfit.benchmarks.ratios import wilson
 from boardfit.benchmarks.records import Run
 from boardfit.boards.records import Snapshot
 from boardfit.timing import percentile
@@ -333,16 +334,3 @@ def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, flo
         if not front or score > front[-1][1]:
             front.append((time, score))
     return front
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share, after Wilson (1927), JASA 22(158).
-
-    Args:
-        share: Of ``count``, 0 to 1.
-        count: At least 1.
-    """
-    z = 1.959964
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from boardfit.benchmarks.bench_figures import pareto_front, wilson
+from boardfit.benchmarks.bench_figures import pareto_front
 from boardfit.benchmarks.bench_markdown import bench_markdown
 from boardfit.benchmarks.bench_page import EMULATED, bench_html, overview_figures
 from boardfit.benchmarks.index_page import Entry, index_html
@@ -196,12 +196,6 @@ def test_the_summary_pools_frames_and_takes_the_median_of_loads(measurement_of):
 def test_the_front_holds_what_no_other_beats_in_both():
     points = [(1.0, 0.5), (2.0, 0.9), (2.0, 0.8), (3.0, 0.9), (4.0, 0.95)]
     assert pareto_front(points) == [(1.0, 0.5), (2.0, 0.9), (4.0, 0.95)]
-
-
-def test_wilson_interval_of_a_text_book():
-    # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263.
-    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(1.0, 10)[1] == pytest.approx(1.0)
 
 
 # What others published.
