@@ -13,14 +13,15 @@ from boardfit._version import __version__
 if TYPE_CHECKING:
     from boardfit.converters.build import build
     from boardfit.errors import EngineLost
-    from boardfit.runtime.model import Model, load
+    from boardfit.loading import load
+    from boardfit.runtime.model import Model
     from boardfit.runtime.session import Session
 
 _LAZY = {
     "EngineLost": "boardfit.errors",
     "build": "boardfit.converters.build",
     "Model": "boardfit.runtime.model",
-    "load": "boardfit.runtime.model",
+    "load": "boardfit.loading",
     "Session": "boardfit.runtime.session",
 }
 
