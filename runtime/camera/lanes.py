@@ -10,22 +10,26 @@ from typing import Any
 LANES = 2
 _TICK_S = 0.05
 _WEIGHT = 0.2
-"""Of the newest duration in the running mean."""
+"""Of the newest duration in the running mean, and of its error in the running mean deviation."""
+_DEVIATIONS = 4.0
+"""Above the mean is the time that hardly any frame exceeds, as RFC 6298 takes it for round trips."""
 
 
 class Pace:
     """Says when the next frame is to be taken, so that it is ready just when the engine is free.
 
-    Taken earlier, it would grow old in the queue before the engine; taken later, the engine would idle.
+    Taken earlier, it would grow old in the queue before the engine; taken later, the engine would idle. Where
+    times vary, the engine idles for a while rather: when it is free, the next frame is taken at once.
     """
 
     def __init__(self) -> None:
         self._busy_s = 0.0
+        self._deviation_s = 0.0
         self._free_at = 0.0
 
     def delay_s(self, now: float) -> float:
         """Return how long to wait before the next frame is taken."""
-        return self._free_at - now
+        return self._free_at + _DEVIATIONS * self._deviation_s - now
 
     def began(self, now: float) -> None:
         """Note that a frame was taken: it will keep the engine busy for as long as others did."""
@@ -42,8 +46,12 @@ class Pace:
         if busy_s <= 0.0:
             self._free_at -= self._busy_s
             return
-        known = self._busy_s > 0.0
-        self._busy_s = self._busy_s + _WEIGHT * (busy_s - self._busy_s) if known else busy_s
+        if self._busy_s > 0.0:
+            error_s = busy_s - self._busy_s
+            self._deviation_s += _WEIGHT * (abs(error_s) - self._deviation_s)
+            self._busy_s += _WEIGHT * error_s
+        else:
+            self._busy_s = busy_s
         self._free_at = now + self._busy_s if others else 0.0
 
 
