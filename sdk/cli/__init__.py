@@ -14,7 +14,7 @@ from boardfit.errors import BoardfitError
 
 SUBCOMMANDS = (
     *("build", "fit", "run", "watch", "inspect", "blame", "verify", "pack", "unpack"),
-    *("keygen", "sign"),
+    *("keygen", "sign", "boards", "doctor"),
 )
 
 EXAMPLE = """\

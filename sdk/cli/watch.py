@@ -232,23 +232,12 @@ def _budget(args: argparse.Namespace, model: Model) -> Budget | None:
 
     if args.fps is None and args.max_temp is None:
         return None
+    from boardfit.boards.detect import detect
+    from boardfit.boards.probes import Probes
+
+    probes = Probes(detect().profile)
     settings = BudgetSettings(fps=args.fps, max_temp_c=args.max_temp)
-    return Budget(settings, model.sizes, temperature_c=hottest_c)
-
-
-def hottest_c(zones: Path = Path("/sys/class/thermal")) -> float | None:
-    """Return the hottest part's temperature in degrees Celsius, as Linux tells it; None where it does not.
-
-    Args:
-        zones: The folder of the thermal zones.
-    """
-    found = []
-    for file in zones.glob("thermal_zone*/temp"):
-        try:
-            found.append(int(file.read_text()) / 1e3)
-        except (OSError, ValueError):
-            continue  # a sensor that is asleep
-    return max(found, default=None)
+    return Budget(settings, model.sizes, temperature_c=probes.temperature_c, throttled=probes.throttled)
 
 
 def _close(model: Model) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from boardfit.bundle import write_bundle
 from boardfit.cli import main
-from boardfit.cli.watch import hottest_c
 from boardfit.runtime.engines.fake import fake_artifact, fake_files
 from boardfit.specs import ImageSpec, PolicySpec
 
@@ -107,10 +106,17 @@ def test_values_that_make_no_sense(bundle, words):
     assert left.value.code == 2
 
 
-def test_the_hottest_zone(tmp_path):
-    assert hottest_c(tmp_path) is None
-    for number, text in enumerate(("41000\n", "67250\n", "asleep", "")):
-        (tmp_path / f"thermal_zone{number}").mkdir()
-        (tmp_path / f"thermal_zone{number}" / "temp").write_text(text)
-    (tmp_path / "cooling_device0").mkdir()
-    assert hottest_c(tmp_path) == pytest.approx(67.25)
+@pytest.mark.parametrize(
+    ("temperature_c", "throttled"), [(90.0, False), (20.0, True)], ids=["too hot", "clock held down"]
+)
+def test_heat_and_a_clock_that_is_held_down_take_smaller_inputs(
+    bundle, tmp_path, monkeypatch, capsys, temperature_c, throttled
+):
+    monkeypatch.setattr("boardfit.boards.probes.Probes.temperature_c", lambda self: temperature_c)
+    monkeypatch.setattr("boardfit.boards.probes.Probes.throttled", lambda self: throttled)
+    out = tmp_path / "out.jsonl"
+    words = ["watch", str(bundle), "synthetic:64x48@50", "--max-temp", "75", "--for", "1"]
+    assert main([*words, "--policy", "fixed", "--quiet", "--jsonl", str(out)]) == 0
+    sizes = [line["size"] for line in map(json.loads, out.read_text().splitlines()) if "frame" in line]
+    assert sizes[0] == 64
+    assert sizes[-1] == 48

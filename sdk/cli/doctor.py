@@ -1,0 +1,109 @@
+"""boardfit doctor: what is missing on this machine, and what to type."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boardfit.boards.detect import Board
+    from boardfit.cli.checkup import Finding
+
+EXAMPLE = """\
+examples:
+  boardfit doctor                     what is missing here, with the command to type
+  boardfit doctor lite0.boardfit      and does each engine here answer as it did where it was built?
+  boardfit doctor --json | jq '.findings[] | select(.command != "")'
+
+Exit status 1 if something that is needed is missing, or an answer is wrong.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="name what is missing on this machine, with the command to type",
+        description="Try every library that this board needs, name each missing wheel or system library with "
+        "the command to install it, say which engines are usable and whether a camera can be reached; of a "
+        "bundle, run the golden input on each usable engine.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", nargs="?", help="a .boardfit file or folder")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at everything; 1 if something needed is missing or wrong."""
+    from boardfit.boards.detect import detect
+
+    board = detect()
+    found = []
+    if not args.json:
+        print(f"{board.profile.title}; {board.cpu}; {board.os_name or 'unknown system'}", flush=True)
+    for finding in examine(board, args.bundle):
+        found.append(finding)
+        if not args.json:
+            print(_line(finding), flush=True)
+    bad = [finding for finding in found if finding.bad]
+    if args.json:
+        findings = [asdict(finding) for finding in found]
+        print(json.dumps({**board.to_dict(), "findings": findings, "healthy": not bad}, indent=2))
+    else:
+        print(f"not ready: {', '.join(finding.name for finding in bad)}" if bad else "ready")
+    return 1 if bad else 0
+
+
+def examine(board: Board, path: str | None) -> Iterator[Finding]:
+    """Yield what is found, in the order in which it is looked at.
+
+    Args:
+        board: Where we are.
+        path: Of a bundle; None for the machine alone.
+
+    Raises:
+        BundleError: The bundle is damaged.
+    """
+    from boardfit.boards.probes import Probes
+    from boardfit.bundle import open_bundle
+    from boardfit.cli import checkup
+    from boardfit.cli.camera_check import camera, sensors
+
+    with ExitStack() as stack:
+        bundle = stack.enter_context(open_bundle(path)) if path else None
+        yield from _system(board)
+        base = checkup.base_libraries(board)
+        yield from base
+        if any(finding.bad for finding in base):
+            yield checkup.Finding("engines", checkup.NOTE, "not tried before these libraries are there")
+            return
+        engines = checkup.engines(board)
+        yield from engines
+        yield from checkup.enough_engines(engines, bundle)
+        yield from camera(board)
+        yield from sensors(board, Probes(board.profile).read(0.0))
+        if path and bundle is not None:
+            yield from checkup.answers(path, bundle, engines)
+
+
+def _system(board: Board) -> Iterator[Finding]:
+    from boardfit.cli.checkup import NOTE, OK, Finding
+
+    yield Finding("python", OK, f"{platform.python_version()}, {board.bits} bits")
+    if board.bits == 32 and board.machine == "aarch64":
+        text = "32 bits on a 64-bit kernel: LiteRT and ONNX Runtime have no wheels for it"
+        yield Finding("python", NOTE, text)
+    if board.emulated:
+        yield Finding("processor", NOTE, f"emulated ({board.emulation}): its times are no board's")
+
+
+def _line(finding: Finding) -> str:
+    line = f"{finding.state:8s}{finding.name}: {finding.text}"
+    return f"{line}\n{'':8s}{finding.command}" if finding.command else line
