@@ -167,8 +167,11 @@ def _library(name: str, module: str, command: str, *, needed: bool) -> Finding:
     tried = attempt(_IMPORT, module)
     if not tried.fault:
         return Finding(name, OK, tried.said)
-    if f"No module named '{module}'" in tried.fault:
-        return Finding(name, MISSING if needed else ABSENT, "not installed", command)
+    if lacking := re.search(r"No module named '([\w.]+)'", tried.fault):
+        state = MISSING if needed else ABSENT
+        if lacking[1] == module:
+            return Finding(name, state, "not installed", command)
+        return Finding(name, state, f"needs {lacking[1]}, which is not installed")
     if lacking := re.search(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object", tried.fault):
         library = lacking[1]
         package = _DEBIAN.get(library)

@@ -71,6 +71,19 @@ def examine(board: Board, path: str | None) -> Iterator[Finding]:
     Raises:
         BundleError: The bundle is damaged.
     """
+    from boardfit.cli import checkup
+
+    yield from _system(board)
+    base = checkup.base_libraries(board)
+    yield from base
+    if any(finding.bad for finding in base):
+        yield checkup.Finding("engines", checkup.NOTE, "not tried before these libraries are there")
+    else:
+        yield from _with_libraries(board, path)
+
+
+def _with_libraries(board: Board, path: str | None) -> Iterator[Finding]:
+    """Yield what can be found only where numpy and OpenCV are: these modules import them."""
     from boardfit.boards.probes import Probes
     from boardfit.bundle import open_bundle
     from boardfit.cli import checkup
@@ -78,12 +91,6 @@ def examine(board: Board, path: str | None) -> Iterator[Finding]:
 
     with ExitStack() as stack:
         bundle = stack.enter_context(open_bundle(path)) if path else None
-        yield from _system(board)
-        base = checkup.base_libraries(board)
-        yield from base
-        if any(finding.bad for finding in base):
-            yield checkup.Finding("engines", checkup.NOTE, "not tried before these libraries are there")
-            return
         engines = checkup.engines(board)
         yield from engines
         yield from checkup.enough_engines(engines, bundle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -90,10 +91,16 @@ def test_a_library_for_another_processor_kills_its_own_process_only(stand_in, ca
     assert "SIGILL" in found["ncnn"]["text"]
 
 
-def test_a_missing_numpy_needs_no_numpy_to_be_told(stand_in, capsys):
-    stand_in("numpy", GONE)
-    status, found = doctor(capsys)
-    assert (status, found["numpy"]["command"]) == (1, "pip install numpy")
+@pytest.mark.parametrize("module", ["numpy", "cv2"])
+def test_what_is_missing_is_not_needed_to_tell_it(stand_in, module):
+    stand_in(module, GONE)
+    words = [sys.executable, "-m", "boardfit", "doctor"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "pip install" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert last == ("not ready: opencv" if module == "cv2" else "not ready: numpy, opencv")
+    assert ("opencv: needs numpy, which is not installed" in done.stdout) == (module == "numpy")
 
 
 def test_no_engine_at_all(stand_in, capsys):
