@@ -6,9 +6,11 @@ import argparse
 import json
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from boardfit.errors import BundleError
 
 if TYPE_CHECKING:
     from boardfit.boards.detect import Board
@@ -67,9 +69,6 @@ def examine(board: Board, path: str | None) -> Iterator[Finding]:
     Args:
         board: Where we are.
         path: Of a bundle; None for the machine alone.
-
-    Raises:
-        BundleError: The bundle is damaged.
     """
     from boardfit.cli import checkup
 
@@ -89,15 +88,17 @@ def _with_libraries(board: Board, path: str | None) -> Iterator[Finding]:
     from boardfit.cli import checkup
     from boardfit.cli.camera_check import camera, sensors
 
-    with ExitStack() as stack:
-        bundle = stack.enter_context(open_bundle(path)) if path else None
-        engines = checkup.engines(board)
-        yield from engines
-        yield from checkup.enough_engines(engines, bundle)
-        yield from camera(board)
-        yield from sensors(board, Probes(board.profile).read(0.0))
-        if path and bundle is not None:
-            yield from checkup.answers(path, bundle, engines)
+    engines = checkup.engines(board)
+    yield from engines
+    yield from camera(board)
+    yield from sensors(board, Probes(board.profile).read(0.0))
+    try:
+        with open_bundle(path) if path else nullcontext() as bundle:
+            yield from checkup.enough_engines(engines, bundle)
+            if path and bundle is not None:
+                yield from checkup.answers(path, bundle, engines)
+    except BundleError as error:
+        yield checkup.Finding("bundle", checkup.WRONG, str(error))
 
 
 def _system(board: Board) -> Iterator[Finding]:

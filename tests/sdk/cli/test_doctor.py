@@ -132,10 +132,11 @@ def test_an_engine_that_dies_of_the_bundle(bundle, stand_in, capsys):
     assert "SIGILL" in found["answers fake"]["text"]
 
 
-def test_a_damaged_bundle_is_an_error(tmp_path, capsys):
+def test_a_damaged_bundle_is_one_finding_among_others(tmp_path, capsys):
     (tmp_path / "half.boardfit").write_bytes(b"PK\x03\x04")
-    assert main(["doctor", str(tmp_path / "half.boardfit")]) == 1
-    assert "boardfit: error: " in capsys.readouterr().err
+    status, found = doctor(capsys, str(tmp_path / "half.boardfit"))
+    assert (status, found["bundle"]["state"]) == (1, WRONG)
+    assert found["opencv"]["state"] == OK
 
 
 @pytest.fixture(scope="module")
