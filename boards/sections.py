@@ -82,6 +82,9 @@ class Cluster:
         within("cores", self.cores, 1, 512)
         within("first_core", self.first_core, 0, 511)
         within("max_hz", self.max_hz, 1e8, 1e10)
+        # Fields of Arm's MIDR_EL1: 8 and 12 bits.
+        within("implementer", 0 if self.implementer is None else self.implementer, 0, 0xFF)
+        within("part", 0 if self.part is None else self.part, 0, 0xFFF)
 
 
 @dataclass(frozen=True, slots=True)

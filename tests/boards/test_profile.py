@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 import pytest
 
 from boardfit.boards.profile import find_profile, parse_profile, profiles
@@ -92,6 +94,50 @@ def test_a_bad_field_is_named_with_its_file(old, new, field):
     with pytest.raises(BoardError) as caught:
         parse_profile(GOOD.replace(old, new, 1), name="moon-board.toml")
     assert str(caught.value).startswith(f"board profile moon-board.toml: {field}")
+
+
+OPTIONAL = {"implementer", "part", "cores", "count", "packages", "zones", "ignored_zones", "nvpmodel"}
+OPTIONAL |= {"soft_limit_c", "emulate_note", "compatible", "model", "sources"}
+FREE_TEXT = {"title", "cpu", "reason", "emulate", "emulate_note", "name"}
+
+
+def texts() -> list[tuple[str, str]]:
+    folder = files("boardfit.boards") / "profiles"
+    return [(entry.name, entry.read_text(encoding="utf-8")) for entry in folder.iterdir()]
+
+
+def fields_of(text: str) -> list[tuple[int, str]]:
+    """Return line numbers and names of the fields, those of free tables left out."""
+    found, table = [], ""
+    for number, line in enumerate(text.splitlines()):
+        table = line.strip("[]") if line.startswith("[") else table
+        name, equals, _ = line.partition(" = ")
+        if equals and table not in ("sources", "recognition.properties"):
+            found.append((number, name))
+    return found
+
+
+@pytest.mark.parametrize(("name", "text"), texts(), ids=[name for name, _ in texts()])
+def test_no_field_of_a_shipped_profile_can_be_lost_in_silence(name, text):
+    for number, field in fields_of(text):
+        lines = text.splitlines()
+        del lines[number]
+        if field in OPTIONAL:
+            continue
+        with pytest.raises(BoardError, match=rf"^board profile {name}: .*\b{field}\b"):
+            parse_profile("\n".join(lines), name=name)
+
+
+@pytest.mark.parametrize("absurd", ["-1", "true", "[[1]]", '"lunar"', "1e300"])
+@pytest.mark.parametrize(("name", "text"), texts(), ids=[name for name, _ in texts()])
+def test_no_field_of_a_shipped_profile_can_be_absurd(name, text, absurd):
+    for number, field in fields_of(text):
+        lines = text.splitlines()
+        lines[number] = f"{field} = {absurd}"
+        if (absurd == '"lunar"' and field in FREE_TEXT) or (absurd == "true" and field == "nvpmodel"):
+            continue
+        with pytest.raises(BoardError, match=rf"^board profile {name}: .*\b{field}\b"):
+            parse_profile("\n".join(lines), name=name)
 
 
 def test_every_shipped_profile_is_found_by_its_name():
