@@ -13,15 +13,15 @@ from boardfit.errors import RemoteError
 
 OLDEST = (3, 10)
 VARIABLE = "BOARDFIT_BOARD_PYTHON"
-"""Names another Python on the board than the newest on its PATH, such as that of an environment."""
+"""Names another Python on the board than its ``python3``, such as that of an environment."""
 
 _TIMEOUT_S = 120.0
 
 _LOOK = """
-for name in "$1" python3 python3.15 python3.14 python3.13 python3.12 python3.11 python3.10; do
-    [ -n "$name" ] && path=$(command -v "$name") || continue
+[ -n "$1" ] || set -- python3 python3.15 python3.14 python3.13 python3.12 python3.11 python3.10
+for name; do
+    path=$(command -v "$name") || continue
     version=$("$path" -c 'import sys; print("%d.%d" % sys.version_info[:2])') && echo "$version $path"
-    [ "$name" = "$1" ] && exit
 done
 """
 
@@ -37,7 +37,6 @@ libc, version = platform.libc_ver()
 host = sysconfig.get_config_var("HOST_GNU_TYPE") or ""
 print(json.dumps({
     "version": list(sys.version_info[:2]),
-    "implementation": sys.implementation.name,
     "machine": platform.machine(),
     "bits": struct.calcsize("P") * 8,
     "libc": "musl" if "musl" in host else "bionic" if hasattr(sys, "getandroidapilevel") else libc,
@@ -88,7 +87,9 @@ class PythonThere:
 
 
 def find_python(remote: Remote, modules: Sequence[str]) -> PythonThere:
-    """Find the newest Python on a board, or the one that ``BOARDFIT_BOARD_PYTHON`` names.
+    """Find a board's Python: ``python3``, or the newest beside it where that is too old.
+
+    ``BOARDFIT_BOARD_PYTHON`` names another.
 
     Args:
         remote: The open board.
@@ -106,7 +107,8 @@ def find_python(remote: Remote, modules: Sequence[str]) -> PythonThere:
             f"{remote.name}: {what}: boardfit needs Python {_text(OLDEST)} or newer on the board "
             "(sudo apt install python3; on Android there is none to use yet)"
         )
-    version, path = max(found)
+    # python3 is the one that the distribution's numpy and OpenCV belong to.
+    version, path = next((each for each in found if each[0] >= OLDEST), max(found))
     if version < OLDEST:
         raise RemoteError(
             f"{remote.name}: its newest Python is {_text(version)} ({path}): boardfit needs "
