@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def engine_version(engine: str) -> str:
 
 
 def library_version(module: str) -> str:
-    """Return the version of the package that a top-level module comes from; empty where it has none."""
+    """Return the version of the package that a top-level module comes from; empty where it does not tell."""
     from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
     try:
@@ -135,7 +136,8 @@ def library_version(module: str) -> str:
         pass
     for name in packages_distributions().get(module, ()):
         return version(name)
-    return ""
+    # Debian's python3-opencv has no entry among the packages; what it was loaded from knows.
+    return str(getattr(sys.modules.get(module), "__version__", ""))
 
 
 def _engines(manifest: Manifest, wanted: Wanted) -> tuple[str | None, ...]:

@@ -14,7 +14,7 @@ from boardfit.errors import BoardfitError
 
 SUBCOMMANDS = (
     *("build", "fit", "run", "watch", "inspect", "blame", "verify", "pack", "unpack"),
-    *("keygen", "sign"),
+    *("keygen", "sign", "bench"),
 )
 
 EXAMPLE = """\
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = make_parser().parse_args(argv)
+        args.words = tuple(sys.argv[1:] if argv is None else argv)
         status: int = args.run(args)
         sys.stdout.flush()
         return status
