@@ -215,7 +215,7 @@ class _Trace:
 def _caller(case: Case, session: Session) -> Callable[[Asked], Sequence[Answer]]:
     """Return what turns a request into answers: a list of one but for batches."""
     if case.scenario == "offline" and case.batch > 1:
-        return lambda asked: session(list(asked.frames))  # type: ignore[no-any-return]
+        return lambda asked: session(list(asked.frames))
     return lambda asked: (session(asked.frames[0]),)
 
 
