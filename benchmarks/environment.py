@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from boardfit._version import __version__
-from boardfit.benchmarks.cases import engine_version, library_version
 from boardfit.benchmarks.records import Environment
 from boardfit.boards.records import Snapshot
+from boardfit.runtime.engines import engine_version, find_engine
 
 if TYPE_CHECKING:
     from boardfit.boards.detect import Board
@@ -51,9 +54,15 @@ def environment(
 
 def package_versions(engines: Iterable[str]) -> dict[str, str]:
     """Return the versions of boardfit, numpy, OpenCV and the engines' libraries by name."""
-    found = {"boardfit": __version__, "numpy": library_version("numpy"), "opencv": library_version("cv2")}
-    versions = {name: engine_version(name) for name in engines}
+    # Debian's python3-opencv is no Python package; the module that the runtime has loaded knows.
+    loaded = str(getattr(sys.modules.get("cv2"), "__version__", ""))
+    found = {"boardfit": __version__, "numpy": np.__version__, "opencv": loaded or _version("opencv")}
+    versions = {name: _version(name) for name in engines}
     return found | {name: version for name, version in versions.items() if version}
+
+
+def _version(engine: str) -> str:
+    return engine_version(find_engine(engine))
 
 
 def libc_name() -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from boardfit.errors import BoardError, RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from boardfit.benchmarks.accuracy import Labelled
     from boardfit.benchmarks.cases import Wanted
     from boardfit.benchmarks.scenario import Plan
@@ -102,6 +104,13 @@ def _add_case(parser: argparse.ArgumentParser) -> None:
         help="of the engine (default: cores, at most 4)",
     )
     case.add_argument(
+        "--affinity",
+        type=_cores,
+        default=(),
+        metavar="C,..",
+        help="cores that the engine is bound to, as 2,3",
+    )
+    case.add_argument(
         "--size", type=_sizes, default=(), metavar="S,..", help="input sides, each alone, or all"
     )
     case.add_argument("--policy", metavar="P", help="fixed, entropy or two-look (default: the bundle's)")
@@ -129,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     with new_folder(args.out) as folder:
         report = bench(
             args.bundle,
-            wanted,
+            _as_tuned(args.bundle, wanted, progress),
             plan=plan,
             images=[path for path, _ in labelled] or ([args.images] if args.images else []),
             frame_size_wh=args.frame_size,
@@ -182,10 +191,36 @@ def _wanted(args: argparse.Namespace) -> Wanted:
         engines=names(args.engine),
         precisions=names(args.precision),
         threads=args.threads,
+        affinity=args.affinity,
         sizes=args.size,
         policy=args.policy,
         fps=args.fps,
         batch=args.batch,
+    )
+
+
+def _as_tuned(bundle: str, wanted: Wanted, progress: Callable[[str], None]) -> Wanted:
+    """Return what is wanted with what ``boardfit tune`` found here, as ``boardfit.load`` would use it."""
+    from dataclasses import replace
+
+    from boardfit.bundle import open_bundle
+    from boardfit.loading import advice
+    from boardfit.runtime.choose import Setup
+
+    if wanted.engines or wanted.precisions or wanted.threads or wanted.affinity or wanted.sizes == "all":
+        return wanted
+    with open_bundle(bundle) as opened:
+        size = wanted.sizes[0] if len(wanted.sizes) == 1 and isinstance(wanted.sizes[0], int) else None
+        tuned = advice(opened, Setup(), policy=wanted.policy, size=size)
+    if tuned is None or tuned.engine is None or tuned.precision is None or tuned.threads is None:
+        return wanted
+    progress(f"as tuned: {tuned.text}")
+    return replace(
+        wanted,
+        engines=(tuned.engine,),
+        precisions=(tuned.precision,),
+        threads=(tuned.threads,),
+        affinity=tuned.affinity or (),
     )
 
 
@@ -227,6 +262,13 @@ def _count(text: str) -> int:
 
 def _counts(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(_count, text.split(","))))
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of cores with commas between them")
+    return tuple(map(int, words))
 
 
 def _sizes(text: str) -> tuple[int, ...] | str:

@@ -10,6 +10,7 @@ from boardfit.benchmarks.store import read_report
 from boardfit.cli import main
 from boardfit.cli.bench import INVALID
 from boardfit.errors import EngineError
+from boardfit.runtime.choose import Setup
 
 QUICK = ["--runs", "2", "--duration", "0.05", "--threads", "1"]
 
@@ -116,6 +117,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_left(
     [
         ["--threads", "0"],
         ["--threads", "1,x"],
+        ["--affinity", "a"],
         ["--size", "-5"],
         ["--frame-size", "640"],
         ["--frame-size", "0x4"],
@@ -164,6 +166,23 @@ def test_an_unknown_board_is_told(bundle, capsys, board, told):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert told in error
+
+
+def test_what_was_tuned_is_measured_where_nothing_is_named(bundle, tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def advice(_bundle, _asked, *, policy, size):
+        asked.append((policy, size))
+        return Setup("fake", "fp32", 3, ())
+
+    monkeypatch.setattr("boardfit.loading.advice", advice)
+    words = ["bench", str(bundle), "--runs", "1", "--duration", "0.01", "--size", "48"]
+    main([*words, "--out", str(tmp_path / "tuned")])
+    assert "as tuned: fake fp32, 3 threads" in capsys.readouterr().err
+    assert read_report(tmp_path / "tuned").measurements[0].case.threads == 3
+    main([*words, "--threads", "1", "--out", str(tmp_path / "named")])
+    assert read_report(tmp_path / "named").measurements[0].case.threads == 1
+    assert asked == [(None, 48)]
 
 
 def test_an_empty_folder_may_be_there(bundle, tmp_path):
