@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from boardfit.benchmarks.cases import opener
+from boardfit.benchmarks.measure import TELL_EVERY_S, Session
 from boardfit.benchmarks.records import Accuracy, Case
 from boardfit.bundle import Manifest
 from boardfit.errors import InputError, RecipeError
@@ -85,9 +87,17 @@ class Judge:
             self._progress(f"{case.name}: answers to {len(self._labelled)} labelled images")
             # Pictures of a folder do not follow each other in time, whatever the scenario.
             with opener(self._path, replace(case, scenario="single-stream"))() as session:
-                right = sum(_best(session(read_image(path))) == label for path, label in self._labelled)
+                right = sum(self._right(session))
             self._known[key] = right / len(self._labelled)
         return self._known[key]
+
+    def _right(self, session: Session) -> Iterator[bool]:
+        told_s = time.monotonic()
+        for number, (path, label) in enumerate(self._labelled):
+            if time.monotonic() - told_s > TELL_EVERY_S:
+                told_s = time.monotonic()
+                self._progress(f"{number} of {len(self._labelled)} labelled images")
+            yield _best(session(read_image(path))) == label
 
 
 def _best(result: object) -> int:

@@ -102,6 +102,11 @@ def _notes(board: Board, state: Snapshot, plan: Plan) -> list[str]:
         notes.append("this machine tells neither its clock nor whether it throttles: neither was watched")
     if state.hottest_c is None:
         notes.append("this machine tells no temperature")
+    others = sorted({name for name in state.governors.values() if name != "performance"})
+    if others:
+        notes.append(
+            f"the frequency governor is {', '.join(others)}: its changes of the clock are in these times"
+        )
     if plan.runs < ENOUGH_RUNS:
         notes.append(f"{plan.runs} runs: fewer than {ENOUGH_RUNS} say too little to compare reports")
     return notes

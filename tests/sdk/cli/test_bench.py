@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -166,6 +169,34 @@ def test_an_unknown_board_is_told(bundle, capsys, board, told):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert told in error
+
+
+@pytest.fixture
+def kitchen(tmp_path, monkeypatch):
+    """A board behind a stand-in for ssh, with this Python."""
+    carrier = Path(__file__).resolve().parents[2] / "boards" / "remote" / "carrier.py"
+    folder = tmp_path / "carried"
+    for inner in ("bin", "board/tmp", "board/bin"):
+        (folder / inner).mkdir(parents=True)
+    ssh = folder / "bin" / "ssh"
+    ssh.write_text(f'#!/bin/sh\nexec {sys.executable} -S {carrier} "$@"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("CARRIER", str(folder))
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("BOARDFIT_BOARD_PYTHON", sys.executable)
+
+
+def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, tmp_path, kitchen, capfd):
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\nflat.png,1\nmore/noise.png,2\n")
+    words = ["--board", "ssh://pi@kitchen", "--engine", "fake", "--size", "32"]
+    words += ["--images", photos, "--val", table, "--out", tmp_path / "out"]
+    status = bench(bundle, *words)
+    report = read_report(tmp_path / "out")
+    assert status == (0 if report.valid else INVALID)
+    assert report.measurements[0].accuracy.images == 2
+    assert "--board" not in report.environment.command
+    assert "fake fp32 32, 1 thread" in capfd.readouterr().out
 
 
 def test_what_was_tuned_is_measured_where_nothing_is_named(bundle, tmp_path, capsys, monkeypatch):
