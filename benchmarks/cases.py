@@ -12,8 +12,9 @@ from typing import Any
 from boardfit.benchmarks.records import SCENARIOS, Case
 from boardfit.bundle import Manifest
 from boardfit.errors import EngineMissing, RecipeError
+from boardfit.runtime.affinity import check_cores
 from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
-from boardfit.runtime.engines import available_engines, find_engine, is_installed
+from boardfit.runtime.engines import available_engines, engine_version, find_engine, is_installed
 from boardfit.specs import PRECISIONS
 
 ALL = "all"
@@ -32,6 +33,7 @@ class Wanted:
         engines: Names, or ALL; empty for the one that ``boardfit.load`` chooses.
         precisions: Names, or ALL; empty for the one that ``boardfit.load`` chooses.
         threads: Counts; empty for what ``boardfit.load`` chooses.
+        affinity: Cores that the engine is bound to; empty for all.
         sizes: Input sides in pixels, each alone, or ALL; empty for the policy's.
         policy: How sizes are chosen, where none is named; the bundle's own if None.
         fps: Frames per second of the camera scenario.
@@ -42,6 +44,7 @@ class Wanted:
     engines: tuple[str, ...] | str = ()
     precisions: tuple[str, ...] | str = ()
     threads: tuple[int, ...] = ()
+    affinity: tuple[int, ...] = ()
     sizes: tuple[int, ...] | str = ()
     policy: str | None = None
     fps: float = DEFAULT_FPS
@@ -68,22 +71,24 @@ def cases_of(manifest: Manifest, wanted: Wanted, *, frame_size_wh: tuple[int, in
 
     Raises:
         EngineMissing: An engine that is named is not known or not installed.
-        RecipeError: The bundle lacks what is named.
+        RecipeError: The bundle lacks what is named, or the machine a core.
     """
+    if wanted.affinity:
+        check_cores(wanted.affinity)
     found: dict[Case, None] = {}
     for engine in _engines(manifest, wanted):
         for choice in _choices(manifest, engine, wanted):
             sizes = choice.sizes if wanted.sizes == ALL else wanted.sizes or (None,)
-            for size, threads in product(sizes, wanted.threads or (default_threads(),)):
+            for size, threads in product(sizes, wanted.threads or (default_threads(wanted.affinity),)):
                 assert not isinstance(size, str)
                 spec = choose_policy(manifest.policy, policy=wanted.policy, size=size, choice=choice)
                 case = Case(
                     scenario=wanted.scenario,
                     engine=choice.name,
-                    engine_version=engine_version(choice.name),
+                    engine_version=engine_version(choice.engine),
                     precision=choice.precision,
                     threads=threads,
-                    affinity=(),
+                    affinity=wanted.affinity,
                     sizes=spec.sizes[-1:] if spec.kind == "fixed" else spec.sizes,
                     policy=spec.kind,
                     frame_size_wh=frame_size_wh,
@@ -111,31 +116,13 @@ def opener(path: str | os.PathLike[str], case: Case) -> Callable[[], AbstractCon
             engine=case.engine,
             precision=case.precision,
             threads=case.threads,
+            affinity=case.affinity,
             size=case.sizes[0] if fixed else None,
             policy=None if fixed else case.policy,
             stream=case.scenario == "camera",
         )
 
     return open_session
-
-
-def engine_version(engine: str) -> str:
-    """Return the version of an engine's library; empty where it has none, or does not tell."""
-    libraries: Sequence[str] = getattr(find_engine(engine), "libraries", ())
-    return next((version for name in libraries if (version := library_version(name))), "")
-
-
-def library_version(module: str) -> str:
-    """Return the version of the package that a top-level module comes from; empty where it has none."""
-    from importlib.metadata import PackageNotFoundError, packages_distributions, version
-
-    try:
-        return version(module)
-    except PackageNotFoundError:
-        pass
-    for name in packages_distributions().get(module, ()):
-        return version(name)
-    return ""
 
 
 def _engines(manifest: Manifest, wanted: Wanted) -> tuple[str | None, ...]:

@@ -93,7 +93,9 @@ def _from_files(images: Sequence[str | os.PathLike[str]]) -> Frames:
     paths = list_images(images)
     if len(paths) > MOST_IMAGES:
         paths = [paths[index * len(paths) // MOST_IMAGES] for index in range(MOST_IMAGES)]
-    frames, errors, held = [], [], 0
+    frames: list[np.ndarray] = []
+    errors: list[str] = []
+    held = 0
     for path in paths:
         try:
             frame = read_image(path)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from boardfit.boards.records import Snapshot
 from boardfit.timing import Timed, percentile, time_each
 
 PROBE_EVERY_S = 1.0
+TELL_EVERY_S = 10.0
 
 _Found = TypeVar("_Found")
 
@@ -85,7 +87,7 @@ def measure(
         plan: How long and how often; five runs of 10 s by default.
         clock: Seconds, ascending.
         sleep: Waits for seconds of that clock.
-        progress: Told after each run.
+        progress: Told after each run, and every ten seconds of a longer one.
 
     Raises:
         InputError: There is no frame.
@@ -96,9 +98,12 @@ def measure(
     plan = plan or Plan()
     runs = []
     for number in range(1, plan.runs + 1):
-        run = _one_run(case, open_session, frames, probe=probe, plan=plan, clock=clock, sleep=sleep)
+        tell = partial(_tell, progress, f"{case.name}: run {number} of {plan.runs}")
+        run = _one_run(
+            case, open_session, frames, probe=probe, plan=plan, clock=clock, sleep=sleep, tell=tell
+        )
         runs.append(replace(run, faults=run_faults(run)))
-        progress(f"{case.name}: run {number} of {plan.runs}, {_told(runs[-1])}")
+        tell(_told(runs[-1]))
     return Measurement(case=case, runs=tuple(runs), faults=measurement_faults(runs))
 
 
@@ -111,6 +116,7 @@ def _one_run(
     plan: Plan,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
+    tell: Callable[[str], None],
 ) -> Run:
     watch = Watch(clock)
     begin = watch()
@@ -128,7 +134,7 @@ def _one_run(
         if plan.warmup_s > 0.0:
             warmup.gather(timed(), enough=lambda taken: taken.elapsed_s >= plan.warmup_s)
         counted = _Taken()
-        trace = _Trace(watch, probe)
+        trace = _Trace(watch, probe, tell)
         counted.gather(timed(), enough=_enough(case, plan, len(frames)), between=trace.look)
         after = watch.hold(probe)
     return Run(
@@ -197,25 +203,33 @@ class _Taken:
 
 
 class _Trace:
-    """Looks at the board about once a second."""
+    """Looks at the board about once a second, and tells now and then that it is still at work."""
 
-    def __init__(self, watch: Watch, probe: Callable[[], Snapshot]) -> None:
+    def __init__(self, watch: Watch, probe: Callable[[], Snapshot], tell: Callable[[str], None]) -> None:
         self.seen: list[Snapshot] = []
         self._watch = watch
         self._probe = probe
-        self._due_s = watch() + PROBE_EVERY_S
+        self._tell = tell
+        self._begin_s = watch()
+        self._due_s = self._begin_s + PROBE_EVERY_S
+        self._telling_s = self._begin_s + TELL_EVERY_S
 
     def look(self) -> None:
         """Look if it is time."""
-        if self._watch() >= self._due_s:
-            self.seen.append(self._watch.hold(self._probe))
-            self._due_s = self._watch() + PROBE_EVERY_S
+        now_s = self._watch()
+        if now_s < self._due_s:
+            return
+        self.seen.append(self._watch.hold(self._probe))
+        self._due_s = now_s + PROBE_EVERY_S
+        if now_s >= self._telling_s:
+            self._tell(f"{now_s - self._begin_s:.0f} s{_heat_text(self.seen[-1])}")
+            self._telling_s = now_s + TELL_EVERY_S
 
 
 def _caller(case: Case, session: Session) -> Callable[[Asked], Sequence[Answer]]:
     """Return what turns a request into answers: a list of one but for batches."""
     if case.scenario == "offline" and case.batch > 1:
-        return lambda asked: session(list(asked.frames))  # type: ignore[no-any-return]
+        return lambda asked: session(list(asked.frames))
     return lambda asked: (session(asked.frames[0]),)
 
 
@@ -248,7 +262,13 @@ def _rounded(seconds: float) -> float:
 
 def _told(run: Run) -> str:
     p50, p90 = (1e3 * percentile(run.latencies_s, percent) for percent in (50.0, 90.0))
-    heat = run.after.hottest_c
-    degrees = "" if heat is None else f", {heat:.0f} degrees C"
     faults = "".join(f"\n  {fault}" for fault in run.faults)
-    return f"{run.frames} frames, p50 {p50:.3f} ms, p90 {p90:.3f} ms{degrees}{faults}"
+    return f"{run.frames} frames, p50 {p50:.3f} ms, p90 {p90:.3f} ms{_heat_text(run.after)}{faults}"
+
+
+def _heat_text(state: Snapshot) -> str:
+    return "" if state.hottest_c is None else f", {state.hottest_c:.0f} degrees C"
+
+
+def _tell(progress: Callable[[str], None], where: str, text: str) -> None:
+    progress(f"{where}, {text}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from boardfit.bundle import Bundle
 from boardfit.converters.policy_answers import Answers, Times, answers_of
 from boardfit.errors import InputError, RecipeError
 from boardfit.runtime.images import read_image
+from boardfit.runtime.labels import read_labels
 from boardfit.runtime.session import Session, load
 from boardfit.specs import TensorSpec, classic_policy
 from boardfit.timing import time_paired
@@ -34,37 +34,8 @@ class Photo:
 
 
 def labelled_photos(table: str, folder: str) -> list[Photo]:
-    """Return the images that a CSV file with the columns ``file`` and ``label`` names.
-
-    Args:
-        table: Path of the CSV file; labels are class indices.
-        folder: Where the files lie.
-
-    Raises:
-        RecipeError: The table cannot be read, lacks a column, holds no number, or names a file twice.
-        InputError: A file that it names is not there.
-    """
-    photos: dict[str, Photo] = {}
-    try:
-        with Path(table).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if not {"file", "label"} <= set(reader.fieldnames or ()):
-                raise RecipeError(f"{table} has the columns {reader.fieldnames}: expected file and label")
-            for row in reader:
-                name, label = row["file"] or "", row["label"] or ""
-                if not label.isdecimal():
-                    raise RecipeError(
-                        f"{table}, line {reader.line_num}: the label is {label!r}: expected an index"
-                    )
-                if name in photos:
-                    raise RecipeError(f"{table}, line {reader.line_num}: {name} was named before")
-                photos[name] = Photo(path=Path(folder) / name, label=int(label))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecipeError(f"cannot read {table}: {error}") from error
-    absent = [str(photo.path) for photo in photos.values() if not photo.path.is_file()]
-    if absent:
-        raise InputError(f"{table} names {len(absent)} files that are not there; the first: {absent[0]}")
-    return list(photos.values())
+    """Return the images that a CSV file with the columns ``file`` and ``label`` names: ``read_labels``."""
+    return [Photo(path=path, label=label) for path, label in read_labels(table, folder)]
 
 
 def gather(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from boardfit._version import __version__
 
 if TYPE_CHECKING:
+    from boardfit.benchmarks.bench import bench
     from boardfit.boards.detect import detect as detect_board
     from boardfit.converters.build import build
     from boardfit.errors import EngineLost
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "EngineLost": "boardfit.errors:EngineLost",
+    "bench": "boardfit.benchmarks.bench:bench",
     "detect_board": "boardfit.boards.detect:detect",
     "build": "boardfit.converters.build:build",
     "Model": "boardfit.runtime.model:Model",
@@ -27,7 +29,7 @@ _LAZY = {
     "Session": "boardfit.runtime.session:Session",
 }
 
-__all__ = ["EngineLost", "Model", "Session", "__version__", "build", "detect_board", "load"]
+__all__ = ["EngineLost", "Model", "Session", "__version__", "bench", "build", "detect_board", "load"]
 
 
 def __getattr__(name: str) -> Any:

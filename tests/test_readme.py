@@ -48,7 +48,10 @@ def test_the_commands_work_one_after_the_other(workplace):
             arguments += ["--epochs", "1", "--formats", "onnx", "--no-fit"]
         if "fp32,int8" in arguments:  # made-up pictures: half of the answers are close calls
             arguments += ["--max-flips", "100", "--formats", "onnx", "--no-fit"]
-        assert main(arguments) == 0, line
+        if arguments[0] == "bench" and "--quick" not in arguments:
+            arguments += ["--duration", "0.1", "--runs", "2"]
+        # 3: measured, but the machine of this test was not idle.
+        assert main(arguments) in ((0, 3) if arguments[0] == "bench" else (0,)), line
 
 
 def test_every_shell_line_is_tried():

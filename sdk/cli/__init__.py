@@ -14,7 +14,8 @@ from boardfit.errors import BoardfitError
 
 SUBCOMMANDS = (
     *("build", "fit", "run", "watch", "inspect", "blame", "verify", "pack", "unpack"),
-    *("keygen", "sign", "boards", "doctor"),
+    *("bench", "boards", "doctor"),
+    *("keygen", "sign"),
 )
 
 EXAMPLE = """\
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = make_parser().parse_args(argv)
+        args.words = tuple(sys.argv[1:] if argv is None else argv)
         status: int = args.run(args)
         sys.stdout.flush()
         return status

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
-from boardfit.benchmarks.cases import ALL, Wanted, cases_of, engine_version, library_version, opener
+from boardfit.benchmarks.cases import ALL, Wanted, cases_of, opener
 from boardfit.bundle import open_bundle
 from boardfit.errors import EngineMissing, RecipeError
 from boardfit.runtime.choose import default_threads
@@ -86,11 +88,12 @@ def test_a_case_is_opened_as_users_open_it(manifest, path):
         ({"precisions": ("int8",)}, RecipeError, "are fp32, not int8"),
         ({"sizes": (33,)}, RecipeError, "not 33"),
         ({"policy": "nonsense"}, RecipeError, "no policy 'nonsense'"),
+        ({"affinity": (4096,)}, RecipeError, "among the usable cores"),
     ],
-    ids=["unknown engine", "absent engine", "no artifact", "precision", "size", "policy"],
+    ids=["unknown engine", "absent engine", "no artifact", "precision", "size", "policy", "core"],
 )
 def test_what_the_bundle_or_the_machine_lacks_is_told_before_anything_runs(manifest, wanted, error, told):
-    if wanted.get("engines") == ("tflite",) and library_version("tflite_runtime"):
+    if wanted.get("engines") == ("tflite",) and find_spec("tflite_runtime"):
         pytest.skip("tflite-runtime is installed here")
     with pytest.raises(error, match=told):
         cases(manifest, **wanted)
@@ -113,10 +116,9 @@ def test_a_wish_without_sense_is_refused(wanted):
         Wanted(**wanted)
 
 
-def test_versions_are_those_of_the_packages():
-    from importlib.metadata import version
-
-    assert library_version("numpy") == version("numpy")
-    assert library_version("cv2")  # whose package has another name
-    assert library_version("no_such_module") == ""
-    assert engine_version("fake") == ""
+def test_an_engine_is_bound_to_the_cores_that_are_named(manifest, path):
+    core = min(os.sched_getaffinity(0))
+    (case,) = cases(manifest, affinity=(core,))
+    assert (case.affinity, case.threads) == ((core,), 1)
+    with opener(path, case)() as session:
+        assert session.affinity == (core,)

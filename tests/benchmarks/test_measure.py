@@ -262,6 +262,16 @@ def test_progress_tells_each_run_and_its_faults(machine, case, frames):
     assert "throttled" in told[1]
 
 
+def test_a_long_run_tells_every_ten_seconds_that_it_is_at_work(machine, case, frames):
+    told = []
+    warm = machine(board=lambda time_s, run: Snapshot(time_s, temperatures_c={"cpu": 50.0}))
+    run_on(warm, case(), frames, Plan(runs=1, duration_s=35.0), progress=told.append)
+    assert [text.partition(", ")[2] for text in told[:3]] == [
+        f"1 thread: run 1 of 1, {seconds} s, 50 degrees C" for seconds in (10, 20, 30)
+    ]
+    assert len(told) == 4
+
+
 @pytest.mark.parametrize("when", [0, 5, 50], ids=["first frame", "warm-up", "later"])
 def test_a_clock_that_goes_back_ends_the_run_and_is_a_fault(machine, case, frames, when):
     scripted = machine(frame_s=lambda index, run: -3600.0 if index == when else 0.01)

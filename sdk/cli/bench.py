@@ -1,0 +1,282 @@
+"""boardfit bench: how fast, how hot, how right, on this machine; a report that one can reproduce."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boardfit.errors import BoardError, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from boardfit.benchmarks.accuracy import Labelled
+    from boardfit.benchmarks.cases import Wanted
+    from boardfit.benchmarks.scenario import Plan
+
+EXAMPLE = """\
+examples:
+  boardfit bench model.boardfit --quick
+  boardfit bench model.boardfit --images photos --out pi5
+  boardfit bench model.boardfit --board ssh://pi@kitchen --out pi5
+  boardfit bench model.boardfit --engine all --precision all --size all --threads 1,2 --out all-of-pi5
+  boardfit bench model.boardfit --scenario camera --fps 15 --images street.png --duration 60
+  boardfit bench model.boardfit --precision fp32,int8 --images photos --val labels.csv
+
+A run is a load, a first frame, a warm-up, then at least --duration seconds and 64 frames, as MLPerf's LoadGen
+asks in its single-stream scenario; its submissions take --duration 600. Every combination of what is named is
+measured in --runs such runs.
+
+Exit status 3: it was measured, but the numbers cannot be trusted, and the report says why: the board
+throttled, other processes took its cores, the runs disagree, the end was slower than the beginning, or the
+clock went backwards.
+"""
+
+INVALID = 3
+"""Exit status: measured, written, and not to be trusted."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure a bundle on this machine, and write a report",
+        description="Measure a bundle: cold start, first frame and steady state apart, each stage, memory, "
+        "heat; and say whether the numbers can be trusted.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="a .boardfit file or folder")
+    parser.add_argument(
+        "--board",
+        default="local",
+        metavar="ADDRESS",
+        help="local (default), ssh://user@host[:port] or adb://serial: what it lacks is sent, and removed",
+    )
+    _add_case(parser)
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument(
+        "--images",
+        metavar="PATH",
+        help="image, folder or pattern; 64 are taken at most (default: the bundle's test picture)",
+    )
+    pictures.add_argument(
+        "--frame-size", type=_size_wh, metavar="WxH", help="made pictures of this size, such as 640x480"
+    )
+    pictures.add_argument(
+        "--val",
+        metavar="CSV",
+        help="columns file,label: judge the answers to these files of --images, a folder",
+    )
+    how_long = parser.add_argument_group("how long")
+    how_long.add_argument(
+        "--runs", type=int, default=5, metavar="N", help="repetitions of each case (default: 5)"
+    )
+    how_long.add_argument("--duration", type=float, metavar="S", help="least seconds of a run (default: 10)")
+    how_long.add_argument(
+        "--quick", action="store_true", help="runs of 1 s: for a first look, too short for heat"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="write report.json there; a folder that does not exist yet"
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_case(parser: argparse.ArgumentParser) -> None:
+    case = parser.add_argument_group("what is measured (lists with commas; all combinations)")
+    case.add_argument(
+        "--scenario",
+        choices=("single-stream", "camera", "offline"),
+        default="single-stream",
+        help="single-stream: the next frame when the last is answered (default). camera: frames at --fps, "
+        "the newest first, dropped ones counted. offline: batches, as many as it can",
+    )
+    case.add_argument("--engine", type=_words, metavar="E,..", help="litert, onnxruntime, ncnn, or all")
+    case.add_argument("--precision", type=_words, metavar="P,..", help="fp32, fp16, int8, or all")
+    case.add_argument(
+        "--threads",
+        type=_counts,
+        default=(),
+        metavar="N,..",
+        help="of the engine (default: cores, at most 4)",
+    )
+    case.add_argument(
+        "--affinity",
+        type=_cores,
+        default=(),
+        metavar="C,..",
+        help="cores that the engine is bound to, as 2,3",
+    )
+    case.add_argument(
+        "--size", type=_sizes, default=(), metavar="S,..", help="input sides, each alone, or all"
+    )
+    case.add_argument("--policy", metavar="P", help="fixed, entropy or two-look (default: the bundle's)")
+    case.add_argument("--fps", type=float, default=15.0, metavar="F", help="of the camera (default: 15)")
+    case.add_argument(
+        "--batch", type=_count, default=8, metavar="N", help="frames a call, offline (default: 8)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write; 3 if the numbers cannot be trusted."""
+    wanted, plan = _wanted(args), _plan(args)
+    labelled = _labelled(args)
+    if args.board != "local":
+        return _run_elsewhere(args)
+    from boardfit.benchmarks.bench import bench
+    from boardfit.cli.bench_text import report_text
+    from boardfit.cli.out_folder import new_folder
+
+    started = time.monotonic()
+
+    def progress(text: str) -> None:
+        print(f"[{time.monotonic() - started:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    with new_folder(args.out) as folder:
+        report = bench(
+            args.bundle,
+            _as_tuned(args.bundle, wanted, progress),
+            plan=plan,
+            images=[path for path, _ in labelled] or ([args.images] if args.images else []),
+            frame_size_wh=args.frame_size,
+            labelled=labelled,
+            command=("boardfit", *args.words),
+            progress=progress,
+        )
+        if folder is not None:
+            from boardfit.benchmarks.store import write_report
+
+            write_report(folder, report)
+    print(report_text(report))
+    if args.out:
+        print(f"wrote {args.out}")
+    return 0 if report.valid else INVALID
+
+
+def _run_elsewhere(args: argparse.Namespace) -> int:
+    """Run the same command on a board, and fetch what it wrote."""
+    from boardfit.boards.profile import find_profile
+    from boardfit.cli.out_folder import require_new
+    from boardfit.cli.remote import run_remotely
+
+    if "://" not in args.board:
+        kind = find_profile(args.board)  # or its error, with the names that are near
+        raise BoardError(
+            f"{kind.title} is a kind of board, not one of yours: say where one is, as in "
+            "--board ssh://user@host or --board adb://serial"
+        )
+    require_new(args.out)
+    words = [word for word in args.words if word not in ("--board", args.board, f"--board={args.board}")]
+    return run_remotely(
+        args.board,
+        words,
+        bundle=Path(args.bundle),
+        inputs=[Path(path) for path in (args.images, args.val) if path is not None],
+        out=Path(args.out) if args.out else None,
+        engine=args.engine[0] if args.engine and args.engine[0] != "all" else None,
+    )
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    from boardfit.benchmarks.cases import ALL, Wanted
+
+    def names(words: tuple[str, ...] | None) -> tuple[str, ...] | str:
+        return ALL if words == (ALL,) else words or ()
+
+    return Wanted(
+        scenario=args.scenario,
+        engines=names(args.engine),
+        precisions=names(args.precision),
+        threads=args.threads,
+        affinity=args.affinity,
+        sizes=args.size,
+        policy=args.policy,
+        fps=args.fps,
+        batch=args.batch,
+    )
+
+
+def _as_tuned(bundle: str, wanted: Wanted, progress: Callable[[str], None]) -> Wanted:
+    """Return what is wanted with what ``boardfit tune`` found here, as ``boardfit.load`` would use it."""
+    from dataclasses import replace
+
+    from boardfit.bundle import open_bundle
+    from boardfit.loading import advice
+    from boardfit.runtime.choose import Setup
+
+    if wanted.engines or wanted.precisions or wanted.threads or wanted.affinity or wanted.sizes == "all":
+        return wanted
+    with open_bundle(bundle) as opened:
+        size = wanted.sizes[0] if len(wanted.sizes) == 1 and isinstance(wanted.sizes[0], int) else None
+        tuned = advice(opened, Setup(), policy=wanted.policy, size=size)
+    if tuned is None or tuned.engine is None or tuned.precision is None or tuned.threads is None:
+        return wanted
+    progress(f"as tuned: {tuned.text}")
+    return replace(
+        wanted,
+        engines=(tuned.engine,),
+        precisions=(tuned.precision,),
+        threads=(tuned.threads,),
+        affinity=tuned.affinity or (),
+    )
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    from boardfit.benchmarks.scenario import QUICK, Plan
+
+    if args.quick and args.duration is not None:
+        raise RecipeError("--quick and --duration: give one of them")
+    base = QUICK if args.quick else Plan()
+    return Plan(
+        runs=args.runs,
+        duration_s=base.duration_s if args.duration is None else args.duration,
+        warmup_s=base.warmup_s,
+    )
+
+
+def _labelled(args: argparse.Namespace) -> Labelled:
+    from boardfit.runtime.labels import read_labels
+
+    if args.val is None:
+        return ()
+    if args.images is None or not Path(args.images).is_dir():
+        raise RecipeError("--val names labels of images: say with --images in which folder those lie")
+    return read_labels(args.val, args.images)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected names with commas between them")
+    return words
+
+
+def _count(text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+    return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(map(_count, text.split(","))))
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of cores with commas between them")
+    return tuple(map(int, words))
+
+
+def _sizes(text: str) -> tuple[int, ...] | str:
+    return "all" if text == "all" else _counts(text)
+
+
+def _size_wh(text: str) -> tuple[int, int]:
+    width, cross, height = text.lower().partition("x")
+    if not cross:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 640x480")
+    return _count(width), _count(height)
