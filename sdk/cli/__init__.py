@@ -15,6 +15,7 @@ from boardfit.errors import BoardfitError
 SUBCOMMANDS = (
     *("build", "fit", "run", "watch", "inspect", "blame", "verify", "pack", "unpack"),
     *("keygen", "sign"),
+    *("report", "compare"),
 )
 
 EXAMPLE = """\
