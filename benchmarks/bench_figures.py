@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
@@ -257,12 +257,11 @@ def _clock_panel(
     ]
 
 
-def _panels(canvas: Canvas, *, count: int) -> Iterable[tuple[float, float]]:
-    """Return the upper and lower pixel of each panel; a title fits above each."""
+def _panels(canvas: Canvas, *, count: int) -> Iterator[tuple[float, float]]:
+    """Yield the upper and lower pixel of each panel; a title fits above each."""
     room = (canvas.bottom - canvas.top) / count
-    return iter(
-        [(canvas.top + room * i + (30 if i else 0), canvas.top + room * (i + 1) - 4) for i in range(count)]
-    )
+    for i in range(count):
+        yield canvas.top + room * i + (30 if i else 0), canvas.top + room * (i + 1) - 4
 
 
 def _grid(canvas: Canvas, y: Axis, title: str) -> list[Shape]:

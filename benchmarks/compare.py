@@ -286,14 +286,14 @@ def _case_differences(one: Case, two: Case) -> list[Difference]:
 def _machine_differences(before: Report, after: Report) -> list[Difference]:
     """Return what differs of machine and bundle."""
     one, two = before.environment, after.environment
-    rows = [
+    rows: list[tuple[str, object, object]] = [
         ("board", one.board, two.board),
         ("processor", one.cpu, two.cpu),
         ("cores", one.cores, two.cores),
-        ("memory", *(_gibibytes(each.memory_bytes) for each in (one, two))),
+        ("memory", _gibibytes(one.memory_bytes), _gibibytes(two.memory_bytes)),
         ("governor", one.governor, two.governor),
         ("power mode", one.power_mode, two.power_mode),
-        ("bundle", *(f"{each.bundle_name} {each.bundle_id[:16]}" for each in (before, after))),
+        ("bundle", _bundle(before), _bundle(after)),
     ]
     return [Difference(name, _text(mine), _text(other)) for name, mine, other in rows if mine != other]
 
@@ -308,6 +308,10 @@ def _software(before: Report, after: Report) -> list[str]:
     rows += [(name, one.packages.get(name), two.packages.get(name)) for name in names]
     changed = [f"{name} {_text(mine)} -> {_text(other)}" for name, mine, other in rows if mine != other]
     return [f"also changed: {', '.join(changed)}"] if changed else []
+
+
+def _bundle(report: Report) -> str:
+    return f"{report.bundle_name} {report.bundle_id[:16]}"
 
 
 def _gibibytes(size_bytes: int | None) -> str | None:

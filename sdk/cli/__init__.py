@@ -16,6 +16,7 @@ SUBCOMMANDS = (
     *("build", "fit", "run", "watch", "inspect", "blame", "verify", "pack", "unpack"),
     *("bench", "boards", "doctor"),
     *("keygen", "sign"),
+    *("report", "compare"),
 )
 
 EXAMPLE = """\

@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
         help="tell whether one benchmark is faster than another",
         description="Compare what boardfit bench measured twice: per metric the ratio B / A with its "
         "interval from the variance between runs, and faster, slower or no difference. All intervals hold "
-        "together at 99 %%. Reports of unlike machines, bundles, engines, threads or governors are refused.",
+        "together at 99 %. Reports of unlike machines, bundles, engines, threads or governors are refused.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

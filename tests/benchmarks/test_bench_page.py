@@ -13,6 +13,7 @@ from boardfit.benchmarks.index_page import Entry, index_html
 from boardfit.benchmarks.published import Published, beside, read_published
 from boardfit.benchmarks.records import Accuracy
 from boardfit.benchmarks.summary import best, summary
+from boardfit.boards.profile import profiles
 from boardfit.boards.records import Snapshot
 from boardfit.errors import ReportError
 
@@ -207,6 +208,10 @@ def test_every_published_number_has_source_date_and_conditions():
     assert all(each.url.startswith("https://") and each.conditions for each in known)
     pi5 = [each for each in known if each.board == "raspberry-pi-5" and each.model == "efficientnet_b0"]
     assert {each.threads: each.value_ms for each in pi5} == {1: 24.2, 4: 12.33}
+
+
+def test_every_published_number_is_of_a_board_that_is_known():
+    assert {each.board for each in read_published()} <= {profile.name for profile in profiles()}
 
 
 OTHERS = Published(

@@ -96,7 +96,9 @@ def test_a_change_below_what_is_noticeable_is_none(report_of, measurement_of):
     assert lines_of(before, after, noticeable=0.002)["p50"].verdict == "slower"
 
 
-@pytest.mark.parametrize(("runs", "told"), [((4, 10), "4 of at least 5 runs"), ((10, 1), "1 of at least 5 runs")])
+@pytest.mark.parametrize(
+    ("runs", "told"), [((4, 10), "4 of at least 5 runs"), ((10, 1), "1 of at least 5 runs")]
+)
 def test_too_few_runs_give_no_verdict(report_of, measurement_of, runs, told):
     before, after = (report_of(measurement_of(runs=n, seed=n, p50_s=0.01 * n)) for n in runs)
     found = compare(before, after)
