@@ -16,6 +16,44 @@ from boardfit.specs import MIXED, POLICY_KINDS, PRECISIONS, Artifact, PolicySpec
 _PREFERRED = ("litert", "tflite", "onnxruntime", "ncnn")
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a bundle is run; what is None is left to the runtime.
+
+    Attributes:
+        engine: Its name.
+        precision: Of the artifacts.
+        threads: Of the engine.
+        affinity: Cores that the engine is bound to; empty for all.
+    """
+
+    engine: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    affinity: tuple[int, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """For people: ``onnxruntime fp16, 2 threads on cores 2 3``."""
+        words = [self.engine or "any engine", self.precision or ""]
+        text = " ".join(filter(None, words))
+        if self.threads is not None:
+            text += f", {self.threads} thread{'' if self.threads == 1 else 's'}"
+        if self.affinity:
+            text += f" on core{'' if len(self.affinity) == 1 else 's'} {' '.join(map(str, self.affinity))}"
+        return text
+
+    def fits(self, asked: Setup) -> bool:
+        """Return whether nothing that is asked for is otherwise here."""
+        pairs = (
+            (asked.engine, self.engine),
+            (asked.precision, self.precision),
+            (asked.threads, self.threads),
+            (asked.affinity, self.affinity),
+        )
+        return all(wanted is None or wanted == mine for wanted, mine in pairs)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
     """An engine and the artifacts that it will run.
@@ -25,12 +63,14 @@ class Choice:
         engine: Its class.
         precision: Of the artifacts.
         artifacts: All of one format and precision, but for int8's stand-ins.
+        cores: That the engine is bound to; empty for all.
     """
 
     name: str
     engine: type[Engine]
     precision: str
     artifacts: tuple[Artifact, ...]
+    cores: tuple[int, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -42,8 +82,14 @@ class Choice:
         return next(artifact for artifact in self.artifacts if size in artifact.sizes)
 
 
-def default_threads() -> int:
-    """Return the number of usable cores, at most 4: more gains little on one small image."""
+def default_threads(cores: Sequence[int] = ()) -> int:
+    """Return the number of usable cores, at most 4: more gains little on one small image.
+
+    Args:
+        cores: The ones that the engine is bound to, if it is.
+    """
+    if cores:
+        return min(4, len(cores))
     if hasattr(os, "sched_getaffinity"):
         return min(4, len(os.sched_getaffinity(0)))
     return min(4, os.cpu_count() or 1)

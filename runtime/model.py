@@ -23,6 +23,7 @@ from boardfit.specs import PolicySpec
 
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle, Manifest
+    from boardfit.runtime.choose import Setup
     from boardfit.runtime.isolate.options import Isolation, IsolationReport
 
     Source = str | os.PathLike[str] | Bundle
@@ -36,6 +37,7 @@ def load(
     engine: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    affinity: Sequence[int] | None = None,
     policy: str | PolicySpec | None = None,
     size: int | None = None,
     stream: bool = False,
@@ -43,42 +45,12 @@ def load(
     isolate: bool | Isolation = False,
     trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
     key_threshold: int = 1,
+    advise: Callable[[Bundle], Setup | None] | None = None,
 ) -> Model:
-    """Open a bundle and make it ready to run.
+    """Open a bundle and make it ready to run; the arguments hold for bundles that are swapped in later, too.
 
-    The arguments hold for bundles that are swapped in later, too.
-
-    A Model is as thread-safe as a Session; see ``boardfit.runtime.session.load``.
-
-    Args:
-        bundle: Path of a .boardfit file or of an unpacked one, or an open Bundle, which stays open.
-        engine: ``litert``, ``onnxruntime``, ``ncnn`` or another registered one. By default the first of
-            these whose format is in the bundle and whose library is installed; every one that is passed
-            over for want of its library is named in a warning of the logger ``boardfit``.
-        precision: ``fp32``, ``fp16``, ``int8`` and so on; by default fp32 where the bundle has it.
-        threads: Of the engine; by default the usable cores, at most 4.
-        policy: ``fixed``, ``entropy``, ``two-look``, or a PolicySpec; by default the bundle's own.
-        size: The one input side in pixels to use, which means the policy ``fixed``.
-        stream: Whether frames follow each other in time: sizes then change with hysteresis.
-        max_resident_sizes: Keep an engine for each of at most so many sizes, the last ones used. By default
-            one engine per file serves all its sizes, which takes the least memory; but for a two-look policy
-            on LiteRT, where a change of size costs 0.3 to 1.0 ms, one engine for each look (for
-            EfficientNet-Lite0 some 25 MiB more). Give 1 to spare that memory.
-        isolate: Whether the engine runs in a process of its own, which is killed and replaced where it
-            crashes, hangs or takes too much memory; or the limits that it then has.
-        trusted_keys: Public keys of ``boardfit keygen``, each a path or the bytes of a file: a bundle runs
-            only if they have signed it. An expired signature still counts here, and no more for a bundle
-            that is swapped in. None checks no signature.
-        key_threshold: How many of them must have signed.
-
-    Raises:
-        BundleError: If the bundle is damaged, or not a bundle; UntrustedBundle, if too few of the trusted
-            keys have signed it.
-        ToolMissing: If keys are given and cryptography is not installed.
-        EngineMissing: If the engine, or every engine for the bundle's formats, is not installed.
-        EngineError: If the engine refuses the bundle's file; EngineLost, if it was isolated and did not
-            survive the file.
-        RecipeError: If the bundle lacks what is asked for, or the options contradict each other.
+    A Model is as thread-safe as a Session; see ``boardfit.runtime.session.load``, which also tells of
+    ``advise``. ``boardfit.load``, which brings the advice of a tuning, tells the other arguments and errors.
     """
 
     def open_session(source: Source, *, installing: bool = True) -> Session:
@@ -93,12 +65,14 @@ def load(
             engine=engine,
             precision=precision,
             threads=threads,
+            affinity=affinity,
             policy=policy,
             size=size,
             stream=stream,
             max_resident_sizes=max_resident_sizes,
             isolate=isolate,
             check=check,
+            advise=advise,
         )
 
     return Model(open_session(bundle, installing=False), open_session)
@@ -236,6 +210,11 @@ class Model:
     def threads(self) -> int:
         """Threads of the engine."""
         return self.session.threads
+
+    @property
+    def affinity(self) -> tuple[int, ...]:
+        """Cores that the engine is bound to; empty where it may use all."""
+        return self.session.affinity
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from boardfit.errors import EngineError, InputError, RecipeError
-from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
+from boardfit.errors import EngineError, EngineMissing, RecipeError
+from boardfit.runtime.affinity import bound_choice
+from boardfit.runtime.choose import Choice, Setup, choose_engine, choose_policy, default_threads
 from boardfit.runtime.decode.classify import average
 from boardfit.runtime.decode.task import decode, output_names
 from boardfit.runtime.entropy import entropy_bits
+from boardfit.runtime.job import Job, begin_job, begin_jobs
 from boardfit.runtime.policy import make_policy
 from boardfit.runtime.policy.two_look import NO_CERTAINTY
-from boardfit.runtime.preprocess import Preprocessor, as_bgr
+from boardfit.runtime.preprocess import Preprocessor
 from boardfit.runtime.residents import Residents, residents_by_default
-from boardfit.runtime.results import Result, Timings
+from boardfit.runtime.results import Result
 from boardfit.specs import Artifact, PolicySpec
 
 if TYPE_CHECKING:
@@ -39,12 +42,14 @@ def load(
     engine: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    affinity: Sequence[int] | None = None,
     policy: str | PolicySpec | None = None,
     size: int | None = None,
     stream: bool = False,
     max_resident_sizes: int | None = None,
     isolate: bool | Isolation = False,
     check: Callable[[Bundle], None] | None = None,
+    advise: Callable[[Bundle], Setup | None] | None = None,
 ) -> Session:
     """Open a bundle and make it ready to run.
 
@@ -54,41 +59,69 @@ def load(
     their arrays belong to the caller and are never written to again. With ``stream=True`` the size of a
     frame depends on the frames that were begun before it.
 
-    ``boardfit.runtime.model.load`` tells the arguments and errors; ``check`` may refuse the opened bundle.
+    ``boardfit.load`` tells the other arguments and the errors. ``check`` may refuse the opened bundle.
+    ``advise`` may know a setup for it, in which nothing that the caller said is changed; if that does not
+    work, a warning says so, and what the caller said is used alone.
     """
     from boardfit.bundle import Bundle, open_bundle
 
     owned = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    host = None
+    asked = Setup(engine, precision, threads, None if affinity is None else tuple(affinity))
+    make = partial(
+        _make,
+        opened,
+        policy=policy,
+        size=size,
+        stream=stream,
+        owns_bundle=owned,
+        max_resident_sizes=max_resident_sizes,
+        isolate=isolate,
+    )
     try:
         if check is not None:
             check(opened)
-        manifest = opened.manifest
-        choice = choose_engine(manifest.artifacts, engine=engine, precision=precision)
-        spec = choose_policy(manifest.policy, policy=policy, size=size, choice=choice)
-        if spec.kind == "two-look" and manifest.task != "classify":
-            raise RecipeError(NO_CERTAINTY)
-        count = default_threads() if threads is None else threads
-        if isolate:
-            from boardfit.runtime.isolate.engine import isolate_choice
+        advised = None if advise is None else advise(opened)
+        if advised is not None:
+            try:
+                return make(advised)
+            except (EngineError, EngineMissing, RecipeError) as error:
+                log = logging.getLogger("boardfit")
+                log.warning("%s does not work here (%s): loading without that advice", advised.text, error)
+        return make(asked)
+    except BaseException:
+        if owned:
+            opened.close()
+        raise
 
-            choice, host = isolate_choice(choice, isolate)
-        return Session(
-            opened,
-            choice,
-            spec,
-            threads=count,
-            stream=stream,
-            owns_bundle=owned,
-            max_resident_sizes=max_resident_sizes,
-            host=host,
-        )
+
+def _make(
+    bundle: Bundle,
+    setup: Setup,
+    *,
+    policy: str | PolicySpec | None,
+    size: int | None,
+    isolate: bool | Isolation,
+    **rest: Any,
+) -> Session:
+    manifest = bundle.manifest
+    choice = choose_engine(manifest.artifacts, engine=setup.engine, precision=setup.precision)
+    spec = choose_policy(manifest.policy, policy=policy, size=size, choice=choice)
+    if spec.kind == "two-look" and manifest.task != "classify":
+        raise RecipeError(NO_CERTAINTY)
+    if setup.affinity:
+        choice = bound_choice(choice, setup.affinity, isolated=bool(isolate))
+    host = None
+    if isolate:
+        from boardfit.runtime.isolate.engine import isolate_choice
+
+        choice, host = isolate_choice(choice, isolate)
+    try:
+        threads = default_threads(choice.cores) if setup.threads is None else setup.threads
+        return Session(bundle, choice, spec, threads=threads, host=host, **rest)
     except BaseException:
         if host is not None:
             host.close()
-        if owned:
-            opened.close()
         raise
 
 
@@ -172,8 +205,8 @@ class Session:
             BundleError: If the file of a size that is met for the first time is damaged.
         """
         if isinstance(frame, (list, tuple)):
-            return self._answer(_start_all(frame))
-        return self._answer([_start(frame)])[0]  # type: ignore[arg-type]
+            return self._answer(begin_jobs(frame))
+        return self._answer([begin_job(frame)])[0]  # type: ignore[arg-type]
 
     def look(self, frame: np.ndarray, size: int) -> Result:
         """Answer one frame at a size of one's own choice; the policy is not asked and remembers nothing.
@@ -188,7 +221,7 @@ class Session:
         """
         if size not in self._by_size:
             raise RecipeError(f"size {size} is not among the session's sizes {list(self._by_size)}")
-        job = _start(frame)
+        job = begin_job(frame)
         self._look([job], size, alone=True)
         return job.finished()
 
@@ -226,6 +259,11 @@ class Session:
     def threads(self) -> int:
         """Threads of the engine."""
         return self._threads
+
+    @property
+    def affinity(self) -> tuple[int, ...]:
+        """Cores that the engine is bound to; empty where it may use all."""
+        return self._choice.cores
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -273,7 +311,7 @@ class Session:
         """The bundle's manifest."""
         return self._bundle.manifest
 
-    def _answer(self, jobs: list[_Job]) -> list[Result]:
+    def _answer(self, jobs: list[Job]) -> list[Result]:
         self._refuse_if_closed()
         for job in jobs:
             if self._policy.needs_entropy:
@@ -292,7 +330,7 @@ class Session:
             waiting = [job for job in waiting if self._wants_another(job)]
         return [job.finished() for job in jobs]
 
-    def _look(self, jobs: list[_Job], size: int, *, alone: bool) -> None:
+    def _look(self, jobs: list[Job], size: int, *, alone: bool) -> None:
         """Run the jobs as one batch at a size, and leave each its result."""
         artifact = self._by_size[size]
         preprocessor = self._preprocessors[artifact.inputs[0].layout]
@@ -331,7 +369,7 @@ class Session:
                 names=self._names,
             )
 
-    def _wants_another(self, job: _Job) -> bool:
+    def _wants_another(self, job: Job) -> bool:
         with self._policy_lock:
             following = self._policy.next(job.size, job.finished())
         if following is None or self._within_limit(following) <= job.size:
@@ -351,43 +389,3 @@ class Session:
 
     def _batch_limit(self, size: int) -> int:
         return 1 if self._by_size[size].inputs[0].shape[0] == 1 else MAX_BATCH
-
-
-@dataclass(slots=True)
-class _Job:
-    """One frame on its way to an answer."""
-
-    bgr: np.ndarray
-    begin: float
-    bits: float | None = None
-    size: int = 0
-    looks: tuple[int, ...] = ()
-    entropy_s: float = 0.0
-    preprocess_s: float = 0.0
-    inference_s: float = 0.0
-    postprocess_s: float = 0.0
-    result: Result | None = None
-
-    def timings(self, end: float | None) -> Timings:
-        stages = (self.entropy_s, self.preprocess_s, self.inference_s, self.postprocess_s)
-        return Timings(*stages, sum(stages) if end is None else end - self.begin)
-
-    def finished(self) -> Result:
-        assert self.result is not None
-        return self.result
-
-
-def _start(frame: np.ndarray) -> _Job:
-    begin = perf_counter()
-    bgr = as_bgr(frame)
-    return _Job(bgr=bgr, begin=begin, preprocess_s=perf_counter() - begin)
-
-
-def _start_all(frames: Sequence[np.ndarray]) -> list[_Job]:
-    jobs = []
-    for index, frame in enumerate(frames):
-        try:
-            jobs.append(_start(frame))
-        except InputError as error:
-            raise InputError(f"frame {index} of {len(frames)}, counted from 0: {error}") from error
-    return jobs

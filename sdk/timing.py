@@ -10,6 +10,10 @@ from statistics import median
 
 from boardfit.errors import RecipeError
 
+LEAD_IN_S = 0.04
+"""The threads of ONNX Runtime spin for 25 ms after a run and those of OpenMP for 4 (measured on two x86-64
+cores): so long they take a core from whatever runs next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -38,6 +42,11 @@ class Samples:
         return percentile(self.values_s, 90.0)
 
     @property
+    def p95_s(self) -> float:
+        """95th percentile in seconds."""
+        return percentile(self.values_s, 95.0)
+
+    @property
     def p99_s(self) -> float:
         """99th percentile in seconds."""
         return percentile(self.values_s, 99.0)
@@ -64,6 +73,8 @@ def time_paired(
     *,
     rounds: int,
     warmup: int = 3,
+    lead_in_s: float = 0.0,
+    burst: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Samples]:
     """Time calls against each other.
@@ -75,25 +86,35 @@ def time_paired(
         calls: By name.
         rounds: Rounds that count, at least 1.
         warmup: Rounds before them.
+        lead_in_s: Run each call untimed for so long before it is timed. Calls with threads of their own need
+            ``LEAD_IN_S``, or what the one before left running is timed as well.
+        burst: How often in a row a round times each call.
         clock: Seconds, ascending.
 
     Returns:
-        Samples by name, in the order of ``calls``.
+        Samples by name, in the order of ``calls``, of ``rounds`` times ``burst`` values.
 
     Raises:
-        RecipeError: ``rounds`` or ``warmup`` make no sense.
+        RecipeError: ``rounds``, ``warmup`` or ``burst`` make no sense.
     """
-    if rounds < 1 or warmup < 0:
-        raise RecipeError(f"{rounds} rounds after {warmup} for warm-up: expected at least 1 after 0 or more")
+    if rounds < 1 or warmup < 0 or burst < 1:
+        raise RecipeError(
+            f"{rounds} rounds of {burst} after {warmup} for warm-up: expected at least 1 of 1 after 0 or more"
+        )
     taken: dict[str, list[float]] = {name: [] for name in calls}
     forward = list(calls.items())
     for index in range(warmup + rounds):
         for name, call in forward if index % 2 == 0 else reversed(forward):
-            start = clock()
-            call()
-            taken[name].append(clock() - start)
+            ready = clock() + lead_in_s
+            while clock() < ready:
+                call()
+            for _ in range(burst):
+                start = clock()
+                call()
+                taken[name].append(clock() - start)
+    first = warmup * burst
     return {
-        name: Samples(values_s=tuple(values[warmup:]), warmup_s=tuple(values[:warmup]))
+        name: Samples(values_s=tuple(values[first:]), warmup_s=tuple(values[:first]))
         for name, values in taken.items()
     }
 

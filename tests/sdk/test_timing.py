@@ -33,6 +33,31 @@ def test_rounds_interleave_and_turn_round():
     assert "".join(log) == "abc" + "cba" + "abc" + "cba"
 
 
+def test_a_lead_in_and_a_burst_stand_together():
+    clock, log = Clock(), []
+    calls = {name: clock.call(log, name, [1.0] * 20) for name in "ab"}
+    found = time_paired(calls, rounds=1, warmup=1, lead_in_s=1.5, burst=3, clock=clock)
+    assert "".join(log) == "aaaaa" + "bbbbb" + "bbbbb" + "aaaaa"
+    assert len(found["a"].values_s) == 3 and len(found["a"].warmup_s) == 3
+
+
+def test_what_the_call_before_left_running_is_not_timed():
+    clock = Clock()
+    spinning_until_s = [0.0]
+
+    def pool() -> None:
+        clock.now_s += 1.0
+        spinning_until_s[0] = clock.now_s + 5.0
+
+    def other() -> None:
+        clock.now_s += 3.0 if clock.now_s < spinning_until_s[0] else 2.0
+
+    calls = {"pool": pool, "other": other}
+    assert set(time_paired(calls, rounds=4, clock=clock)["other"].values_s) == {3.0}
+    led = time_paired(calls, rounds=4, lead_in_s=6.0, burst=2, clock=clock)
+    assert set(led["other"].values_s) == {2.0}
+
+
 def test_warm_up_rounds_count_nowhere():
     clock = Clock()
     calls = {"a": clock.call([], "a", [9.0, 8.0, 1.0, 2.0, 4.0])}

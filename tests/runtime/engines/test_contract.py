@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
 import re
 import sys
 import threading
@@ -15,6 +16,8 @@ import pytest
 
 from boardfit.errors import EngineError, EngineMissing
 from boardfit.runtime import engines
+from boardfit.runtime.affinity import bound_choice
+from boardfit.runtime.choose import Choice
 from boardfit.runtime.engines import available_engines, engine_classes, find_engine, is_installed
 from boardfit.runtime.isolate.engine import isolated_engine
 from boardfit.runtime.isolate.host import EngineHost
@@ -30,7 +33,7 @@ CASES = [
     for name, made in sorted(ENGINES.items())
     for format in made.formats
     for full in (name, *VARIANTS[name])
-    for way in ("here", "isolated", *(["sibling"] if hasattr(made, "first_of_several") else []))
+    for way in ("here", "isolated", "bound", *(["sibling"] if hasattr(made, "first_of_several") else []))
 ]
 
 
@@ -44,7 +47,10 @@ def hosts():
 
 
 def make_engine(made, way, hosts, *given):
-    """Make an engine in this process, in one of its own, or as the second of two that share what they can."""
+    """Make an engine here, in a process of its own, on one core, or as the second of two that share."""
+    if way == "bound":
+        choice = Choice("x", made, "fp32", given[:1])
+        return bound_choice(choice, sorted(os.sched_getaffinity(0))[:1]).engine(*given)
     if way == "isolated":
         hosts.append(EngineHost(made, Isolation()))
         return isolated_engine(made, hosts[-1])(*given)
