@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from boardfit.boards.detect import detect as detect_board
     from boardfit.converters.build import build
     from boardfit.errors import EngineLost
-    from boardfit.runtime.model import Model, load
+    from boardfit.loading import load
+    from boardfit.runtime.model import Model
     from boardfit.runtime.session import Session
 
 _LAZY = {
@@ -22,7 +23,7 @@ _LAZY = {
     "detect_board": "boardfit.boards.detect:detect",
     "build": "boardfit.converters.build:build",
     "Model": "boardfit.runtime.model:Model",
-    "load": "boardfit.runtime.model:load",
+    "load": "boardfit.loading:load",
     "Session": "boardfit.runtime.session:Session",
 }
 

@@ -23,7 +23,7 @@ FOLDERS = {
 SCRIPTS = ("benchmarks/evidence", "sdk/examples")
 
 KERNEL = ("boardfit.errors", "boardfit.specs", "boardfit.timing", "boardfit.bundle", "boardfit._version")
-DOOR = ("boardfit.cli",)
+DOOR = ("boardfit.cli", "boardfit.loading")
 HEAVY_FRAMEWORKS = ("tensorflow", "keras", "torch", "jax", "tf2onnx", "onnx", "onnxslim", "pnnx", "h5py")
 CONVERSION = (*HEAVY_FRAMEWORKS, "ai_edge_quantizer", "flatbuffers")
 ENGINE_LIBRARIES = ("onnxruntime", "ai_edge_litert", "tflite_runtime", "ncnn")
@@ -70,7 +70,7 @@ ROOMS = {
     # The door may use everything, but inside functions; of its own and of the kernel also above.
     "door": Room(("boardfit",), ("numpy",), inside=("cv2", "rich")),
 }
-DOOR_AT_TOP = (*KERNEL, "boardfit.cli", "boardfit.runtime.results")
+DOOR_AT_TOP = (*KERNEL, "boardfit.cli", "boardfit.loading", "boardfit.runtime.results")
 
 
 @dataclass(frozen=True)
@@ -361,7 +361,7 @@ for module in pkgutil.walk_packages(boardfit.runtime.__path__, "boardfit.runtime
 from boardfit.runtime.engines.fake import write_fake_bundle
 path = pathlib.Path(sys.argv[1]) / "fake.boardfit"
 write_fake_bundle(path)
-with boardfit.load(path) as model:
+with boardfit.runtime.load(path) as model:
     frame = np.zeros((20, 30, 3), np.uint8)
     assert model(frame).size == 32
     assert model([frame, frame])[1].top(1)
@@ -372,6 +372,27 @@ assert all(record.passed for record in boardfit.runtime.self_test(path))
 def test_every_module_of_the_runtime_and_a_whole_run_import_nothing_else(tmp_path):
     done = run_fresh(GUARD + WORK, str(tmp_path))
     assert done.returncode == 0, done.stderr
+
+
+LOADED = """
+import sys, boardfit
+from boardfit.runtime.engines.fake import write_fake_bundle
+write_fake_bundle(sys.argv[1] + "/fake.boardfit")
+boardfit.load(sys.argv[1] + "/fake.boardfit").close()
+print(*(name for name in sys.modules if name.startswith("boardfit.")))
+"""
+
+
+def test_the_door_of_load_adds_little_where_nothing_is_tuned(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = run_fresh(LOADED, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    rest = {name for name in done.stdout.split() if not is_under(name, (*KERNEL, "boardfit.runtime"))}
+    assert rest == {
+        "boardfit.loading",
+        "boardfit.benchmarks",
+        "boardfit.benchmarks.tuning",
+    }
 
 
 @pytest.mark.parametrize("name", ["PIL", "boardfit.converters", "boardfit.boards"])

@@ -109,6 +109,26 @@ def is_installed(engine: type[Engine]) -> bool:
     return not libraries or any(find_spec(name) is not None for name in libraries)
 
 
+def engine_version(engine: type[Engine]) -> str:
+    """Return the version of the library that an engine would run; empty where there is none. Imports none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for library in getattr(engine, "libraries", ()):
+        for package in (library, *_PACKAGES.get(library, ())):
+            try:
+                return version(package)
+            except PackageNotFoundError:
+                continue
+    return ""
+
+
+_PACKAGES = {
+    "cv2": ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime-qnn", "onnxruntime-openvino"),
+}
+"""Packages that bring a library of another name."""
+
+
 def available_engines(format: str) -> list[str]:
     """Return the sorted names of the engines that run a format and whose library is installed.
 

@@ -1,0 +1,221 @@
+"""Find the best setup for each size of a bundle on this board."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from boardfit._version import __version__
+from boardfit.benchmarks.candidates import Field
+from boardfit.benchmarks.halving import Runs, halve, rungs, survivors
+from boardfit.benchmarks.journal import Journal
+from boardfit.benchmarks.trial_bench import BURST, Meter, TrialBench
+from boardfit.benchmarks.tuning import GOALS, Key, Trial, Tuning
+from boardfit.errors import RecipeError
+from boardfit.runtime.choose import Setup
+from boardfit.timing import Samples
+
+if TYPE_CHECKING:
+    from boardfit.bundle import Bundle
+
+RUNS = 96
+"""Of the last candidates of a size; 5 of them are above a 95th percentile."""
+RUNGS = 4
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How hard to look.
+
+    Attributes:
+        goal: ``p95`` or ``energy``.
+        runs: Timed runs of the last candidates of each size.
+        exhaustive: Whether every candidate gets them all; to compare with.
+        at_once: Setups that may be loaded together: those compare best.
+    """
+
+    goal: str = "p95"
+    runs: int = RUNS
+    exhaustive: bool = False
+    at_once: int = 64
+
+    def __post_init__(self) -> None:
+        if self.goal not in GOALS:
+            raise RecipeError(f"the goal is {self.goal!r}: expected one of {', '.join(GOALS)}")
+        if self.runs < BURST or self.at_once < 1:
+            raise RecipeError(
+                f"{self.runs} runs, {self.at_once} at once: expected at least {BURST}, which are timed in a "
+                "row, and 1"
+            )
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """Rounds that each rung adds."""
+        return rungs(round(self.runs / BURST), 1 if self.exhaustive else RUNGS)
+
+
+def tune(
+    bundle: Bundle,
+    field: Field,
+    *,
+    key: Key,
+    plan: Plan | None = None,
+    journal: Journal | None = None,
+    meter: Meter | None = None,
+    progress: Progress = lambda _: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Tuning:
+    """Time the candidates of each size, and rank them.
+
+    The winners of the single sizes are timed at the others too, so that one setup can be chosen for several.
+
+    Args:
+        bundle: Open bundle.
+        field: What to try.
+        key: What the result will hold for.
+        plan: How hard to look.
+        journal: Keeps what is timed, and gives back what was timed before an interruption.
+        meter: Runs a call for a while and returns joules per run; needed for the goal ``energy``.
+        progress: Told after each step how far it is, and how long the rest takes.
+        clock: Seconds.
+
+    Raises:
+        RecipeError: Every candidate for a size failed, or energy is asked for without a meter.
+        BundleError: The bundle is damaged.
+        ReportError: The journal cannot be written.
+    """
+    plan = plan or Plan()
+    if plan.goal == "energy" and meter is None:
+        raise RecipeError("this board does not tell its power: tune for p95")
+    journal = journal or Journal(None, {})
+    clerk = _Clerk(field, plan, progress)
+    had: dict[int, dict[Setup, Runs]] = {}
+    used = meter if plan.goal == "energy" else None
+    with TrialBench(bundle, tuple(field.by_size), at_once=plan.at_once, meter=used, clock=clock) as bench:
+
+        def measure(size: int, step: int, setups: Sequence[Setup], rounds: int) -> Mapping[Setup, Runs]:
+            known = _known(journal, f"{size}/{step}", setups, bench)
+            found = known if known is not None else bench.measure(size, setups, rounds)
+            if known is None:
+                _keep(journal, f"{size}/{step}", setups, found, bench)
+            clerk.tell(size, step, rounds * len(setups), fresh=known is None)
+            return found
+
+        for size, setups in field.by_size.items():
+            had[size] = halve(
+                setups, plan.rounds, lambda step, left, more, size=size: measure(size, step, left, more)
+            )
+            if not had[size]:
+                raise RecipeError(f"every candidate for {size} failed: {'; '.join(bench.failed)}")
+        _complete(had, lambda size, setups, rounds: measure(size, len(plan.rounds), setups, rounds))
+        failed = tuple(bench.failed)
+    trials = [_trial(size, setup, runs) for size, found in had.items() for setup, runs in found.items()]
+    found = Tuning(
+        key=key,
+        bundle_name=bundle.manifest.name,
+        bundle_id=bundle.content_id,
+        goal=plan.goal,
+        runs=BURST * sum(plan.rounds),
+        trials=tuple(trials),
+        left_out=(*field.left_out, *failed),
+        boardfit=__version__,
+        created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    return replace(found, trials=tuple(trial for size in found.sizes for trial in found.ranked(size)))
+
+
+def subject(bundle: Bundle, field: Field, key: Key, plan: Plan) -> dict[str, Any]:
+    """Return what a journal must be of, to serve this tune; JSON values."""
+    setups = {str(size): [setup.text for setup in setups] for size, setups in field.by_size.items()}
+    how = [plan.goal, plan.runs, plan.exhaustive]
+    return {"bundle": bundle.content_id, "key": asdict(key), "plan": how, "setups": setups}
+
+
+def _complete(
+    had: dict[int, dict[Setup, Runs]],
+    measure: Callable[[int, Sequence[Setup], int], Mapping[Setup, Runs]],
+) -> None:
+    """Time the best setup of each size where it was given up early, in turn with the best of there."""
+    best = {size: _best(found) for size, found in had.items()}
+    for size, found in had.items():
+        full = len(found[best[size]].values_s)
+        late = [setup for setup in dict.fromkeys(best.values()) if setup in found]
+        late = [setup for setup in late if 2 * len(found[setup].values_s) < full]
+        if late:
+            lacking = full // 2 - min(len(found[setup].values_s) for setup in late)
+            for setup, runs in measure(size, [best[size], *late], -(-lacking // BURST)).items():
+                found[setup] = runs.plus(found[setup])
+
+
+def _best(found: Mapping[Setup, Runs]) -> Setup:
+    return min(found, key=lambda setup: (-len(found[setup].values_s), found[setup].cost))
+
+
+def _trial(size: int, setup: Setup, runs: Runs) -> Trial:
+    samples = Samples(values_s=runs.values_s)
+    return Trial(size, setup, len(runs.values_s), samples.p50_s, samples.p95_s, runs.energy_j)
+
+
+def _known(
+    journal: Journal, name: str, setups: Sequence[Setup], bench: TrialBench
+) -> Mapping[Setup, Runs] | None:
+    """Return what the journal has of a step; None where that has to be taken."""
+    by_text = {setup.text: setup for setup in setups}
+    known = journal.get(name, list(by_text))
+    if known is None:
+        return None
+    bench.failed += known["failed"]
+    return {
+        by_text[text]: Runs(tuple(runs["values_s"]), tuple(runs["energies_j"]))
+        for text, runs in known["runs"].items()
+    }
+
+
+def _keep(
+    journal: Journal, name: str, setups: Sequence[Setup], found: Mapping[Setup, Runs], bench: TrialBench
+) -> None:
+    runs = {setup.text: asdict(each) for setup, each in found.items()}
+    texts = [setup.text for setup in setups]
+    failed = [sentence for sentence in bench.failed if sentence.startswith(tuple(texts))]
+    journal.put(name, texts, {"runs": runs, "failed": failed})
+
+
+class _Clerk:
+    """Knows how much is to be done, and says how long the rest takes."""
+
+    def __init__(self, field: Field, plan: Plan, progress: Progress) -> None:
+        self._progress = progress
+        self._largest = max(field.by_size)
+        self._due = 0.0
+        self._done = 0.0
+        self._start = time.monotonic()
+        for size, setups in field.by_size.items():
+            count = len(setups)
+            for rounds in plan.rounds:
+                self._due += self._weight(size, rounds * count)
+                count = survivors(count)
+
+    def tell(self, size: int, step: int, rounds: int, *, fresh: bool) -> None:
+        """Say that so many rounds of a size are done, over all of a step's candidates.
+
+        Args:
+            size: Input side in pixels.
+            step: Its number, from 0.
+            rounds: Of all candidates together.
+            fresh: Whether they were taken now, not found in the journal.
+        """
+        if not fresh:
+            self._due -= self._weight(size, rounds)
+            return
+        self._done += self._weight(size, rounds)
+        left_s = (time.monotonic() - self._start) * max(0.0, self._due / self._done - 1.0)
+        self._progress(f"{size} pixels, step {step + 1}: done; about {left_s:.0f} s to go")
+
+    def _weight(self, size: int, rounds: int) -> float:
+        # Half of a round is the wait for others' pools, the rest grows with the pixels.
+        return rounds * (1.0 + (size / self._largest) ** 2)
