@@ -8,6 +8,7 @@ to float32 once: the same numbers on every platform and in both layouts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ from boardfit.errors import InputError
 from boardfit.runtime.resize import resize_square
 from boardfit.specs import ImageSpec
 
+Empty = Callable[[tuple[int, ...]], np.ndarray]
 _EXPECTED = "expected a numpy array of uint8: HxWx3 (BGR), HxW or HxWx1 (grey) or HxWx4 (BGRA)"
 
 
@@ -118,12 +120,15 @@ class Preprocessor:
         # OpenCV looks one shared table up in half the time of three.
         self._table = self._tables[0] if alike else table.reshape(256, 1, 3)
 
-    def fit(self, frame: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
+    def fit(
+        self, frame: np.ndarray, size: int, *, empty: Empty | None = None
+    ) -> tuple[np.ndarray, Placement]:
         """Make the input tensor of one frame.
 
         Args:
             frame: HxWx3 uint8 BGR, or another form that ``as_bgr`` takes.
             size: Side S of the tensor in pixels.
+            empty: Makes the float32 array of a shape that the tensor is written to; by default a new one.
 
         Returns:
             (1, S, S, 3) or (1, 3, S, S) float32, by the layout, and where its pixels come from.
@@ -135,22 +140,20 @@ class Preprocessor:
         where = place(bgr.shape[0], bgr.shape[1], crop=self._image.crop, size=size)
         square = bgr[where.top : where.top + where.side, where.left : where.left + where.side]
         pixels = resize_square(square, size, resize=self._image.resize)
-        return self._to_planes(pixels) if self._planar else self._to_pixels(pixels), where
+        shape = (1, 3, size, size) if self._planar else (1, size, size, 3)
+        tensor = np.empty(shape, np.float32) if empty is None else empty(shape)
+        (self._to_planes if self._planar else self._to_pixels)(pixels, tensor)
+        return tensor, where
 
-    def _to_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        tensor = np.empty((1, *pixels.shape), np.float32)
+    def _to_pixels(self, pixels: np.ndarray, tensor: np.ndarray) -> None:
         if self._swap:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
         cv2.LUT(pixels, self._table, tensor[0])
-        return tensor
 
-    def _to_planes(self, pixels: np.ndarray) -> np.ndarray:
-        size = pixels.shape[0]
-        tensor = np.empty((1, 3, size, size), np.float32)
+    def _to_planes(self, pixels: np.ndarray, tensor: np.ndarray) -> None:
         for channel, table in enumerate(self._tables):
             plane = cv2.extractChannel(pixels, 2 - channel if self._swap else channel)
             cv2.LUT(plane, table, tensor[0, channel])
-        return tensor
 
 
 def _refuse(frame: object) -> NoReturn:

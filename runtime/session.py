@@ -334,19 +334,24 @@ class Session:
         """Run the jobs as one batch at a size, and leave each its result."""
         artifact = self._by_size[size]
         preprocessor = self._preprocessors[artifact.inputs[0].layout]
+        empty = self._host.empty if self._host is not None and len(jobs) == 1 else None
         tensors, placements = [], []
         for job in jobs:
             begin = perf_counter()
-            tensor, placement = preprocessor.fit(job.bgr, size)
+            tensor, placement = preprocessor.fit(job.bgr, size, empty=empty)
             job.preprocess_s += perf_counter() - begin
             tensors.append(tensor)
             placements.append(placement)
-        batch = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
-        with self._engine_lock:
-            self._refuse_if_closed()
-            begin = perf_counter()
-            outputs = self._engines.open(size).run({artifact.inputs[0].name: batch})
-            share_s = (perf_counter() - begin) / len(jobs)
+        feeds = {artifact.inputs[0].name: tensors[0] if len(tensors) == 1 else np.concatenate(tensors)}
+        try:
+            with self._engine_lock:
+                self._refuse_if_closed()
+                begin = perf_counter()
+                outputs = self._engines.open(size).run(feeds)
+                share_s = (perf_counter() - begin) / len(jobs)
+        finally:  # in an error's traceback they would keep the memory that was shared with a lost engine
+            feeds.clear()
+            del tensors, tensor
         for row, (job, placement) in enumerate(zip(jobs, placements, strict=True)):
             begin = perf_counter()
             job.inference_s += share_s

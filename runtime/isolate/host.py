@@ -17,7 +17,7 @@ from boardfit.runtime.engines import Engine
 from boardfit.runtime.isolate.deadlines import Deadlines
 from boardfit.runtime.isolate.options import REASONS, Isolation, IsolationReport
 from boardfit.runtime.isolate.process import EngineProcess
-from boardfit.runtime.isolate.shared import SharedBlock, aligned
+from boardfit.runtime.isolate.shared import SharedBlock, SharedFeeds, aligned
 from boardfit.specs import Artifact
 
 
@@ -120,6 +120,16 @@ class EngineHost:
                 logging.getLogger("boardfit").warning("no spare yet: %s", failure)
         return outputs
 
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a float32 array to make an input in: shared with the process where it has room.
+
+        May be called from any thread, also during a run.
+        """
+        process = self._process
+        shared = None if process is None else process.feeds
+        lent = None if shared is None else shared.lend(shape)
+        return np.empty(shape, np.float32) if lent is None else lent
+
     def release(self, key: int) -> None:
         """Unload a model. Twice does no harm."""
         model = self._models.pop(key, None)
@@ -158,20 +168,15 @@ class EngineHost:
         within_s = self._deadlines.allowed_s(shape)
         limit_bytes = self._limit_bytes()
         begin = perf_counter()
-        block = process.share(sum(aligned(array.nbytes) for array in feeds.values()) + _ROOM_FOR_OUTPUTS)
-        inputs, end = [], 0
-        for name, array in feeds.items():
-            block.array(array.dtype.str, array.shape, end)[...] = array
-            inputs.append([name, array.dtype.str, array.shape, end])
-            end += aligned(array.nbytes)
-        process.request({"op": "run", "key": key, "inputs": inputs, "end": end}, within_s=within_s)
+        shared = process.share(sum(aligned(array.nbytes) for array in feeds.values()))
+        process.request({"op": "run", "key": key, "inputs": _placed(feeds, shared)}, within_s=within_s)
         answer = process.reply(limit_bytes)
         try:
             if "grow" in answer:
-                block = process.grow(int(answer["grow"]), within_s)
+                shared = process.grow(int(answer["grow"]), within_s)
                 answer = process.reply(limit_bytes)
             _raise_if_error(answer)
-            outputs = [np.array(block.array(*place)) for place in answer["outputs"]]
+            outputs = [np.array(shared.block.array(*place)) for place in answer["outputs"]]
         except (ValueError, TypeError, KeyError) as error:
             raise EngineLost(f"the isolated engine's process answered nonsense ({error})") from error
         self._deadlines.took(shape, perf_counter() - begin)
@@ -254,10 +259,20 @@ class EngineHost:
         return self._options.memory_limit_bytes(sum(model.block.size for model in self._models.values()))
 
 
+def _placed(feeds: Mapping[str, np.ndarray], shared: SharedFeeds) -> list[list[Any]]:
+    """Return where each input lies, as name, dtype, shape and place; what lies elsewhere is copied first."""
+    inputs, end = [], 0
+    for name, array in feeds.items():
+        place = shared.place_of(array)
+        if place is None:
+            place, end = end, end + aligned(array.nbytes)
+            shared.block.array(array.dtype.str, array.shape, place)[...] = array
+        inputs.append([name, array.dtype.str, array.shape, place])
+    return inputs
+
+
 _AGAIN_S = 5.0
 _AGAIN_FACTOR = 10.0
-_ROOM_FOR_OUTPUTS = 1 << 16
-"""Bytes behind the inputs, so that the answers of most classifiers need no second block."""
 
 
 @dataclass(frozen=True, slots=True)

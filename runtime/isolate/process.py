@@ -18,11 +18,10 @@ from time import monotonic
 from typing import Any
 
 from boardfit.errors import EngineError, EngineLost
-from boardfit.runtime.isolate.shared import SharedBlock
+from boardfit.runtime.isolate.shared import SharedFeeds
 from boardfit.runtime.isolate.worker import PACKET_BYTES
 
 CHECK_EVERY_S = 0.05
-SMALLEST_BLOCK = 1 << 20
 _PATIENCE = 10.0
 _CODE = """\
 import sys
@@ -31,6 +30,8 @@ from boardfit.runtime.isolate.worker import main
 main({socket_fd}, {lifeline_fd})
 """
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_ROOM_FOR_OUTPUTS = 1 << 16
+"""Bytes, so that the answers of most classifiers need no second block."""
 
 
 class EngineProcess:
@@ -42,7 +43,7 @@ class EngineProcess:
     Attributes:
         pid: Of the child.
         failed: The answers to loads that failed, by key.
-        block: Shared with the child; None before the first run.
+        feeds: Memory that is shared with the child; None before the first run.
     """
 
     def __init__(self) -> None:
@@ -54,7 +55,7 @@ class EngineProcess:
         process, ours, held_fd = _start()
         self.pid = process.pid
         self.failed: dict[int, Mapping[str, Any]] = {}
-        self.block: SharedBlock | None = None
+        self.feeds: SharedFeeds | None = None
         self._process = process
         self._socket = ours
         self._poll = select.poll()
@@ -134,19 +135,19 @@ class EngineProcess:
         while self._pending:
             self.reply(memory_bytes)
 
-    def share(self, size: int) -> SharedBlock:
-        """Return a shared block of at least a size in bytes; a new one holds nothing of the last."""
-        if self.block is None or self.block.size < size:
-            self.tell(*self._new_block(size))
-        assert self.block is not None
-        return self.block
+    def share(self, inputs_bytes: int) -> SharedFeeds:
+        """Return shared memory for the inputs of a run; a new one holds nothing of the last."""
+        if self.feeds is None or self.feeds.slot_bytes < inputs_bytes:
+            self.tell(*self._new_feeds(inputs_bytes, _ROOM_FOR_OUTPUTS))
+        assert self.feeds is not None
+        return self.feeds
 
-    def grow(self, size: int, within_s: float) -> SharedBlock:
-        """Share a larger block, into which the process will put the outputs that it has kept, and answer."""
-        message, fds = self._new_block(size)
+    def grow(self, outputs_bytes: int, within_s: float) -> SharedFeeds:
+        """Share more memory, into which the process will put the outputs that it has kept, and answer."""
+        assert self.feeds is not None
+        message, fds = self._new_feeds(self.feeds.slot_bytes, outputs_bytes)
         self.request(message, fds, within_s=within_s)
-        assert self.block is not None
-        return self.block
+        return self.feeds
 
     def exited(self) -> bool:
         """Return whether the process is dead; if so it is no zombie any more."""
@@ -164,8 +165,8 @@ class EngineProcess:
         """Kill the process and reap it. Twice does no harm."""
         _LIVING.discard(self)
         self._end()
-        if self.block is not None:
-            self.block.close()
+        if self.feeds is not None:
+            self.feeds.close()
 
     def forget(self) -> None:
         """Let go of it in a forked copy of the owner, whose child it is not."""
@@ -173,12 +174,13 @@ class EngineProcess:
             self._socket.close()
             os.close(self._held_fd)
 
-    def _new_block(self, size: int) -> tuple[dict[str, Any], list[int]]:
-        if self.block is not None:
-            self.block.close()
-            self.block = None
-        self.block = SharedBlock.create(max(SMALLEST_BLOCK, 1 << (size - 1).bit_length()))
-        return {"op": "block", "size": self.block.size}, [self.block.fd]
+    def _new_feeds(self, inputs_bytes: int, outputs_bytes: int) -> tuple[dict[str, Any], list[int]]:
+        if self.feeds is not None:
+            self.feeds.close()
+            self.feeds = None
+        self.feeds = SharedFeeds(inputs_bytes, outputs_bytes)
+        block = self.feeds.block
+        return {"op": "block", "size": block.size, "outputs_at": self.feeds.outputs_at}, [block.fd]
 
     def _receive(self) -> dict[str, Any]:
         try:

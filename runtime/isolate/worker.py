@@ -54,6 +54,7 @@ class _Server:
         self._channel = channel
         self._engines: dict[int, Engine] = {}
         self._block: SharedBlock | None = None
+        self._outputs_at = 0
         self._held: Sequence[np.ndarray] = ()
 
     def serve(self) -> bool:
@@ -87,7 +88,7 @@ class _Server:
         if message["op"] == "load":
             return self._load(message, fds[0])
         if message["op"] == "block":
-            return self._take_block(SharedBlock(fds[0], message["size"]))
+            return self._take_block(SharedBlock(fds[0], message["size"]), message["outputs_at"])
         if message["key"] in self._engines:
             self._engines.pop(message["key"]).close()
         return None
@@ -113,20 +114,21 @@ class _Server:
             name: self._block.array(dtype, shape, start) for name, dtype, shape, start in message["inputs"]
         }
         outputs = self._engines[message["key"]].run(feeds)
-        return self._hand_over([np.asarray(output) for output in outputs], message["end"])
+        return self._hand_over([np.asarray(output) for output in outputs])
 
-    def _take_block(self, block: SharedBlock) -> dict[str, Any] | None:
+    def _take_block(self, block: SharedBlock, outputs_at: int) -> dict[str, Any] | None:
         if self._block is not None:
             self._block.close()
-        self._block = block
+        self._block, self._outputs_at = block, outputs_at
         if not self._held:
             return None
         outputs, self._held = self._held, ()  # asked for by a message with a number, or of no use any more
-        return self._hand_over(outputs, 0)
+        return self._hand_over(outputs)
 
-    def _hand_over(self, outputs: Sequence[np.ndarray], start: int) -> dict[str, Any]:
+    def _hand_over(self, outputs: Sequence[np.ndarray]) -> dict[str, Any]:
         """Put outputs behind the inputs; where they do not fit, keep them until a larger block comes."""
         assert self._block is not None
+        start = self._outputs_at
         needed = sum(aligned(output.nbytes) for output in outputs)
         if start + needed > self._block.size:
             self._held = outputs

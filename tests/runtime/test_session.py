@@ -435,8 +435,8 @@ def test_one_call_preprocesses_while_the_engine_runs_another(path, monkeypatch):
     fitted = threading.Event()
     fit = module.Preprocessor.fit
 
-    def noted_fit(self, frame, size):
-        tensor = fit(self, frame, size)
+    def noted_fit(self, frame, size, **how):
+        tensor = fit(self, frame, size, **how)
         if frame is LOW:
             fitted.set()
         return tensor
