@@ -154,7 +154,8 @@ def here():
 
 def on(here, name: str, **changes):
     """This machine, as if it were another board."""
-    return replace(here, profile=find_profile(name), **changes)
+    profile = find_profile(name)
+    return replace(here, **{"profile": profile, "model": profile.title, **changes})
 
 
 def test_a_pi_of_32_bits_takes_numpy_from_debian(here, stand_in, capsys):
