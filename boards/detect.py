@@ -182,15 +182,15 @@ def _usable_cores(root: Path) -> int:
     text = read_text(root / "proc/self/status") or ""
     found = re.search(r"^Cpus_allowed_list:\s*([\d,-]+)$", text, flags=re.MULTILINE)
     total = 0
-    for span in found[1].split(",") if found else ():
-        first, _, last = span.partition("-")
-        if first.isdecimal() and (last.isdecimal() or not last):
-            total += int(last or first) - int(first) + 1
+    for first, last in re.findall(r"(\d{1,4})(?:-(\d{1,4}))?", found[1]) if found else ():
+        total += int(last or first) - int(first) + 1
     return max(total, 0)
 
 
 def _memory_bytes(root: Path) -> int | None:
-    found = re.search(r"^MemTotal:\s*(\d+) kB", read_text(root / "proc/meminfo") or "", flags=re.MULTILINE)
+    found = re.search(
+        r"^MemTotal:\s*(\d{1,15}) kB", read_text(root / "proc/meminfo") or "", flags=re.MULTILINE
+    )
     return int(found[1]) * 1024 if found else None
 
 

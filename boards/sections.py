@@ -174,8 +174,8 @@ class Sensors:
     """Where the board tells how it is doing.
 
     Attributes:
-        throttling: ``vcgencmd`` (firmware of a Raspberry Pi), ``cooling`` (Linux's cooling devices) or
-            ``none``.
+        throttling: ``vcgencmd`` (firmware of a Raspberry Pi; where it is silent, as below), ``cooling``
+            (Linux's cooling devices) or ``none``.
         power: ``ina3221``, ``pmic`` (``vcgencmd pmic_read_adc``), ``battery`` or ``none``.
         zones: Thermal zones that count; empty for all.
         ignored_zones: Thermal zones that tell nothing.

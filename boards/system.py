@@ -78,5 +78,5 @@ def paths_in(folder: Path, pattern: str) -> list[Path]:
 
 
 def _natural(path: Path) -> tuple[tuple[int, str], ...]:
-    words = "".join(letter if letter.isdigit() else f" {letter} " for letter in str(path)).split()
-    return tuple((int(word), "") if word.isdigit() else (-1, word) for word in words)
+    words = "".join(letter if letter.isdecimal() else f" {letter} " for letter in str(path)).split()
+    return tuple((int(word), "") if word.isdecimal() else (-1, word) for word in words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,15 @@ def test_pythons_from_3_10_on(config):
 
 def test_the_command_is_boardfit(config):
     assert requirements(config["options.entry_points"]["console_scripts"]) == ["boardfit = boardfit.cli:main"]
+
+
+def test_the_wheel_ships_the_boards(config):
+    patterns = config["options.package_data"]["boardfit.boards"].split()
+    folder = ROOT / "boards"
+    shipped = {path for pattern in patterns for path in folder.glob(pattern)}
+    assert shipped == set((folder / "profiles").iterdir())
+    found = {entry.name for entry in (files("boardfit.boards") / "profiles").iterdir()}
+    assert found == {path.name for path in shipped}
 
 
 @pytest.mark.parametrize(

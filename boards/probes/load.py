@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +17,7 @@ def read_load(root: Path) -> float | None:
         root: Folder that holds ``proc``.
     """
     first = (read_text(root / "proc/loadavg") or "").partition(" ")[0]
-    try:
-        return float(first)
-    except ValueError:
-        return None
+    return float(first) if re.fullmatch(r"\d{1,9}\.\d{1,9}", first) else None
 
 
 class BusyShare:
@@ -51,7 +49,7 @@ class BusyShare:
         Source: proc_stat(5). A guest's time is in its host's user time already.
         """
         name, *words = (read_text(self._file) or "-").partition("\n")[0].split()
-        if name != "cpu" or len(words) < 4 or not all(word.isdecimal() for word in words):
+        if name != "cpu" or len(words) < 4 or not all(re.fullmatch(r"\d{1,20}", word) for word in words):
             return None
         ticks = [int(word) for word in words[:8]]
         user_hz = os.sysconf("SC_CLK_TCK")

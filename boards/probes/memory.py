@@ -28,5 +28,5 @@ def read_memory(root: Path) -> MemoryUse:
 
 def _kilobytes(file: Path) -> dict[str, int]:
     """Return bytes by name from lines such as ``VmRSS:  1234 kB``."""
-    lines = re.findall(r"^(\w+):\s*(\d+) kB$", read_text(file) or "", flags=re.MULTILINE)
+    lines = re.findall(r"^(\w+):\s*(\d{1,15}) kB$", read_text(file) or "", flags=re.MULTILINE)
     return {name: int(value) * 1024 for name, value in lines}

@@ -25,7 +25,7 @@ class PowerModes:
         text = (read_text(root / "etc/nvpmodel.conf") or "") if self._present else ""
         # < POWER_MODEL ID=0 NAME=MAXN >
         self._names = {
-            int(number): name for number, name in re.findall(r"POWER_MODEL ID=(\d+) NAME=(\S+)", text)
+            int(number): name for number, name in re.findall(r"POWER_MODEL ID=(\d{1,9}) NAME=(\S+)", text)
         }
         self._asked = _query(ask) if self._present and self._mode() is None else None
 
@@ -41,7 +41,7 @@ class PowerModes:
         return mode if mode is None or not locked else f"{mode} + jetson_clocks"
 
     def _mode(self) -> str | None:
-        found = re.search(r"pmode:(\d+)", read_text(self._status) or "")
+        found = re.search(r"pmode:(\d{1,9})", read_text(self._status) or "")
         return self._names.get(int(found[1]), f"mode {int(found[1])}") if found else None
 
 

@@ -41,7 +41,7 @@ class FirmwareBits:
 
     def read(self) -> tuple[bool | None, int | None]:
         """Return whether it is throttled, and the bits."""
-        found = re.search(r"throttled=(0x[0-9a-fA-F]+)", self._ask(["vcgencmd", "get_throttled"]) or "")
+        found = re.search(r"throttled=(0x[0-9a-fA-F]{1,8})\b", self._ask(["vcgencmd", "get_throttled"]) or "")
         if not found:
             return None, None
         bits = int(found[1], 16)

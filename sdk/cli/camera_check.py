@@ -78,7 +78,7 @@ def sensors(board: Board, now: Snapshot) -> list[Finding]:
     found = []
     if not now.temperatures_c:
         found.append(Finding("temperature", NOTE, "no zone tells: watch --max-temp has nothing to go by"))
-    if expected.throttling == "vcgencmd" and now.throttle_bits is None:
+    if board.model.startswith("Raspberry Pi") and now.throttle_bits is None:
         found.append(Finding("throttling", NOTE, "vcgencmd does not answer", _JOIN_VIDEO))
     if expected.power != "none" and not now.power_w:
         found.append(Finding("power", NOTE, f"{expected.power} tells nothing: no energy per frame"))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardfit.errors import BundleError
@@ -108,8 +111,17 @@ def _system(board: Board) -> Iterator[Finding]:
     if board.bits == 32 and board.machine == "aarch64":
         text = "32 bits on a 64-bit kernel: LiteRT and ONNX Runtime have no wheels for it"
         yield Finding("python", NOTE, text)
+    if _is_managed():
+        text = "the system's own: pip installs into a virtual environment only"
+        yield Finding("python", NOTE, text, "python3 -m venv --system-site-packages VENV")
     if board.emulated:
         yield Finding("processor", NOTE, f"emulated ({board.emulation}): its times are no board's")
+
+
+def _is_managed() -> bool:
+    """Return whether pip would refuse to install here (PEP 668), as on Debian 12 and later."""
+    marker = Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED"
+    return sys.prefix == sys.base_prefix and marker.is_file()
 
 
 def _line(finding: Finding) -> str:

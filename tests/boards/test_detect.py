@@ -10,6 +10,7 @@ import pytest
 import boardfit
 from boardfit.boards.cpuinfo import parse_cpuinfo
 from boardfit.boards.detect import detect, parse_getprop
+from boardfit.boards.probes import Probes
 from boardfit.boards.profile import profiles
 from boardfit.errors import BoardError
 
@@ -130,7 +131,10 @@ def test_a_raspberry_pi_3b_is_no_3b_plus(plant):
     tree.write(
         "proc/cpuinfo", (tree.root / "proc/cpuinfo").read_text().replace("B Plus Rev 1.3", "B Rev 1.2")
     )
-    assert seen(tree).profile.name == "generic-aarch64"
+    board = seen(tree)
+    assert board.profile.name == "generic-aarch64"
+    # Its firmware is asked all the same.
+    assert Probes(board.profile, root=tree.root, ask=tree.ask).read(0.0).throttle_bits == 0x80008
 
 
 def test_a_system_that_tells_nothing_is_known_by_its_machine(tmp_path):

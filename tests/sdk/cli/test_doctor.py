@@ -103,6 +103,14 @@ def test_what_is_missing_is_not_needed_to_tell_it(stand_in, module):
     assert ("opencv: needs numpy, which is not installed" in done.stdout) == (module == "numpy")
 
 
+def test_a_python_that_the_system_keeps_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "EXTERNALLY-MANAGED").touch()
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    main(["doctor"])
+    assert "python3 -m venv --system-site-packages" in capsys.readouterr().out
+
+
 def test_no_engine_at_all(stand_in, capsys):
     for name in ("onnxruntime", "ai_edge_litert", "tflite_runtime", "ncnn"):
         stand_in(name, GONE)
@@ -146,7 +154,8 @@ def here():
 
 def on(here, name: str, **changes):
     """This machine, as if it were another board."""
-    return replace(here, profile=find_profile(name), **changes)
+    profile = find_profile(name)
+    return replace(here, **{"profile": profile, "model": profile.title, **changes})
 
 
 def test_a_pi_of_32_bits_takes_numpy_from_debian(here, stand_in, capsys):
