@@ -41,13 +41,13 @@ class Sshd:
 
     Args:
         folder: For keys, configuration and log.
-        root: Of the board; None for this machine's own.
+        root: Of the board; None for this machine's own, with a folder for temporary files.
         extra: Lines of its configuration.
     """
 
     def __init__(self, folder: Path, *, root: Path | None = None, extra: str = "") -> None:
         self.folder = folder
-        self.root = root or Path("/")
+        self.board = folder / "board" if root is None else root / "var/tmp"
         self.port = free_port()
         self.bin = folder / "bin"
         self._mounted: Path | None = None
@@ -101,7 +101,10 @@ class Sshd:
         (self.folder / "known").write_text("board " + (self.folder / "host.pub").read_text())
 
     def _configure(self, root: Path | None, extra: str) -> None:
-        chroot = ""
+        chroot, variables = "", f"STAND={self.folder}"
+        if root is None:
+            self.board.mkdir()
+            variables += f" TMPDIR={self.board}"
         if root is not None:
             # sshd refuses a root below a folder that others may write, such as /tmp.
             self._mounted = Path(tempfile.mkdtemp(prefix="boardfit-board-", dir="/run"))
@@ -112,7 +115,8 @@ class Sshd:
         (self.folder / "server").write_text(
             f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {self.folder}/host\nPidFile none\n"
             f"AuthorizedKeysFile {self.folder}/authorized\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
-            f"PasswordAuthentication no\nKbdInteractiveAuthentication no\n{chroot}{extra}\n"
+            f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nSetEnv {variables}\n"
+            f"{chroot}{extra}\n"
         )
 
     def _start(self) -> None:
@@ -234,12 +238,12 @@ def trial(server: Sshd, kind: str, cut_s: float, payload: Path, folder: Path) ->
         timer.cancel()
         timer.join()
     heard = time.monotonic()
-    faults = local_faults(folder, payload, said)
-    left = leftovers(server.root)
+    faults, whole = local_faults(folder, payload, said), result.exists()
+    left = leftovers(server)
     # What the board has not heard of it removes when its patience is over.
     while left and time.monotonic() < heard + 2 * PATIENCE_S + 4:
         time.sleep(0.2)
-        left = leftovers(server.root)
+        left = leftovers(server)
     gone_s = time.monotonic() - heard
     proxy.close()
     result.unlink(missing_ok=True)
@@ -247,7 +251,7 @@ def trial(server: Sshd, kind: str, cut_s: float, payload: Path, folder: Path) ->
         "kind": kind,
         "cut_s": f"{cut_s:.2f}",
         "phase": where["phase"],
-        "here": "; ".join(faults) or ("whole" if said == "finished" else "nothing"),
+        "here": "; ".join(faults) or ("whole" if whole else "nothing"),
         "there": "; ".join(left) or f"clean after {gone_s:.1f} s",
         "said": said,
         "took_s": f"{heard - start:.2f}",
@@ -265,15 +269,15 @@ def local_faults(folder: Path, payload: Path, said: str) -> list[str]:
     return [] if names or said != "finished" else ["finished without a result"]
 
 
-def leftovers(root: Path) -> list[str]:
+def leftovers(server: Sshd) -> list[str]:
     """Return folders and processes of ours on the board."""
-    places = (root / "var/tmp", root / "tmp", Path.home() if root == Path("/") else root / "root")
-    found = [str(path) for place in places for path in place.glob("boardfit-work-*")]
+    found = [str(path) for path in server.board.glob("boardfit-work-*")]
+    mark = f"STAND={server.folder}".encode()
     for pid in (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()):
-        if "boardfit-keeper" in command_of(pid) or "boardfit-work-" in command_of(pid):
-            found.append(f"process {pid}: {command_of(pid)[:60]}")
-    # The client of this side has the same words in its command line.
-    return [text for text in found if "ssh -" not in text and "/bin/ssh" not in text]
+        with contextlib.suppress(OSError):
+            if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(f"process {pid}: {command_of(pid)[:60]}")
+    return found
 
 
 def command_of(pid: int) -> str:

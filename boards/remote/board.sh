@@ -56,7 +56,8 @@ put() {
 # have FILE: how much of it an interrupted put has left, and its hash.
 have() {
     part=$1.boardfit-part
-    [ -e "$part" ] || : >"$part"
+    [ -e "$part" ] || echo "0 -"
+    [ -e "$part" ] || exit 0
     found=$(sha256 "$part") || exit 1
     echo "$(wc -c <"$part") $found"
 }

@@ -72,6 +72,7 @@ def prepare(
     *,
     needs: Sequence[Need],
     engines: Sequence[Need] = (),
+    every_engine: bool = False,
     on_note: Callable[[str], None] = lambda _: None,
     cache: Path | None = None,
 ) -> Prepared:
@@ -82,6 +83,7 @@ def prepare(
         needs: Libraries that must be there.
         engines: Libraries of which one must be there, the best first. If the board has one of them none is
             sent.
+        every_engine: Send each of them that the board lacks and that there is a wheel of.
         on_note: Gets lines about the progress.
         cache: Where wheels are kept on this machine; the default folder if None.
 
@@ -94,10 +96,11 @@ def prepare(
     on_note(f"{remote.name}: {python.machine}, Python {version}, in {remote.workspace()}")
     base = [*needs, TOMLI] if python.version < (3, 11) else [*needs]
     wheels = [fetch_wheel(need, python, board=remote.name, cache=cache) for need in missing(python, base)]
-    engine = next((need for need in engines if need.module in python.modules), None)
-    if engines and engine is None:
-        engine, wheel = _first_engine(engines, python, remote.name, cache)
-        wheels.append(wheel)
+    served = [need for need in engines if need.module in python.modules]
+    if engines and (every_engine or not served):
+        fetched = _engine_wheels(engines, python, remote.name, cache, all_of_them=every_engine)
+        wheels += fetched.values()
+        served += fetched
     with tempfile.TemporaryDirectory(prefix="boardfit-") as folder:
         own = Path(folder) / "boardfit.zip"
         pack_package(own)
@@ -106,20 +109,27 @@ def prepare(
         for archive in archives:
             _send(remote, python, archive, on_note)
     prepared = Prepared(python, _environment(remote, python), tuple(path.name for path in archives))
-    _try_imports(remote, prepared, [need.module for need in (*base, *([engine] if engine else []))])
+    _try_imports(remote, prepared, [need.module for need in (*base, *served)])
     return prepared
 
 
-def _first_engine(
-    engines: Sequence[Need], python: PythonThere, board: str, cache: Path | None
-) -> tuple[Need, Wheel]:
+def _engine_wheels(
+    engines: Sequence[Need], python: PythonThere, board: str, cache: Path | None, *, all_of_them: bool
+) -> dict[Need, Wheel]:
+    """Fetch the first engine that there is a wheel of, or each one that the board lacks."""
+    found: dict[Need, Wheel] = {}
     faults: list[RemoteError] = []
-    for need in engines:
+    lacking = missing(python, engines)
+    for need in lacking:
+        if found and not all_of_them:
+            break
         try:
-            return need, fetch_wheel(need, python, board=board, cache=cache)
+            found[need] = fetch_wheel(need, python, board=board, cache=cache)
         except RemoteError as error:
             faults.append(error)
-    raise faults[0]
+    if not found and len(lacking) == len(engines):
+        raise faults[0]
+    return found
 
 
 def _require_room(remote: Remote, archives: Sequence[Path]) -> None:
@@ -163,7 +173,6 @@ def _environment(remote: Remote, python: PythonThere) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
-        "XDG_CACHE_HOME": str(work / "cache"),
     }
 
 

@@ -129,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
     from boardfit.benchmarks.bench import bench
     from boardfit.cli.bench_text import report_text
     from boardfit.cli.out_folder import new_folder
+    from boardfit.cli.remote import typed_words
 
     started = time.monotonic()
 
@@ -143,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
             images=[path for path, _ in labelled] or ([args.images] if args.images else []),
             frame_size_wh=args.frame_size,
             labelled=labelled,
-            command=("boardfit", *args.words),
+            command=("boardfit", *typed_words(args.words)),
             progress=progress,
         )
         if folder is not None:
@@ -176,7 +177,8 @@ def _run_elsewhere(args: argparse.Namespace) -> int:
         bundle=Path(args.bundle),
         inputs=[Path(path) for path in (args.images, args.val) if path is not None],
         out=Path(args.out) if args.out else None,
-        engine=args.engine[0] if args.engine and args.engine[0] != "all" else None,
+        engines=args.engine or (),
+        typed=args.words,
     )
 
 

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from boardfit.errors import RemoteError
 
 if TYPE_CHECKING:
     from boardfit.boards.remote import Remote
     from boardfit.boards.remote.wheels import Need
 
-# Engines that can be sent, the best first: name, module, extra of this package that says which version.
-_ENGINES = (
-    ("litert", "ai_edge_litert", "litert"),
-    ("onnxruntime", "onnxruntime", "onnx"),
-    ("ncnn", "ncnn", "ncnn"),
-    ("tflite", "tflite_runtime", "tflite"),
-)
+ALL = "all"
+
+# Engines that can be sent, the best first: module, and extra of this package that says which version.
+_ENGINES = {
+    "litert": ("ai_edge_litert", "litert"),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "ncnn": ("ncnn", "ncnn"),
+}
 _FORWARDED = ("BOARDFIT_DEBUG",)
+_TYPED = "BOARDFIT_TYPED"
+
+
+def typed_words(words: Sequence[str]) -> tuple[str, ...]:
+    """Return what was typed: on a board, what was typed on the machine that sent the command there.
+
+    Args:
+        words: Of this process, without the program's name.
+    """
+    return tuple(json.loads(os.environ[_TYPED])) if _TYPED in os.environ else tuple(words)
 
 
 def run_remotely(
@@ -30,7 +44,8 @@ def run_remotely(
     bundle: Path,
     inputs: Sequence[Path] = (),
     out: Path | None = None,
-    engine: str | None = None,
+    engines: Sequence[str] = (),
+    typed: Sequence[str] = (),
 ) -> int:
     """Run ``boardfit WORD...`` on a board, and fetch what it wrote.
 
@@ -41,7 +56,8 @@ def run_remotely(
         bundle: Is sent.
         inputs: More files and folders that are sent.
         out: File or folder that the command writes: it is fetched to this path if the command made it.
-        engine: The one that is needed; None for any that runs the bundle.
+        engines: Those that are needed; none for any one that runs the bundle, ``all`` for all of them.
+        typed: What the user typed, for reports; ``words`` if empty.
 
     Returns:
         The command's exit status. Its output appears here line by line.
@@ -53,17 +69,27 @@ def run_remotely(
     from boardfit.boards.remote import connect
     from boardfit.boards.remote.session import prepare
 
-    engines = _engine_needs(bundle, engine)
+    able = _engine_needs(bundle)
+    named = [need for name in engines if name != ALL for need in _named_engine(name)]
+    for path in (bundle, *inputs):
+        if not path.exists():
+            raise RemoteError(f"{path} is not there: a board is sent files and folders, and no patterns")
     with connect(address) as remote:
-        prepared = prepare(remote, needs=_base_needs(), engines=engines, on_note=_note)
+        prepared = prepare(
+            remote,
+            needs=[*_base_needs(), *named],
+            engines=able if not engines or ALL in engines else [],
+            every_engine=ALL in engines,
+            on_note=_note,
+        )
         there = {str(path): _send(remote, number, path) for number, path in enumerate([bundle, *inputs])}
         if out is not None:
             there[str(out)] = f"out/{out.name}"
             remote.run(["mkdir", "-p", "out"])
         forwarded = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
         done = remote.run(
-            prepared.words(*(there.get(word, word) for word in words)),
-            env={**prepared.env, **forwarded},
+            prepared.words(*(_replace(word, there) for word in words)),
+            env={**prepared.env, **forwarded, _TYPED: json.dumps(typed or words)},
             on_line=lambda line: print(line, flush=True),
             on_note=_note,
         )
@@ -92,25 +118,35 @@ def _base_needs() -> list[Need]:
     ]
 
 
-def _engine_needs(bundle: Path, engine: str | None) -> list[Need]:
+def _engine_needs(bundle: Path) -> list[Need]:
     """Return the libraries of the engines that run a bundle, the best first.
 
     Raises:
         BundleError: The bundle is damaged.
     """
-    from boardfit.boards.remote.wheels import Need
     from boardfit.bundle import open_bundle
     from boardfit.runtime.engines import engine_classes
 
     with open_bundle(bundle) as opened:
         formats = {artifact.format for artifact in opened.manifest.artifacts}
     classes = engine_classes()
-    base = None if engine is None else engine.partition(":")[0]
-    return [
-        Need(module, _requirements(extra)[module.replace("_", "-")])
-        for name, module, extra in _ENGINES
-        if (formats & set(classes[name].formats) if base is None else name == base)
-    ]
+    return [need for name in _ENGINES if formats & set(classes[name].formats) for need in _named_engine(name)]
+
+
+def _named_engine(name: str) -> list[Need]:
+    """Return the library of an engine; none for one that needs none, such as OpenCV's own."""
+    from boardfit.boards.remote.wheels import Need
+
+    module, extra = _ENGINES.get(name.partition(":")[0], ("", ""))
+    return [Need(module, _requirements(extra)[module.replace("_", "-")])] if module else []
+
+
+def _replace(word: str, there: Mapping[str, str]) -> str:
+    """Return a word with a path of this machine replaced by the board's, also behind ``--option=``."""
+    option, equals, value = word.partition("=")
+    if option.startswith("--") and equals:
+        return f"{option}={_replace(value, there)}"
+    return there.get(str(Path(word)), word)
 
 
 def _requirements(extra: str = "") -> dict[str, str]:

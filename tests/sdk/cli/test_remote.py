@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from boardfit.benchmarks.store import read_report
 from boardfit.bundle import open_bundle
+from boardfit.cli import main
 from boardfit.cli.remote import run_remotely
 from boardfit.errors import BundleError, RemoteError
 
@@ -77,10 +81,10 @@ def test_a_link_that_is_cut_while_it_runs(kitchen, bundle, photos, tmp_path):
         ("fake", []),
     ],
 )
-def test_an_engine_that_is_named_is_the_one_that_is_sent(bundle, engine, expected):
-    from boardfit.cli.remote import _engine_needs
+def test_an_engine_that_is_named_is_the_one_that_is_sent(engine, expected):
+    from boardfit.cli.remote import _named_engine
 
-    assert [(need.module, need.requirement) for need in _engine_needs(bundle, engine)] == expected
+    assert [(need.module, need.requirement) for need in _named_engine(engine)] == expected
 
 
 def test_without_a_name_those_that_run_the_bundle(lite0_bundle):
@@ -88,6 +92,53 @@ def test_without_a_name_those_that_run_the_bundle(lite0_bundle):
 
     with open_bundle(lite0_bundle) as opened:
         assert {artifact.format for artifact in opened.manifest.artifacts} == {"tflite", "onnx", "ncnn"}
-    found = [need.module for need in _engine_needs(lite0_bundle, None)]
-    assert found == ["ai_edge_litert", "onnxruntime", "ncnn", "tflite_runtime"]
+    found = [need.module for need in _engine_needs(lite0_bundle)]
+    assert found == ["ai_edge_litert", "onnxruntime", "ncnn"]
     assert [need.debian for need in _base_needs()] == ["python3-numpy", "python3-opencv"]
+
+
+def test_paths_are_replaced_however_they_are_written(kitchen, bundle, photos, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "pictures"
+    words = ["run", "./made/tiny.boardfit", "photos/", "--engine=fake", f"--save={out}"]
+    paths = {"bundle": Path("./made/tiny.boardfit"), "inputs": [Path("photos/")], "out": out}
+    assert run_remotely("ssh://pi@kitchen", words, **paths) == 0
+    assert len(list(out.rglob("*.*g"))) == 3
+
+
+def test_a_pattern_is_told_from_a_folder(kitchen, bundle):
+    with pytest.raises(RemoteError, match="sent files and folders, and no patterns"):
+        run_remotely("ssh://pi@kitchen", ["run"], bundle=bundle, inputs=[Path("photos/*.jpg")])
+
+
+def test_bench_on_a_board(kitchen, bundle, photos, tmp_path, capfd):
+    words = ["bench", str(bundle), "--engine", "fake", "--quick", "--runs", "1", "--images", str(photos)]
+    words += ["--board", "ssh://pi@kitchen", "--out", str(tmp_path / "report")]
+    assert main(words) in (0, 3)
+    report = read_report(tmp_path / "report")
+    assert report.environment.command == ("boardfit", *words)
+    assert "fetched" in capfd.readouterr().err
+    assert not list(kitchen.rglob("boardfit-work-*"))
+
+
+def test_a_bench_that_is_cut_leaves_nothing_here_and_there(kitchen, bundle, tmp_path, eventually_gone):
+    words = ["bench", str(bundle), "--engine", "fake", "--quick", "--runs", "50"]
+    words += ["--board", "ssh://pi@kitchen", "--out", str(tmp_path / "report")]
+    owner = subprocess.Popen([sys.executable, "-m", "boardfit", *words], stderr=subprocess.PIPE, text=True)
+    while "run 1 of 50" not in owner.stderr.readline():
+        assert owner.poll() is None
+    owner.kill()
+    owner.wait()
+    assert eventually_gone(kitchen)
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.fixture
+def eventually_gone():
+    def wait(folder: Path) -> bool:
+        deadline = time.monotonic() + 20
+        while list(folder.rglob("boardfit-work-*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return not list(folder.rglob("boardfit-work-*"))
+
+    return wait
