@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 from boardfit.boards.records import Snapshot
@@ -245,9 +245,14 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values, and what follows from it beside them."""
         measurements = [
-            {**asdict(item), "valid": item.valid, "name": item.case.name} for item in self.measurements
+            {**_plain(item), "valid": item.valid, "name": item.case.name} for item in self.measurements
         ]
-        return {"schema": REPORT_SCHEMA, **asdict(self), "measurements": measurements, "valid": self.valid}
+        rest = {
+            item.name: _plain(getattr(self, item.name))
+            for item in fields(self)
+            if item.name != "measurements"
+        }
+        return {"schema": REPORT_SCHEMA, **rest, "measurements": measurements, "valid": self.valid}
 
     @classmethod
     def from_dict(cls, data: object) -> Report:
@@ -276,6 +281,17 @@ class Report:
             raise ReportError(
                 f"a damaged report ({error}): expected the report.json of boardfit bench"
             ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a record as JSON values, without the copy of every sample that ``dataclasses.asdict`` makes."""
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _tuples(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
