@@ -12,7 +12,7 @@ from boardfit.benchmarks import bench as module
 from boardfit.benchmarks.store import read_report
 from boardfit.cli import main
 from boardfit.cli.bench import INVALID
-from boardfit.errors import EngineError
+from boardfit.errors import EngineError, ReportError
 from boardfit.runtime.choose import Setup
 
 QUICK = ["--runs", "2", "--duration", "0.05", "--threads", "1"]
@@ -37,6 +37,19 @@ def test_a_table_and_a_report(bundle, photos, tmp_path, capsys):
     assert report.environment.command[:2] == ("boardfit", "bench")
     assert "--out" in report.environment.command
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set()
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"report.json", "report.html", "report.md"} <= written
+    assert "fake fp32 48, 1 thread" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_measurement_outlives_pages_that_cannot_be_written(bundle, tmp_path, capsys, monkeypatch):
+    def full(_folder, _reports):
+        raise ReportError("cannot write report.html (No space left on device)")
+
+    monkeypatch.setattr("boardfit.cli.bench_pages.write_pages", full)
+    assert bench(bundle, "--size", "32", "--out", tmp_path / "out") == 1
+    assert read_report(tmp_path / "out").bundle_name == "tiny net"
+    assert "No space left on device); boardfit report makes the pages again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -186,17 +199,26 @@ def kitchen(tmp_path, monkeypatch):
     monkeypatch.setenv("BOARDFIT_BOARD_PYTHON", sys.executable)
 
 
-def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, tmp_path, kitchen, capfd):
+@pytest.mark.usefixtures("kitchen")
+@pytest.mark.parametrize(
+    "board", [["--board", "ssh://pi@kitchen"], ["--boa=ssh://pi@kitchen"]], ids=["two words", "short"]
+)
+def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, tmp_path, board, capfd):
     table = tmp_path / "labels.csv"
     table.write_text("file,label\nflat.png,1\nmore/noise.png,2\n")
-    words = ["--board", "ssh://pi@kitchen", "--engine", "fake", "--size", "32"]
+    words = [*board, "--engine", "fake", "--size", "32"]
     words += ["--images", photos, "--val", table, "--out", tmp_path / "out"]
     status = bench(bundle, *words)
     report = read_report(tmp_path / "out")
     assert status == (0 if report.valid else INVALID)
     assert report.measurements[0].accuracy.images == 2
-    assert "--board" not in report.environment.command
+    assert not any(word.startswith("--boa") for word in report.environment.command)
     assert "fake fp32 32, 1 thread" in capfd.readouterr().out
+
+
+def test_images_for_a_board_elsewhere_are_there(bundle, capsys):
+    assert bench(bundle, "--board", "ssh://pi@kitchen", "--images", "photos/*.jpg") == 1
+    assert "photos/*.jpg is not there: name one image or one folder" in capsys.readouterr().err
 
 
 def test_what_was_tuned_is_measured_where_nothing_is_named(bundle, tmp_path, capsys, monkeypatch):
