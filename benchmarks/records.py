@@ -106,8 +106,12 @@ class Run:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Run:
         """Read the record back from JSON values."""
-        found = _tuples(data, "warmup_s", "latencies_s", "answered_sizes", "ages_s", "faults")
-        found["stages_s"] = {name: tuple(values) for name, values in found["stages_s"].items()}
+        found = _tuples(data, "faults")
+        for name in ("warmup_s", "latencies_s", "answered_sizes", "ages_s"):
+            found[name] = _numbers(found[name], name)
+        found["stages_s"] = {name: _numbers(values, name) for name, values in found["stages_s"].items()}
+        if any(len(values) != len(found["latencies_s"]) for values in found["stages_s"].values()):
+            raise ReportError("a stage has another number of samples than there are latencies")
         found["before"] = Snapshot.from_dict(found["before"])
         found["after"] = Snapshot.from_dict(found["after"])
         found["trace"] = tuple(Snapshot.from_dict(item) for item in found["trace"])
@@ -296,6 +300,12 @@ def _plain(value: Any) -> Any:
 
 def _tuples(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: tuple(value) if key in names else value for key, value in data.items()}
+
+
+def _numbers(values: Any, name: str) -> tuple[Any, ...]:
+    if not isinstance(values, (list, tuple)) or not {type(value) for value in values} <= {int, float}:
+        raise ReportError(f"{name} holds something other than numbers")
+    return tuple(values)
 
 
 def _record(cls: type[_Record], found: Mapping[str, Any]) -> _Record:
