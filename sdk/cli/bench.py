@@ -254,16 +254,12 @@ def _as_tuned(bundle: str, wanted: Wanted, progress: Callable[[str], None]) -> W
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from boardfit.benchmarks.scenario import QUICK, Plan
+    from boardfit.benchmarks.scenario import QUICK_S, Plan, plan_of
 
     if args.quick and args.duration is not None:
         raise RecipeError("--quick and --duration: give one of them")
-    base = QUICK if args.quick else Plan()
-    return Plan(
-        runs=args.runs,
-        duration_s=base.duration_s if args.duration is None else args.duration,
-        warmup_s=base.warmup_s,
-    )
+    usual_s = QUICK_S if args.quick else Plan().duration_s
+    return plan_of(runs=args.runs, duration_s=usual_s if args.duration is None else args.duration)
 
 
 def _labelled(args: argparse.Namespace) -> Labelled:

@@ -11,7 +11,7 @@ import pytest
 from boardfit.benchmarks import bench as module
 from boardfit.benchmarks.store import read_report
 from boardfit.cli import main
-from boardfit.cli.bench import INVALID
+from boardfit.cli.bench import INVALID, _without_board
 from boardfit.errors import EngineError, ReportError
 from boardfit.runtime.choose import Setup
 
@@ -200,20 +200,27 @@ def kitchen(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("kitchen")
-@pytest.mark.parametrize(
-    "board", [["--board", "ssh://pi@kitchen"], ["--boa=ssh://pi@kitchen"]], ids=["two words", "short"]
-)
-def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, tmp_path, board, capfd):
+def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, tmp_path, capfd):
     table = tmp_path / "labels.csv"
     table.write_text("file,label\nflat.png,1\nmore/noise.png,2\n")
-    words = [*board, "--engine", "fake", "--size", "32"]
+    words = ["--board", "ssh://pi@kitchen", "--engine", "fake", "--size", "32"]
     words += ["--images", photos, "--val", table, "--out", tmp_path / "out"]
     status = bench(bundle, *words)
     report = read_report(tmp_path / "out")
     assert status == (0 if report.valid else INVALID)
     assert report.measurements[0].accuracy.images == 2
-    assert not any(word.startswith("--boa") for word in report.environment.command)
+    assert "--board" not in report.environment.command
     assert "fake fp32 32, 1 thread" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--board", "ssh://pi@kitchen"], ["--board=ssh://x"], ["--boa=ssh://x"], ["--bo", "ssh://x"]],
+    ids=str,
+)
+def test_the_board_is_asked_for_no_other_board(words):
+    rest = ["bench", "x.boardfit", "--batch", "4", "--out", "--board-of-mine"]
+    assert list(_without_board([*rest[:2], *words, *rest[2:]])) == rest
 
 
 def test_images_for_a_board_elsewhere_are_there(bundle, capsys):
