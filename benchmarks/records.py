@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 from boardfit.boards.records import Snapshot
@@ -106,8 +106,12 @@ class Run:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Run:
         """Read the record back from JSON values."""
-        found = _tuples(data, "warmup_s", "latencies_s", "answered_sizes", "ages_s", "faults")
-        found["stages_s"] = {name: tuple(values) for name, values in found["stages_s"].items()}
+        found = _tuples(data, "faults")
+        for name in ("warmup_s", "latencies_s", "answered_sizes", "ages_s"):
+            found[name] = _numbers(found[name], name)
+        found["stages_s"] = {name: _numbers(values, name) for name, values in found["stages_s"].items()}
+        if any(len(values) != len(found["latencies_s"]) for values in found["stages_s"].values()):
+            raise ReportError("a stage has another number of samples than there are latencies")
         found["before"] = Snapshot.from_dict(found["before"])
         found["after"] = Snapshot.from_dict(found["after"])
         found["trace"] = tuple(Snapshot.from_dict(item) for item in found["trace"])
@@ -245,9 +249,14 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values, and what follows from it beside them."""
         measurements = [
-            {**asdict(item), "valid": item.valid, "name": item.case.name} for item in self.measurements
+            {**_plain(item), "valid": item.valid, "name": item.case.name} for item in self.measurements
         ]
-        return {"schema": REPORT_SCHEMA, **asdict(self), "measurements": measurements, "valid": self.valid}
+        rest = {
+            item.name: _plain(getattr(self, item.name))
+            for item in fields(self)
+            if item.name != "measurements"
+        }
+        return {"schema": REPORT_SCHEMA, **rest, "measurements": measurements, "valid": self.valid}
 
     @classmethod
     def from_dict(cls, data: object) -> Report:
@@ -278,8 +287,25 @@ class Report:
             ) from error
 
 
+def _plain(value: Any) -> Any:
+    """Return a record as JSON values, without the copy of every sample that ``dataclasses.asdict`` makes."""
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        return [_plain(item) for item in value]
+    return value
+
+
 def _tuples(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: tuple(value) if key in names else value for key, value in data.items()}
+
+
+def _numbers(values: Any, name: str) -> tuple[Any, ...]:
+    if not isinstance(values, (list, tuple)) or not {type(value) for value in values} <= {int, float}:
+        raise ReportError(f"{name} holds something other than numbers")
+    return tuple(values)
 
 
 def _record(cls: type[_Record], found: Mapping[str, Any]) -> _Record:

@@ -52,8 +52,13 @@ class Plan:
             raise RecipeError(f"a warm-up of {self.warmup_s} s: expected 0 to 3600")
 
 
-QUICK = Plan(duration_s=1.0, warmup_s=0.3)
-"""For a first look: long enough for medians, too short for heat."""
+QUICK_S = 1.0
+"""Least seconds of a run for a first look: long enough for medians, too short for heat."""
+
+
+def plan_of(*, runs: int, duration_s: float) -> Plan:
+    """Return a plan whose warm-up suits its runs: a second, less where they are short."""
+    return Plan(runs=runs, duration_s=duration_s, warmup_s=max(0.0, min(Plan().warmup_s, 0.3 * duration_s)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

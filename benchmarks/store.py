@@ -30,7 +30,7 @@ def write_report(folder: str | os.PathLike[str], report: Report) -> Path:
     Raises:
         ReportError: It cannot be written.
     """
-    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
     path = Path(folder) / REPORT_JSON
     write_whole(path, text.encode())
     return path

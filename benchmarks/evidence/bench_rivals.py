@@ -1,11 +1,11 @@
 """Our single-stream beside MLPerf's LoadGen and LiteRT's own litert-benchmark: same file, same threads.
 
-Each round runs each of the three once, in a process of its own, in turning order: ``boardfit bench``, LoadGen
-with the same session and pictures, and ``litert-benchmark`` on the .tflite file of that bundle, beside the
-stage "inference" of ours. Printed is the ratio of the medians over all rounds, with the interval that a
-bootstrap over rounds gives, and whether LoadGen stops early by the numbers that we do.
+Each round runs each of the three once, for a second and in turning order, in one process: ``measure`` on a
+session of the bundle; LoadGen on the same session and pictures; and litert-benchmark on the .tflite file of
+that bundle, beside the stage "inference" of ours. Printed are the ratio of the medians over all rounds, with
+the interval of a bootstrap over rounds, and whether LoadGen stops early by the numbers that we do.
 
-Usage: python benchmarks/evidence/bench_rivals.py BUNDLE [--rounds 20] [--seconds 3] [--threads 1]
+Usage: python benchmarks/evidence/bench_rivals.py BUNDLE [--rounds 20] [--seconds 1] [--threads 1]
 
 Needs an otherwise idle machine, and: pip install mlcommons-loadgen (litert-benchmark is in ai-edge-litert).
 """
@@ -13,18 +13,27 @@ Needs an otherwise idle machine, and: pip install mlcommons-loadgen (litert-benc
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
+import io
 import re
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
+from boardfit.benchmarks.cases import Wanted, cases_of
 from boardfit.benchmarks.early_stopping import allowed_above
 from boardfit.benchmarks.frames import choose_frames
-from boardfit.benchmarks.store import read_report
+from boardfit.benchmarks.measure import measure
+from boardfit.benchmarks.records import Case
+from boardfit.benchmarks.scenario import Plan
+from boardfit.boards.detect import detect
+from boardfit.boards.probes import Probes
 from boardfit.bundle import open_bundle
 from boardfit.runtime.session import load
 from boardfit.timing import machine_name, percentile
@@ -33,116 +42,91 @@ SIZE_WH = (640, 480)
 BAR = 0.03
 
 
-def ours(bundle: str, asked: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Run ``boardfit bench`` and return its medians in seconds."""
-    out = folder / "report"
-    command = [sys.executable, "-m", "boardfit", "bench", bundle, "--engine", "litert", "--precision", "fp32"]
-    command += ["--threads", str(asked.threads), "--size", str(asked.size), "--runs", "1"]
-    command += [
-        "--duration",
-        str(asked.seconds),
-        "--frame-size",
-        "x".join(map(str, SIZE_WH)),
-        "--out",
-        str(out),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 3):
-        raise SystemExit(done.stderr)
-    measurement = read_report(out).measurements[0]
-    run = measurement.runs[0]
-    return {
-        "frame": percentile(run.latencies_s, 50.0),
-        "inference": percentile(run.stages_s["inference"], 50.0),
-        "valid": float(measurement.valid),
-    }
+class Rivals:
+    """The three, each ready to run for a while."""
 
+    def __init__(self, session: Any, case: Case, frames: Sequence[np.ndarray], model: Path) -> None:
+        self.frame_s: list[float] = []
+        self.inference_s: list[float] = []
+        self.loadgen_s: list[float] = []
+        self.litert_s: list[float] = []
+        self.stops_alike = True
+        self._session = session
+        self._case = case
+        self._frames = frames
+        self._model = model
+        self._probes = Probes(detect().profile)
 
-def loadgen_child(asked: argparse.Namespace) -> None:
-    """Run LoadGen on the session that ours opens, and print its summary as JSON."""
-    import mlperf_loadgen as loadgen
+    def ours(self, seconds: float) -> None:
+        """Measure as ``boardfit bench`` does."""
+        plan = Plan(runs=1, duration_s=seconds, warmup_s=0.1)
+        found = measure(
+            self._case,
+            lambda: nullcontext(self._session),
+            self._frames,
+            probe=lambda: self._probes.read(0.0),
+            plan=plan,
+        ).runs[0]
+        self.frame_s.append(percentile(found.latencies_s, 50.0))
+        self.inference_s.append(percentile(found.stages_s["inference"], 50.0))
 
-    with open_bundle(asked.bundle) as opened:
-        frames = choose_frames(opened, size_wh=SIZE_WH).frames
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        load(
-            asked.bundle, engine="litert", precision="fp32", threads=asked.threads, size=asked.size
-        ) as session,
-    ):
+    def loadgen(self, seconds: float) -> None:
+        """Let LoadGen ask the same session for the same pictures."""
+        import mlperf_loadgen as loadgen
 
-        def issue(samples: list) -> None:
+        def issue(samples: Sequence[Any]) -> None:
             for sample in samples:
-                session(frames[sample.index])
+                self._session(self._frames[sample.index])
                 loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(sample.id, 0, 0)])
 
-        for index in range(50):
-            session(frames[index % len(frames)])
+        for frame in self._frames:
+            self._session(frame)
         settings = loadgen.TestSettings()
         settings.scenario = loadgen.TestScenario.SingleStream
         settings.mode = loadgen.TestMode.PerformanceOnly
-        settings.min_duration_ms = int(1000 * asked.seconds)
+        settings.min_duration_ms = int(1000 * seconds)
         settings.min_query_count = 64
-        output = loadgen.LogOutputSettings()
-        output.outdir = folder
-        logs = loadgen.LogSettings()
-        logs.log_output = output
-        sut = loadgen.ConstructSUT(issue, lambda: None)
-        library = loadgen.ConstructQSL(len(frames), len(frames), lambda _: None, lambda _: None)
-        loadgen.StartTestWithLogSettings(sut, library, settings, logs, "")
-        loadgen.DestroyQSL(library)
-        loadgen.DestroySUT(sut)
-        text = (Path(folder) / "mlperf_log_summary.txt").read_text()
-    numbers = {
-        "p50_s": r"50\.00 percentile latency \(ns\)\s*: (\d+)",
-        "queries": r"Processed at least \d+ queries \((\d+)\)",
-        "discarded": r"Would discard (\d+) highest",
-        "needed": r"Processed at least (\d+) queries",
-    }
-    found = {name: int(re.search(pattern, text)[1]) for name, pattern in numbers.items()}
-    print(json.dumps({**found, "p50_s": found["p50_s"] * 1e-9}))
+        count = len(self._frames)
+        with tempfile.TemporaryDirectory() as folder:
+            output, logs = loadgen.LogOutputSettings(), loadgen.LogSettings()
+            output.outdir = folder
+            logs.log_output = output
+            system = loadgen.ConstructSUT(issue, lambda: None)
+            library = loadgen.ConstructQSL(count, count, lambda _: None, lambda _: None)
+            loadgen.StartTestWithLogSettings(system, library, settings, logs, "")
+            loadgen.DestroyQSL(library)
+            loadgen.DestroySUT(system)
+            text = (Path(folder) / "mlperf_log_summary.txt").read_text()
+        needed, queries = _numbers(text, r"Processed at least (\d+) queries \((\d+)\)")
+        (discarded,) = _numbers(text, r"Would discard (\d+) highest")
+        self.stops_alike &= needed == 64 and discarded == allowed_above(queries, 90.0) - 1
+        self.loadgen_s.append(1e-9 * _numbers(text, r"50\.00 percentile latency \(ns\)\s*: (\d+)")[0])
+
+    def litert(self, seconds: float) -> None:
+        """Run what the command litert-benchmark runs."""
+        from ai_edge_litert.tools import benchmark_litert_model as tool
+
+        runs = max(50, int(seconds / (self.litert_s[-1] if self.litert_s else 0.01)))
+        options = {"model": str(self._model), "num_threads": self._case.threads, "num_runs": runs}
+        options |= {"warmup_runs": 10, "use_gpu": False, "use_npu": False, "no_cpu": False, "verbose": False}
+        texts = ("signature", "dispatch_library_path", "compiler_plugin_path", "runtime_path", "result_json")
+        options |= dict.fromkeys(texts, "") | {"require_full_delegation": False}
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = tool.run_benchmark(SimpleNamespace(**options))
+        self.litert_s.append(found["latency"]["median_ms"] / 1e3)
 
 
-def theirs(bundle: str, asked: argparse.Namespace) -> dict[str, float]:
-    """Run LoadGen in a process of its own."""
-    words = [
-        bundle,
-        "--seconds",
-        str(asked.seconds),
-        "--threads",
-        str(asked.threads),
-        "--size",
-        str(asked.size),
-    ]
-    command = [sys.executable, __file__, *words, "--loadgen-child"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+def _numbers(text: str, pattern: str) -> tuple[int, ...]:
+    found = re.search(pattern, text)
+    if found is None:
+        raise SystemExit(f"LoadGen does not say {pattern!r}:\n{text}")
+    return tuple(map(int, found.groups()))
 
 
-def litert(model: Path, asked: argparse.Namespace, folder: Path, runs: int) -> float:
-    """Run litert-benchmark and return its median in seconds."""
-    result = folder / "litert.json"
-    tool = Path(sys.executable).with_name("litert-benchmark")
-    command = (
-        [str(tool)]
-        if tool.is_file()
-        else [sys.executable, "-m", "ai_edge_litert.tools.benchmark_litert_model"]
-    )
-    command += ["--model", str(model), "--num_threads", str(asked.threads), "--warmup_runs", "50"]
-    command += ["--num_runs", str(runs), "--result_json", str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(result.read_text())["latency"]["median_ms"] / 1e3
-
-
-def ratio(name: str, mine: list[float], other: list[float]) -> bool:
+def ratio(name: str, mine: Sequence[float], other: Sequence[float]) -> bool:
     """Print the ratio of medians with its interval; return whether it is inside the bar."""
     a, b = np.array(mine), np.array(other)
-    random = np.random.RandomState(0)
-    rows = random.randint(0, len(a), (10_000, len(a)))
+    rows = np.random.RandomState(0).randint(0, len(a), (10_000, len(a)))
     spread = np.median(a[rows], axis=1) / np.median(b[rows], axis=1)
     middle = np.median(a) / np.median(b)
     low, high = np.percentile(spread, [2.5, 97.5])
@@ -150,60 +134,43 @@ def ratio(name: str, mine: list[float], other: list[float]) -> bool:
         f"| {name} | {1e3 * np.median(a):.3f} | {1e3 * np.median(b):.3f} | {middle:.4f} "
         f"| {low:.4f} to {high:.4f} | {np.median(a / b):.4f} |"
     )
-    return abs(middle - 1.0) <= BAR
+    return bool(abs(middle - 1.0) <= BAR)
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each tool in each round")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each tool in each round")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", type=int, default=224, help="the one that the .tflite file has by default")
-    parser.add_argument("--loadgen-child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(argv)
-    if asked.loadgen_child:
-        loadgen_child(asked)
-        return 0
-    frame, inference, generated, plain, agreed, valid = [], [], [], [], True, 0
-    with tempfile.TemporaryDirectory() as text:
-        folder = Path(text)
-        with open_bundle(asked.bundle) as bundle:
-            artifact = next(
-                each
-                for each in bundle.manifest.artifacts
-                if (each.format, each.precision) == ("tflite", "fp32")
-            )
-            model = folder / "model.tflite"
-            model.write_bytes(bundle.read(artifact.files[0]))
+    wanted = Wanted(engines=("litert",), precisions=("fp32",), threads=(asked.threads,), sizes=(asked.size,))
+    options = {"engine": "litert", "precision": "fp32", "threads": asked.threads, "size": asked.size}
+    with (
+        open_bundle(asked.bundle) as bundle,
+        tempfile.TemporaryDirectory() as folder,
+        load(bundle, **options) as session,
+    ):
+        frames = choose_frames(bundle, size_wh=SIZE_WH)
+        (case,) = cases_of(bundle.manifest, wanted, frame_size_wh=SIZE_WH)
+        model = Path(folder) / "model.tflite"
+        model.write_bytes(bundle.read(session.artifact(asked.size).files[0]))
+        rivals = Rivals(session, case, frames.frames, model)
+        turns: list[Callable[[float], None]] = [rivals.ours, rivals.loadgen, rivals.litert]
         for index in range(asked.rounds):
-            turns = ["ours", "loadgen", "litert"]
             for turn in turns[index % 3 :] + turns[: index % 3]:
-                place = folder / f"{index}-{turn}"
-                place.mkdir()
-                if turn == "ours":
-                    found = ours(asked.bundle, asked, place)
-                    frame.append(found["frame"])
-                    inference.append(found["inference"])
-                    valid += int(found["valid"])
-                elif turn == "loadgen":
-                    told = theirs(asked.bundle, asked)
-                    generated.append(told["p50_s"])
-                    agreed &= told["discarded"] == allowed_above(int(told["queries"]), 90.0) - 1
-                    agreed &= told["needed"] == 64
-                else:
-                    runs = max(50, int(asked.seconds / (plain[-1] if plain else 0.01)))
-                    plain.append(litert(model, asked, place, runs))
+                turn(asked.seconds)
             print(f"round {index + 1} of {asked.rounds}", file=sys.stderr, flush=True)
     print(f"{machine_name()}, {asked.threads} threads, {asked.size} pixels")
-    print(f"{asked.rounds} rounds of {asked.seconds} s each; valid of our runs: {valid}")
-    print(f"early stopping by LoadGen's numbers in each round: {'yes' if agreed else 'NO'}\n")
+    print(f"{asked.rounds} rounds of {asked.seconds} s each")
+    print(f"early stopping by LoadGen's numbers in each round: {'yes' if rivals.stops_alike else 'NO'}\n")
     print("| beside | our p50 ms | their p50 ms | ratio of medians | 95 % interval | median of ratios |")
     print("|---|---|---|---|---|---|")
-    inside = ratio("LoadGen, whole frame", frame, generated)
-    inside &= ratio("litert-benchmark, inference", inference, plain)
+    inside = ratio("LoadGen, whole frame", rivals.frame_s, rivals.loadgen_s)
+    inside &= ratio("litert-benchmark, inference", rivals.inference_s, rivals.litert_s)
     print(f"\nwithin {100 * BAR:.0f} %: {'yes' if inside else 'NO'}")
-    return 0 if inside and agreed else 1
+    return 0 if inside and rivals.stops_alike else 1
 
 
 if __name__ == "__main__":

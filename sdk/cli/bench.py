@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boardfit.errors import BoardError, RecipeError
+from boardfit.errors import BoardError, InputError, RecipeError, ReportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from boardfit.benchmarks.accuracy import Labelled
     from boardfit.benchmarks.cases import Wanted
+    from boardfit.benchmarks.records import Report
     from boardfit.benchmarks.scenario import Plan
 
 EXAMPLE = """\
@@ -80,7 +81,7 @@ def add_parser(subparsers: Any) -> None:
         "--quick", action="store_true", help="runs of 1 s: for a first look, too short for heat"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="write report.json there; a folder that does not exist yet"
+        "--out", metavar="DIR", help="write report.json, report.html, report.md there, a new folder"
     )
     parser.set_defaults(run=run)
 
@@ -147,14 +148,27 @@ def run(args: argparse.Namespace) -> int:
             command=("boardfit", *typed_words(args.words)),
             progress=progress,
         )
-        if folder is not None:
-            from boardfit.benchmarks.store import write_report
-
-            write_report(folder, report)
+        whole = folder is None or _written(folder, report)
     print(report_text(report))
     if args.out:
         print(f"wrote {args.out}")
+    if not whole:
+        return 1
     return 0 if report.valid else INVALID
+
+
+def _written(folder: Path, report: Report) -> bool:
+    """Write a report; False if only its pages failed: an hour of measuring is not lost for them."""
+    from boardfit.benchmarks.store import write_report
+    from boardfit.cli.bench_pages import write_pages
+
+    write_report(folder, report)
+    try:
+        write_pages(folder, [report])
+    except ReportError as error:
+        print(f"boardfit: {error}; boardfit report makes the pages again", file=sys.stderr)
+        return False
+    return True
 
 
 def _run_elsewhere(args: argparse.Namespace) -> int:
@@ -170,16 +184,31 @@ def _run_elsewhere(args: argparse.Namespace) -> int:
             "--board ssh://user@host or --board adb://serial"
         )
     require_new(args.out)
-    words = [word for word in args.words if word not in ("--board", args.board, f"--board={args.board}")]
+    if args.images and not Path(args.images).exists():
+        raise InputError(
+            f"{args.images} is not there: name one image or one folder, which is sent to the board"
+        )
     return run_remotely(
         args.board,
-        words,
+        list(_without_board(args.words)),
         bundle=Path(args.bundle),
         inputs=[Path(path) for path in (args.images, args.val) if path is not None],
         out=Path(args.out) if args.out else None,
         engines=args.engine or (),
         typed=args.words,
     )
+
+
+def _without_board(words: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a command without ``--board``, which argparse takes shortened too."""
+    rest = iter(words)
+    for word in rest:
+        name, given, _ = word.partition("=")
+        if len(name) > len("--b") and "--board".startswith(name):
+            if not given:
+                next(rest)
+        else:
+            yield word
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:
@@ -227,16 +256,12 @@ def _as_tuned(bundle: str, wanted: Wanted, progress: Callable[[str], None]) -> W
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from boardfit.benchmarks.scenario import QUICK, Plan
+    from boardfit.benchmarks.scenario import QUICK_S, Plan, plan_of
 
     if args.quick and args.duration is not None:
         raise RecipeError("--quick and --duration: give one of them")
-    base = QUICK if args.quick else Plan()
-    return Plan(
-        runs=args.runs,
-        duration_s=base.duration_s if args.duration is None else args.duration,
-        warmup_s=base.warmup_s,
-    )
+    usual_s = QUICK_S if args.quick else Plan().duration_s
+    return plan_of(runs=args.runs, duration_s=usual_s if args.duration is None else args.duration)
 
 
 def _labelled(args: argparse.Namespace) -> Labelled:

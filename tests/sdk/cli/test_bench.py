@@ -11,8 +11,8 @@ import pytest
 from boardfit.benchmarks import bench as module
 from boardfit.benchmarks.store import read_report
 from boardfit.cli import main
-from boardfit.cli.bench import INVALID
-from boardfit.errors import EngineError
+from boardfit.cli.bench import INVALID, _without_board
+from boardfit.errors import EngineError, ReportError
 from boardfit.runtime.choose import Setup
 
 QUICK = ["--runs", "2", "--duration", "0.05", "--threads", "1"]
@@ -37,6 +37,19 @@ def test_a_table_and_a_report(bundle, photos, tmp_path, capsys):
     assert report.environment.command[:2] == ("boardfit", "bench")
     assert "--out" in report.environment.command
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set()
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"report.json", "report.html", "report.md"} <= written
+    assert "fake fp32 48, 1 thread" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_measurement_outlives_pages_that_cannot_be_written(bundle, tmp_path, capsys, monkeypatch):
+    def full(_folder, _reports):
+        raise ReportError("cannot write report.html (No space left on device)")
+
+    monkeypatch.setattr("boardfit.cli.bench_pages.write_pages", full)
+    assert bench(bundle, "--size", "32", "--out", tmp_path / "out") == 1
+    assert read_report(tmp_path / "out").bundle_name == "tiny net"
+    assert "No space left on device); boardfit report makes the pages again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -186,7 +199,8 @@ def kitchen(tmp_path, monkeypatch):
     monkeypatch.setenv("BOARDFIT_BOARD_PYTHON", sys.executable)
 
 
-def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, tmp_path, kitchen, capfd):
+@pytest.mark.usefixtures("kitchen")
+def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, tmp_path, capfd):
     table = tmp_path / "labels.csv"
     table.write_text("file,label\nflat.png,1\nmore/noise.png,2\n")
     words = ["--board", "ssh://pi@kitchen", "--engine", "fake", "--size", "32"]
@@ -197,6 +211,21 @@ def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, 
     assert report.measurements[0].accuracy.images == 2
     assert "--board" not in report.environment.command
     assert "fake fp32 32, 1 thread" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--board", "ssh://pi@kitchen"], ["--board=ssh://x"], ["--boa=ssh://x"], ["--bo", "ssh://x"]],
+    ids=str,
+)
+def test_the_board_is_asked_for_no_other_board(words):
+    rest = ["bench", "x.boardfit", "--batch", "4", "--out", "--board-of-mine"]
+    assert list(_without_board([*rest[:2], *words, *rest[2:]])) == rest
+
+
+def test_images_for_a_board_elsewhere_are_there(bundle, capsys):
+    assert bench(bundle, "--board", "ssh://pi@kitchen", "--images", "photos/*.jpg") == 1
+    assert "photos/*.jpg is not there: name one image or one folder" in capsys.readouterr().err
 
 
 def test_what_was_tuned_is_measured_where_nothing_is_named(bundle, tmp_path, capsys, monkeypatch):
