@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html import escape
+from statistics import fmean
 
 from boardfit.benchmarks.bench_figures import distribution, heat_and_clock
 from boardfit.benchmarks.figure import Figure, svg
@@ -82,12 +83,12 @@ def _faults(each: Measurement) -> str:
 def _facts(each: Measurement) -> str:
     case = each.case
     width, height = case.frame_size_wh
-    cores = ",".join(map(str, case.affinity)) or "all"
-    words = [f"{case.engine} {case.engine_version}".strip(), f"{width}x{height} frames", f"cores {cores}"]
-    if case.fps is not None:
-        words.append(f"{case.fps:g} frames/s come in")
-    if case.scenario == "offline":
-        words.append(f"batches of {case.batch}")
+    words = [f"{case.engine} {case.engine_version}".strip(), f"{width}x{height} frames"]
+    watts: dict[str, list[float]] = {}
+    for shot in (shot for run in each.runs for shot in (*run.trace, run.after)):
+        for rail, value in shot.power_w.items():
+            watts.setdefault(rail, []).append(value)
+    words += [f"{rail} {fmean(values):.2f} W on average" for rail, values in watts.items()]
     return f'<p class="note">{escape("; ".join(words))}</p>'
 
 
@@ -166,7 +167,9 @@ def _run_cells(run: Run, *, camera: bool) -> list[str]:
     busy = [s.busy_share for s in (*run.trace, run.after) if s.busy_share is not None]
     return [
         *cells,
-        " to ".join("-" if value is None else f"{value:.0f}" for value in heat) if any(heat) else "-",
+        " to ".join("-" if value is None else f"{value:.0f}" for value in heat)
+        if heat != [None, None]
+        else "-",
         " to ".join("-" if value is None else f"0x{value:x}" for value in bits)
         if bits != [None, None]
         else "-",

@@ -41,8 +41,9 @@ EMULATED_HEADER = ("configuration", "frames answered", "sizes that answered", "t
 _STYLE = (
     DETAILS_STYLE
     + """
-.warn { border-left: .3rem solid #c1121f; background: #c1121f1c; padding: .6rem .9rem; margin: 1rem 0;
-  border-radius: .3rem; } .warn ul { margin: .2rem 0; padding-left: 1.2rem; }
+.warn, .told { border-left: .3rem solid var(--line); background: var(--soft); padding: .6rem .9rem;
+  margin: 1rem 0; border-radius: .3rem; } .warn { border-color: #c1121f; background: #c1121f1c; }
+.warn ul, .told ul { margin: .2rem 0; padding-left: 1.2rem; }
 .tiles { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr));
   margin: 1rem 0; }
 .tiles div { background: var(--soft); border: 1px solid var(--line); border-radius: .5rem;
@@ -217,11 +218,12 @@ def _warnings(report: Report) -> str:
         for each in report.measurements
         if not each.valid
     ]
-    lines += [note for note in report.notes if note not in lines]
-    if not lines:
-        return ""
+    return _box(lines, "warn") + _box(report.notes, "told")
+
+
+def _box(lines: Sequence[str], css: str) -> str:
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<div class="warn" role="note"><ul>{items}</ul></div>'
+    return f'<div class="{css}" role="note"><ul>{items}</ul></div>' if lines else ""
 
 
 def _headline(report: Report, chosen: Measurement | None) -> str:
@@ -248,7 +250,8 @@ def _tiles(chosen: Measurement) -> list[tuple[str, str]]:
             ("time to first inference", found.to_first_s),
         )
     ]
-    tiles.append(("memory, peak", bytes_text(found.peak_bytes)))
+    average = "" if found.average_bytes is None else f"; average {bytes_text(found.average_bytes)}"
+    tiles.append((f"memory, peak{average}", bytes_text(found.peak_bytes)))
     if chosen.case.scenario == "offline":
         tiles.insert(0, ("throughput", f"{found.frames_per_s:.1f} frames/s"))
     if found.dropped_share is not None and found.age_p99_s is not None:
