@@ -252,7 +252,7 @@ def test_a_published_number_is_told_as_such(report_of):
     assert "Published by others for this board" in html
     assert "Not measured by boardfit" in html
     (latency,) = overview_figures([report_of()], [OTHERS])
-    assert any(getattr(shape, "words", "") == "somebody" for shape in latency.wide.shapes)
+    assert any(getattr(shape, "words", "") == "published by somebody: 6.5" for shape in latency.wide.shapes)
     assert "not measured by us: 6.5 ms" in bench_markdown([report_of()], [OTHERS])
     elsewhere = report_of(board="jetson-nano")
     assert "Published" not in bench_html([elsewhere], [OTHERS])
