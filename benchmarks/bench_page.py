@@ -18,6 +18,8 @@ from boardfit.benchmarks.summary import (
     best,
     best_rule,
     bytes_text,
+    fault_kinds,
+    fault_lines,
     frames_by_size,
     ms_text,
     name_of,
@@ -106,7 +108,7 @@ def overview_figures(reports: Sequence[Report], published: Sequence[Published] =
 def overview_cells(each: Measurement) -> tuple[str, ...]:
     """Return a measurement's cells under HEADER: no number without its faults beside it."""
     found = summary(each)
-    verdict = "yes" if each.valid else f"not valid: {'; '.join(each.all_faults)}"
+    verdict = "yes" if each.valid else f"no: {fault_kinds(each)}"
     return (
         name_of(each.case),
         verdict,
@@ -214,9 +216,9 @@ def _key(reports: Sequence[Report]) -> str:
 def _warnings(report: Report) -> str:
     lines = [EMULATED] if report.environment.emulated else []
     lines += [
-        f"{name_of(each.case)} is not valid: {'; '.join(each.all_faults)}"
+        f"{name_of(each.case)} is not valid: {fault}"
         for each in report.measurements
-        if not each.valid
+        for fault in fault_lines(each)
     ]
     return _box(lines, "warn") + _box(report.notes, "told")
 

@@ -8,7 +8,15 @@ from html import escape
 
 from boardfit.benchmarks.page import document
 from boardfit.benchmarks.records import Report
-from boardfit.benchmarks.summary import accuracy_texts, best, bytes_text, ms_text, name_of, summary
+from boardfit.benchmarks.summary import (
+    accuracy_texts,
+    best,
+    bytes_text,
+    fault_kinds,
+    ms_text,
+    name_of,
+    summary,
+)
 
 HEADER = (
     *("report", "board", "p50 ms", "p90 ms", "p99 ms", "best configuration", "top-1 %", "drop"),
@@ -22,7 +30,8 @@ th button { font: inherit; font-weight: 600; color: inherit; background: none; b
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
 th, td { padding: .3rem .5rem; } th { white-space: normal; }
-td.left { white-space: normal; min-width: 5rem; } td:nth-child(6) { min-width: 9rem; } .bad { color: #c1121f; }
+td.left { white-space: normal; min-width: 5rem; } td:nth-child(6) { min-width: 9rem; }
+.bad { color: #c1121f; } td:last-child { white-space: nowrap; }
 @media (prefers-color-scheme: dark) { .bad { color: #ff6b6b; } }
 """
 
@@ -123,10 +132,8 @@ def _why_none(report: Report) -> str:
     """Return why a report shows no number."""
     if report.environment.emulated:
         return "emulated processor: no times"
-    faults = dict.fromkeys(fault for each in report.measurements for fault in each.all_faults)
-    if not faults:
-        return "none is accurate enough"
-    return f"none is valid: {'; '.join(faults)}"
+    kinds = dict.fromkeys(filter(None, map(fault_kinds, report.measurements)))
+    return f"none is valid: {'; '.join(kinds)}" if kinds else "none is accurate enough"
 
 
 def _unread(unread: Sequence[str]) -> str:

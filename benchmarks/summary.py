@@ -114,6 +114,31 @@ def frames_by_size(runs: Iterable[Run]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(counts.items()))
 
 
+def fault_lines(measurement: Measurement) -> tuple[str, ...]:
+    """Return a sentence for each kind of fault: the first of its kind, and in how many runs more."""
+    return tuple(
+        found[0]
+        + (f" (and in {len(found) - 1} more of {len(measurement.runs)} runs)" if len(found) > 1 else "")
+        for found in _by_kind(measurement).values()
+    )
+
+
+def fault_kinds(measurement: Measurement) -> str:
+    """Return the kinds of faults in a few words, such as ``busy in 5 of 5 runs; repeats``; empty if valid."""
+    return "; ".join(
+        f"{kind} in {len(found)} of {len(measurement.runs)} runs" if len(found) > 1 else kind
+        for kind, found in _by_kind(measurement).items()
+    )
+
+
+def _by_kind(measurement: Measurement) -> dict[str, list[str]]:
+    """Return faults by their first word, as in ``busy: ...``; of the runs, then of the measurement."""
+    kinds: dict[str, list[str]] = {}
+    for fault in (*(fault for run in measurement.runs for fault in run.faults), *measurement.faults):
+        kinds.setdefault(fault.partition(":")[0], []).append(fault)
+    return kinds
+
+
 def name_of(case: Case) -> str:
     """Return a case's name, with its cores and its scenario where these are not the usual ones."""
     words = [case.name]

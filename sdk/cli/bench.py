@@ -80,7 +80,9 @@ def add_parser(subparsers: Any) -> None:
         "--quick", action="store_true", help="runs of 1 s: for a first look, too short for heat"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="write report.json there; a folder that does not exist yet"
+        "--out",
+        metavar="DIR",
+        help="write report.json, and pages from it, there; a folder that does not exist yet",
     )
     parser.set_defaults(run=run)
 
@@ -148,8 +150,10 @@ def run(args: argparse.Namespace) -> int:
         )
         if folder is not None:
             from boardfit.benchmarks.store import write_report
+            from boardfit.cli.bench_pages import write_pages
 
             write_report(folder, report)
+            write_pages(folder, [report])
     print(report_text(report))
     if args.out:
         print(f"wrote {args.out}")
