@@ -130,7 +130,8 @@ def environment_facts(report: Report) -> tuple[tuple[str, str], ...]:
     """Return (name, text) of all that a reader needs to measure it again."""
     where = report.environment
     shots = [shot for each in report.measurements for run in each.runs for shot in (run.before, run.after)]
-    bits = sorted({shot.throttle_bits for shot in shots if shot.throttle_bits is not None})
+    seen = {shot.throttle_bits for shot in shots if shot.throttle_bits is not None}
+    bits = [] if where.emulated else sorted(seen)
     return (
         ("Board", f"{where.board_title} ({where.board}){', emulated' if where.emulated else ''}"),
         ("Processor", f"{where.cpu}, {where.cores} cores{_memory(where)}"),
@@ -208,14 +209,15 @@ def _key(reports: Sequence[Report]) -> str:
     items = (
         f'<span class="key {SERIES[i % len(SERIES)]}"></span> {escape(each.environment.board_title)}'
         for i, each in enumerate(reports)
-        if not each.environment.emulated
+        if _drawable(each)
     )
     return f'<p class="note">{" &nbsp; ".join(items)}</p>'
 
 
 def _warnings(report: Report) -> str:
-    lines = [EMULATED] if report.environment.emulated else []
-    lines += [
+    if report.environment.emulated:  # what is wrong with its times is nobody's concern, and tells some
+        return _box([EMULATED], "warn") + _box(report.notes, "told")
+    lines = [
         f"{name_of(each.case)} is not valid: {fault}"
         for each in report.measurements
         for fault in fault_lines(each)
@@ -269,7 +271,7 @@ def _tiles(chosen: Measurement) -> list[tuple[str, str]]:
 def _overview(report: Report, chosen: Measurement | None) -> str:
     if report.environment.emulated:
         rows = [emulated_cells(each) for each in report.measurements]
-        return table(EMULATED_HEADER, rows, left=(0, 2))
+        return f'<div class="overview">{table(EMULATED_HEADER, rows, left=(0, 2))}</div>'
     rows = [overview_cells(each) for each in report.measurements]
     strong = [i for i, each in enumerate(report.measurements) if each is chosen]
     return f'<div class="overview">{table(HEADER, rows, left=(0, 1), strong=strong)}</div>'
