@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import re
 from html import escape
+from statistics import fmean
 
 from boardfit.benchmarks.bench_figures import distribution, heat_and_clock
 from boardfit.benchmarks.figure import Figure, svg
 from boardfit.benchmarks.page import table
 from boardfit.benchmarks.records import STAGES, Measurement, Run
-from boardfit.benchmarks.summary import bytes_text, frames_by_size, ms_text, name_of
+from boardfit.benchmarks.summary import bytes_text, fault_kinds, frames_by_size, ms_text, name_of
 from boardfit.timing import percentile
 
 DETAILS_STYLE = """
 details { border: 1px solid var(--line); border-radius: .5rem; margin: .7rem 0; padding: .2rem .9rem; }
 details[open] { padding-bottom: .9rem; }
 summary { cursor: pointer; padding: .45rem 0; font-weight: 600; overflow-wrap: anywhere; }
-summary .bad { color: #c1121f; font-weight: 400; }
-@media (prefers-color-scheme: dark) { summary .bad { color: #ff6b6b; } }
+.bad { color: #c1121f; font-weight: 400; } ul.bad { margin: .3rem 0; padding-left: 1.2rem; }
+@media (prefers-color-scheme: dark) { .bad { color: #ff6b6b; } }
 details h4 { font-size: .95rem; margin: 1.1rem 0 .3rem; }
 .overview td, .overview th { padding: .3rem .5rem; } .overview th { white-space: normal; }
 .overview td.left { white-space: normal; min-width: 4.5rem; }
-.overview td:first-child.left { min-width: 8.5rem; } .runs td:first-child.left { min-width: 0; }
+.overview td:first-child.left { min-width: 8.5rem; } .overview td:nth-child(2).left { min-width: 7rem; }
+.runs td:first-child.left { min-width: 0; }
 .mix.stages span { overflow: hidden; min-width: 0; font-size: .85rem; white-space: nowrap; }
 """
 
@@ -35,12 +37,12 @@ def details(each: Measurement, *, opened: bool) -> str:
         each: The measurement; its faults stand in its title.
         opened: Whether it is unfolded from the start.
     """
-    faults = "; ".join(each.all_faults)
-    told = f' <span class="bad">not valid: {escape(faults)}</span>' if faults else ""
+    told = "" if each.valid else f' <span class="bad">not valid: {escape(fault_kinds(each))}</span>'
     title = f"<summary>{escape(name_of(each.case))}{told}</summary>"
     heat = heat_of(each)
     parts = (
         _facts(each),
+        _faults(each),
         _titled(distribution_of(each)),
         _stages(each),
         _sizes(each),
@@ -59,13 +61,13 @@ def distribution_of(each: Measurement) -> Figure:
     """Return the histogram of a measurement's latencies; its faults are part of the title."""
     values = [value for run in each.runs for value in run.latencies_s]
     noun = "batches" if each.case.scenario == "offline" else "frames"
-    title = f"{len(values)} {noun} of {len(each.runs)} runs{_faults(each)}"
+    title = f"{len(values)} {noun} of {len(each.runs)} runs{_told(each)}"
     return distribution(values, name=f"distribution-{stem(each)}", title=title, noun=noun)
 
 
 def heat_of(each: Measurement) -> Figure | None:
     """Return heat and clock over a measurement's runs; None where the board tells neither."""
-    return heat_and_clock(each.runs, name=f"heat-{stem(each)}", title=f"Heat and clock{_faults(each)}")
+    return heat_and_clock(each.runs, name=f"heat-{stem(each)}", title=f"Heat and clock{_told(each)}")
 
 
 def stem(each: Measurement) -> str:
@@ -75,19 +77,26 @@ def stem(each: Measurement) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
 
 
+def _told(each: Measurement) -> str:
+    return "" if each.valid else f" (not valid: {fault_kinds(each)})"
+
+
 def _faults(each: Measurement) -> str:
-    return "" if each.valid else f" (not valid: {'; '.join(each.all_faults)})"
+    """Return every fault in full, with its run."""
+    lines = [f"run {i}: {fault}" for i, run in enumerate(each.runs, start=1) for fault in run.faults]
+    items = "".join(f"<li>{escape(line)}</li>" for line in (*lines, *each.faults))
+    return f'<ul class="bad">{items}</ul>' if items else ""
 
 
 def _facts(each: Measurement) -> str:
     case = each.case
     width, height = case.frame_size_wh
-    cores = ",".join(map(str, case.affinity)) or "all"
-    words = [f"{case.engine} {case.engine_version}".strip(), f"{width}x{height} frames", f"cores {cores}"]
-    if case.fps is not None:
-        words.append(f"{case.fps:g} frames/s come in")
-    if case.scenario == "offline":
-        words.append(f"batches of {case.batch}")
+    words = [f"{case.engine} {case.engine_version}".strip(), f"{width}x{height} frames"]
+    watts: dict[str, list[float]] = {}
+    for shot in (shot for run in each.runs for shot in (*run.trace, run.after)):
+        for rail, value in shot.power_w.items():
+            watts.setdefault(rail, []).append(value)
+    words += [f"{rail} {fmean(values):.2f} W on average" for rail, values in watts.items()]
     return f'<p class="note">{escape("; ".join(words))}</p>'
 
 
@@ -154,7 +163,7 @@ def _runs(each: Measurement) -> str:
 
 def _run_cells(run: Run, *, camera: bool) -> list[str]:
     values = list(run.latencies_s)
-    verdict = f"not valid: {'; '.join(run.faults)}" if run.faults else "yes"
+    verdict = f"no: {'; '.join(fault.partition(':')[0] for fault in run.faults)}" if run.faults else "yes"
     times = [*(percentile(values, p) for p in (50.0, 90.0, 99.0)), run.load_s, run.first_s]
     rate = run.frames / run.duration_s if run.duration_s > 0.0 else 0.0
     cells = [verdict, *map(ms_text, times), str(run.frames), f"{rate:.1f}"]
@@ -166,7 +175,9 @@ def _run_cells(run: Run, *, camera: bool) -> list[str]:
     busy = [s.busy_share for s in (*run.trace, run.after) if s.busy_share is not None]
     return [
         *cells,
-        " to ".join("-" if value is None else f"{value:.0f}" for value in heat) if any(heat) else "-",
+        " to ".join("-" if value is None else f"{value:.0f}" for value in heat)
+        if heat != [None, None]
+        else "-",
         " to ".join("-" if value is None else f"0x{value:x}" for value in bits)
         if bits != [None, None]
         else "-",

@@ -124,7 +124,8 @@ def _latency_row(row: LatencyRow, x: Axis, top: float, names: Sequence[str]) -> 
     for who, seconds in row.published:
         at = x.px(1e3 * seconds)
         shapes.append(Line(((at, y - 9), (at, y + 9)), "grey", width=2.0, dashed=True))
-        shapes.append(Words((at, y + 19), who, "grey", anchor=_towards_middle(at, x)))
+        words = f"published by {who}: {1e3 * seconds:g}"
+        shapes.append(Words((at, y + 19), words, "grey", anchor=_towards_middle(at, x)))
     lines = [Words((x.start, top + 13 + LINE_PX * i), words) for i, words in enumerate(names)]
     return [*shapes, *lines]
 

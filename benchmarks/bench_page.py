@@ -18,6 +18,8 @@ from boardfit.benchmarks.summary import (
     best,
     best_rule,
     bytes_text,
+    fault_kinds,
+    fault_lines,
     frames_by_size,
     ms_text,
     name_of,
@@ -41,8 +43,9 @@ EMULATED_HEADER = ("configuration", "frames answered", "sizes that answered", "t
 _STYLE = (
     DETAILS_STYLE
     + """
-.warn { border-left: .3rem solid #c1121f; background: #c1121f1c; padding: .6rem .9rem; margin: 1rem 0;
-  border-radius: .3rem; } .warn ul { margin: .2rem 0; padding-left: 1.2rem; }
+.warn, .told { border-left: .3rem solid var(--line); background: var(--soft); padding: .6rem .9rem;
+  margin: 1rem 0; border-radius: .3rem; } .warn { border-color: #c1121f; background: #c1121f1c; }
+.warn ul, .told ul { margin: .2rem 0; padding-left: 1.2rem; }
 .tiles { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr));
   margin: 1rem 0; }
 .tiles div { background: var(--soft); border: 1px solid var(--line); border-radius: .5rem;
@@ -105,7 +108,7 @@ def overview_figures(reports: Sequence[Report], published: Sequence[Published] =
 def overview_cells(each: Measurement) -> tuple[str, ...]:
     """Return a measurement's cells under HEADER: no number without its faults beside it."""
     found = summary(each)
-    verdict = "yes" if each.valid else f"not valid: {'; '.join(each.all_faults)}"
+    verdict = "yes" if each.valid else f"no: {fault_kinds(each)}"
     return (
         name_of(each.case),
         verdict,
@@ -127,7 +130,8 @@ def environment_facts(report: Report) -> tuple[tuple[str, str], ...]:
     """Return (name, text) of all that a reader needs to measure it again."""
     where = report.environment
     shots = [shot for each in report.measurements for run in each.runs for shot in (run.before, run.after)]
-    bits = sorted({shot.throttle_bits for shot in shots if shot.throttle_bits is not None})
+    seen = {shot.throttle_bits for shot in shots if shot.throttle_bits is not None}
+    bits = [] if where.emulated else sorted(seen)
     return (
         ("Board", f"{where.board_title} ({where.board}){', emulated' if where.emulated else ''}"),
         ("Processor", f"{where.cpu}, {where.cores} cores{_memory(where)}"),
@@ -205,23 +209,25 @@ def _key(reports: Sequence[Report]) -> str:
     items = (
         f'<span class="key {SERIES[i % len(SERIES)]}"></span> {escape(each.environment.board_title)}'
         for i, each in enumerate(reports)
-        if not each.environment.emulated
+        if _drawable(each)
     )
     return f'<p class="note">{" &nbsp; ".join(items)}</p>'
 
 
 def _warnings(report: Report) -> str:
-    lines = [EMULATED] if report.environment.emulated else []
-    lines += [
-        f"{name_of(each.case)} is not valid: {'; '.join(each.all_faults)}"
+    if report.environment.emulated:  # what is wrong with its times is nobody's concern, and tells some
+        return _box([EMULATED], "warn") + _box(report.notes, "told")
+    lines = [
+        f"{name_of(each.case)} is not valid: {fault}"
         for each in report.measurements
-        if not each.valid
+        for fault in fault_lines(each)
     ]
-    lines += [note for note in report.notes if note not in lines]
-    if not lines:
-        return ""
+    return _box(lines, "warn") + _box(report.notes, "told")
+
+
+def _box(lines: Sequence[str], css: str) -> str:
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<div class="warn" role="note"><ul>{items}</ul></div>'
+    return f'<div class="{css}" role="note"><ul>{items}</ul></div>' if lines else ""
 
 
 def _headline(report: Report, chosen: Measurement | None) -> str:
@@ -248,7 +254,8 @@ def _tiles(chosen: Measurement) -> list[tuple[str, str]]:
             ("time to first inference", found.to_first_s),
         )
     ]
-    tiles.append(("memory, peak", bytes_text(found.peak_bytes)))
+    average = "" if found.average_bytes is None else f"; average {bytes_text(found.average_bytes)}"
+    tiles.append((f"memory, peak{average}", bytes_text(found.peak_bytes)))
     if chosen.case.scenario == "offline":
         tiles.insert(0, ("throughput", f"{found.frames_per_s:.1f} frames/s"))
     if found.dropped_share is not None and found.age_p99_s is not None:
@@ -264,7 +271,7 @@ def _tiles(chosen: Measurement) -> list[tuple[str, str]]:
 def _overview(report: Report, chosen: Measurement | None) -> str:
     if report.environment.emulated:
         rows = [emulated_cells(each) for each in report.measurements]
-        return table(EMULATED_HEADER, rows, left=(0, 2))
+        return f'<div class="overview">{table(EMULATED_HEADER, rows, left=(0, 2))}</div>'
     rows = [overview_cells(each) for each in report.measurements]
     strong = [i for i, each in enumerate(report.measurements) if each is chosen]
     return f'<div class="overview">{table(HEADER, rows, left=(0, 1), strong=strong)}</div>'

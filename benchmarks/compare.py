@@ -9,7 +9,7 @@ from typing import Any
 
 from boardfit.benchmarks.ratios import Interval, points_of, ratio_of
 from boardfit.benchmarks.records import SCENARIOS, Case, Measurement, Report, Run
-from boardfit.benchmarks.summary import name_of
+from boardfit.benchmarks.summary import fault_kinds, name_of
 from boardfit.errors import ReportError
 from boardfit.timing import percentile
 
@@ -201,7 +201,8 @@ class _Draft:
 def _drafts(one: Measurement, two: Measurement) -> list[_Draft]:
     """Return a draft per metric that both have."""
     name = name_of(one.case) if one.case == two.case else f"{name_of(one.case)} -> {name_of(two.case)}"
-    faults = tuple(dict.fromkeys((*one.all_faults, *two.all_faults)))
+    sides = (("A", one), ("B", two))
+    faults = [f"{side}: {fault_kinds(each)}" for side, each in sides if not each.valid]
     fewest = min(len(one.runs), len(two.runs))
     why = f"{fewest} of at least {LEAST_RUNS} runs" if fewest < LEAST_RUNS else ""
     if faults:
@@ -210,8 +211,8 @@ def _drafts(one: Measurement, two: Measurement) -> list[_Draft]:
     for metric in METRICS[:1] if faults else METRICS:
         if one.case.scenario not in metric.scenarios:
             continue
-        sides = [[metric.of(run) for run in each.runs] for each in (one, two)]
-        mine, other = (tuple(value for value in side if value is not None and value > 0.0) for side in sides)
+        values = [[metric.of(run) for run in each.runs] for each in (one, two)]
+        mine, other = (tuple(value for value in side if value is not None and value > 0.0) for side in values)
         if (len(mine), len(other)) == (len(one.runs), len(two.runs)):
             drafts.append(_Draft(name, metric, mine, other, why=why))
     if one.accuracy is not None and two.accuracy is not None:

@@ -8,20 +8,30 @@ from html import escape
 
 from boardfit.benchmarks.page import document
 from boardfit.benchmarks.records import Report
-from boardfit.benchmarks.summary import accuracy_texts, best, bytes_text, ms_text, name_of, summary
+from boardfit.benchmarks.summary import (
+    accuracy_texts,
+    best,
+    bytes_text,
+    fault_kinds,
+    ms_text,
+    name_of,
+    summary,
+)
 
 HEADER = (
-    *("report", "board", "bundle", "best configuration", "p50 ms", "p90 ms", "p99 ms"),
-    *("to first ms", "memory peak", "top-1 %", "drop", "measured"),
+    *("report", "board", "p50 ms", "p90 ms", "p99 ms", "best configuration", "top-1 %", "drop"),
+    *("to first ms", "memory peak", "bundle", "measured"),
 )
-_LEFT = (0, 1, 2, 3, 11)
+_LEFT = (0, 1, 5, 10, 11)
 
 _STYLE = """
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0;
   cursor: pointer; text-align: inherit; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
-td.left { white-space: normal; min-width: 7rem; } .bad { color: #c1121f; }
+th, td { padding: .3rem .5rem; } th { white-space: normal; }
+td.left { white-space: normal; min-width: 5rem; } td:nth-child(6) { min-width: 9rem; }
+.bad { color: #c1121f; } td:last-child { white-space: nowrap; }
 @media (prefers-color-scheme: dark) { .bad { color: #ff6b6b; } }
 """
 
@@ -102,32 +112,28 @@ def _row(entry: Entry) -> str:
 
 def _cells(report: Report) -> list[_Cell]:
     where, chosen = report.environment, best(report)
-    known = [_Cell(where.board_title, where.board_title), _Cell(report.bundle_name, report.bundle_name)]
-    day = _Cell(where.started_utc[:10], where.started_utc)
+    board = _Cell(where.board_title, where.board_title)
+    end = [_Cell(report.bundle_name, report.bundle_name), _Cell(where.started_utc[:10], where.started_utc)]
+    empty = _Cell("-", "")
     if chosen is None:
-        empty = [_Cell("-", "")] * 7
-        return [*known, _Cell(_why_none(report), "", bad=True), *empty, day]
+        return [board, *[empty] * 3, _Cell(_why_none(report), "", bad=True), *[empty] * 4, *end]
     found = summary(chosen)
-    times = (found.p50_s, found.p90_s, found.p99_s, found.to_first_s)
+    p50, p90, p99, first = (
+        _Cell(ms_text(value), repr(value))
+        for value in (found.p50_s, found.p90_s, found.p99_s, found.to_first_s)
+    )
+    name = _Cell(name_of(chosen.case), name_of(chosen.case))
     accuracy = [_Cell(text, "" if text == "-" else text) for text in accuracy_texts(chosen)]
-    return [
-        *known,
-        _Cell(name_of(chosen.case), name_of(chosen.case)),
-        *(_Cell(ms_text(value), repr(value)) for value in times),
-        _Cell(bytes_text(found.peak_bytes), str(found.peak_bytes or "")),
-        *accuracy,
-        day,
-    ]
+    peak = _Cell(bytes_text(found.peak_bytes), str(found.peak_bytes or ""))
+    return [board, p50, p90, p99, name, *accuracy, first, peak, *end]
 
 
 def _why_none(report: Report) -> str:
     """Return why a report shows no number."""
     if report.environment.emulated:
         return "emulated processor: no times"
-    faults = dict.fromkeys(fault for each in report.measurements for fault in each.all_faults)
-    if not faults:
-        return "none is accurate enough"
-    return f"none is valid: {'; '.join(faults)}"
+    kinds = dict.fromkeys(filter(None, map(fault_kinds, report.measurements)))
+    return f"none is valid: {'; '.join(kinds)}" if kinds else "none is accurate enough"
 
 
 def _unread(unread: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import TypeVar
 
 from boardfit.benchmarks.records import Case, Measurement, Report, Run
@@ -28,6 +28,7 @@ class Summary:
         first_s: Median over the runs, of the first frame alone.
         to_first_s: Median over the runs, from the call of ``load`` to the first result.
         peak_bytes: The most resident memory of any run; None where the board does not tell.
+        average_bytes: Resident memory, averaged over the probes of all runs; None likewise.
         frames_per_s: Frames of all runs over the time that they took.
         age_p99_s: Camera: 99th percentile of the results' age; else None.
         dropped_share: Camera: share, 0 to 1, of frames that were dropped; else None.
@@ -41,6 +42,7 @@ class Summary:
     first_s: float
     to_first_s: float
     peak_bytes: int | None
+    average_bytes: float | None
     frames_per_s: float
     age_p99_s: float | None
     dropped_share: float | None
@@ -54,11 +56,13 @@ def summary(measurement: Measurement) -> Summary:
         measurement: Valid or not: whoever shows these numbers shows its faults beside them.
     """
     runs = measurement.runs
-    pooled = [value for run in runs for value in run.latencies_s]
+    pooled = sorted(value for run in runs for value in run.latencies_s)
     ages = [value for run in runs for value in run.ages_s]
     frames, dropped = sum(run.frames for run in runs), sum(run.dropped for run in runs)
     seconds = sum(run.duration_s for run in runs)
     camera = measurement.case.scenario == "camera"
+    shots = [shot for run in runs for shot in (run.before, *run.trace, run.after)]
+    resident = [shot.memory.rss_bytes for shot in shots if shot.memory.rss_bytes is not None]
     return Summary(
         p50_s=percentile(pooled, 50.0),
         p90_s=percentile(pooled, 90.0),
@@ -67,10 +71,11 @@ def summary(measurement: Measurement) -> Summary:
         first_s=median(run.first_s for run in runs),
         to_first_s=median(run.load_s + run.first_s for run in runs),
         peak_bytes=_most(run.after.memory.peak_bytes for run in runs),
+        average_bytes=fmean(resident) if resident else None,
         frames_per_s=frames / seconds if seconds > 0.0 else 0.0,
         age_p99_s=percentile(ages, 99.0) if ages else None,
         dropped_share=dropped / (frames + dropped) if camera and frames + dropped else None,
-        hottest_c=_most(shot.hottest_c for run in runs for shot in (run.before, *run.trace, run.after)),
+        hottest_c=_most(shot.hottest_c for shot in shots),
     )
 
 
@@ -109,9 +114,41 @@ def frames_by_size(runs: Iterable[Run]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(counts.items()))
 
 
+def fault_lines(measurement: Measurement) -> tuple[str, ...]:
+    """Return a sentence for each kind of fault: the first of its kind, and in how many runs more."""
+    return tuple(
+        found[0]
+        + (f" (and in {len(found) - 1} more of {len(measurement.runs)} runs)" if len(found) > 1 else "")
+        for found in _by_kind(measurement).values()
+    )
+
+
+def fault_kinds(measurement: Measurement) -> str:
+    """Return the kinds of faults in a few words, such as ``busy in 5 of 5 runs; repeats``; empty if valid."""
+    return "; ".join(
+        f"{kind} in {len(found)} of {len(measurement.runs)} runs" if len(found) > 1 else kind
+        for kind, found in _by_kind(measurement).items()
+    )
+
+
+def _by_kind(measurement: Measurement) -> dict[str, list[str]]:
+    """Return faults by their first word, as in ``busy: ...``; of the runs, then of the measurement."""
+    kinds: dict[str, list[str]] = {}
+    for fault in (*(fault for run in measurement.runs for fault in run.faults), *measurement.faults):
+        kinds.setdefault(fault.partition(":")[0], []).append(fault)
+    return kinds
+
+
 def name_of(case: Case) -> str:
-    """Return a case's name, with its scenario where that is not the usual one."""
-    return case.name if case.scenario == "single-stream" else f"{case.name}, {case.scenario}"
+    """Return a case's name, with its cores and its scenario where these are not the usual ones."""
+    words = [case.name]
+    if case.affinity:
+        words.append(f"cores {','.join(map(str, case.affinity))}")
+    if case.scenario == "offline":
+        words.append(f"batches of {case.batch}")
+    if case.scenario == "camera":
+        words.append("camera" if case.fps is None else f"camera at {case.fps:g}/s")
+    return ", ".join(words)
 
 
 def ms_text(seconds: float) -> str:
@@ -120,7 +157,7 @@ def ms_text(seconds: float) -> str:
     return f"{ms:.0f}" if ms >= 99.95 else f"{ms:.1f}" if ms >= 9.995 else f"{ms:.2f}"
 
 
-def bytes_text(size_bytes: int | None) -> str:
+def bytes_text(size_bytes: float | None) -> str:
     """Return MiB for people; a dash where the board does not tell."""
     return "-" if size_bytes is None else f"{size_bytes / 2**20:.0f} MiB"
 

@@ -50,8 +50,9 @@ def test_the_commands_work_one_after_the_other(workplace):
             arguments += ["--max-flips", "100", "--formats", "onnx", "--no-fit"]
         if arguments[0] == "bench" and "--quick" not in arguments:
             arguments += ["--duration", "0.1", "--runs", "2"]
-        # 3: measured, but the machine of this test was not idle.
-        assert main(arguments) in ((0, 3) if arguments[0] == "bench" else (0,)), line
+        # bench 3: measured, but the machine of this test was not idle. compare 4: too little for a verdict.
+        allowed = {"bench": (0, 3), "compare": (0, 4)}
+        assert main(arguments) in allowed.get(arguments[0], (0,)), line
 
 
 def test_every_shell_line_is_tried():

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def report_text(report: Report) -> str:
     """Return a report for people: a table of the cases, what is wrong with them, and notes."""
+    from boardfit.benchmarks.summary import fault_lines
+
     where, first = report.environment, report.measurements[0]
     runs = counted(max(len(each.runs) for each in report.measurements), "run")
     lines = [
@@ -23,22 +25,12 @@ def report_text(report: Report) -> str:
         "",
         _stages(report.measurements),
     ]
-    faults = [line for each in report.measurements for line in _faults(each)]
+    faults = [
+        f"NOT VALID {each.case.name}: {line}" for each in report.measurements for line in fault_lines(each)
+    ]
     lines += ["", *faults] if faults else []
     lines += ["", *(f"note: {note}" for note in report.notes)] if report.notes else []
     return "\n".join(lines)
-
-
-def _faults(each: Measurement) -> list[str]:
-    """Return a line for each kind of fault: in how many runs, and the words of the first."""
-    kinds: dict[str, list[str]] = {}
-    for fault in [fault for run in each.runs for fault in run.faults] + list(each.faults):
-        kinds.setdefault(fault.partition(":")[0], []).append(fault)
-    return [
-        f"NOT VALID {each.case.name}: {faults[0]}"
-        + (f" (and in {len(faults) - 1} more of {counted(len(each.runs), 'run')})" if len(faults) > 1 else "")
-        for faults in kinds.values()
-    ]
 
 
 def _cases(measurements: Sequence[Measurement]) -> str:

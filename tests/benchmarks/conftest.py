@@ -151,7 +151,7 @@ def rich_report(seed: int = 0, scale: float = 1.0, **environment: object) -> Rep
         p50_s=scale * 0.0123,
         seed=seed,
         accuracy=Accuracy(500, 0.9, 0.9),
-        run_faults=("throttled: 0xe0008 after the run",),
+        run_faults=("throttled: 0xe0008 after the run, p50 12.3 ms",),
     )
     return make_report(
         of("litert", "int8", 8.1, 0.894),
@@ -165,19 +165,19 @@ def rich_report(seed: int = 0, scale: float = 1.0, **environment: object) -> Rep
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report_of() -> Callable[..., Report]:
     """``make_report``."""
     return make_report
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def measurement_of() -> Callable[..., Measurement]:
     """``make_measurement``."""
     return make_measurement
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rich_report_of() -> Callable[..., Report]:
     """``rich_report``."""
     return rich_report

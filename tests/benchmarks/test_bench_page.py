@@ -12,7 +12,7 @@ from boardfit.benchmarks.bench_page import EMULATED, bench_html, overview_figure
 from boardfit.benchmarks.index_page import Entry, index_html
 from boardfit.benchmarks.published import Published, beside, read_published
 from boardfit.benchmarks.records import Accuracy
-from boardfit.benchmarks.summary import best, summary
+from boardfit.benchmarks.summary import best, fault_kinds, fault_lines, summary
 from boardfit.boards.profile import profiles
 from boardfit.boards.records import Snapshot
 from boardfit.errors import ReportError
@@ -60,7 +60,7 @@ def test_everything_stands_on_the_page(rich_report_of):
     text = text_of(bench_html([report]))
     for part in (
         *("efficientnet-lite0 on Raspberry Pi 5", "Best: litert int8 112/160/224 two-look, 4 threads"),
-        *("p50", "p90", "p99", "memory, peak", "118 MiB", "time to first inference"),
+        *("p50", "p90", "p99", "memory, peak; average 90 MiB", "118 MiB", "time to first inference"),
         *("89.0 %", "top-1 on 500 images, 1.0 points below fp32"),
         *("Latency", "Accuracy for time", "Stages, ms", "preprocess", "Sizes that answered"),
         *("hottest zone, °C", "clock, GHz", "Runs", "Cortex-A76", "glibc 2.36", "performance", "3f" * 32),
@@ -74,11 +74,12 @@ def test_an_invalid_runs_numbers_have_their_reason_beside_them(report_of, measur
     html = bench_html([report])
     for row in re.findall(r"<tr.*?</tr>", html, flags=re.DOTALL):
         if "throttled" in row:
-            assert "not valid" in row
-    assert text_of(html).count("throttled: 0xe0008") >= 4  # on top, in the table, at the details, at the run
+            assert "no: throttled" in row
+    assert html.count("no: throttled") == 2  # in both tables
+    assert html.count("throttled: 0xe0008") == 2  # on top, and at the run
     for title in re.findall(r"<h4>(.*?)</h4>", html):
         if "frames of" in title or "Heat" in title:
-            assert "runs disagree; throttled: 0xe0008" in title
+            assert "not valid: throttled; runs disagree" in title
     assert overview_figures([report]) == ()
     assert "to be called the best" in html
 
@@ -194,6 +195,18 @@ def test_the_summary_pools_frames_and_takes_the_median_of_loads(measurement_of):
     assert found.peak_bytes == 118 << 20
 
 
+def test_faults_are_told_by_kind(measurement_of):
+    measurement = measurement_of(runs=4, faults=("repeats: 3 %: expected 2",))
+    runs = [replace(run, faults=(f"busy: {i} %: stop them",)) for i, run in enumerate(measurement.runs[:3])]
+    measurement = replace(measurement, runs=(*runs, measurement.runs[3]))
+    assert fault_kinds(measurement) == "busy in 3 of 4 runs; repeats"
+    assert fault_lines(measurement) == (
+        "busy: 0 %: stop them (and in 2 more of 4 runs)",
+        "repeats: 3 %: expected 2",
+    )
+    assert fault_kinds(measurement_of()) == "" and fault_lines(measurement_of()) == ()
+
+
 def test_the_front_holds_what_no_other_beats_in_both():
     points = [(1.0, 0.5), (2.0, 0.9), (2.0, 0.8), (3.0, 0.9), (4.0, 0.95)]
     assert pareto_front(points) == [(1.0, 0.5), (2.0, 0.9), (4.0, 0.95)]
@@ -252,7 +265,7 @@ def test_a_published_number_is_told_as_such(report_of):
     assert "Published by others for this board" in html
     assert "Not measured by boardfit" in html
     (latency,) = overview_figures([report_of()], [OTHERS])
-    assert any(getattr(shape, "words", "") == "somebody" for shape in latency.wide.shapes)
+    assert any(getattr(shape, "words", "") == "published by somebody: 6.5" for shape in latency.wide.shapes)
     assert "not measured by us: 6.5 ms" in bench_markdown([report_of()], [OTHERS])
     elsewhere = report_of(board="jetson-nano")
     assert "Published" not in bench_html([elsewhere], [OTHERS])
@@ -281,7 +294,7 @@ def test_markdown_is_a_table_with_reasons(report_of, measurement_of):
     text = bench_markdown(
         [report_of(measurement_of(faults=("drift | 7 %",)))], pictures=[("Latency", "a.png")]
     )
-    assert r"not valid: drift \| 7 %" in text
+    assert r"no: drift \| 7 %" in text
     assert "![Latency](a.png)" in text
     widths = {line.count(" | ") for line in text.replace(r"\|", "").splitlines() if line.startswith("| ")}
     assert len(widths) == 1

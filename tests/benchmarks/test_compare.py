@@ -109,10 +109,10 @@ def test_too_few_runs_give_no_verdict(report_of, measurement_of, runs, told):
 
 def test_an_invalid_side_shows_its_reason_and_no_number(report_of, measurement_of):
     bad = report_of(measurement_of(seed=5, run_faults=("throttled",)))
-    for pair in ((report_of(), bad), (bad, report_of())):
+    for side, pair in (("B", (report_of(), bad)), ("A", (bad, report_of()))):
         found = compare(*pair)
         (line,) = found.lines
-        assert line.verdict == "no verdict: not valid (throttled)"
+        assert line.verdict == f"no verdict: not valid ({side}: throttled)"
         assert line.before is None and line.after is None and line.change is None
         assert found.outcome == "none"
 

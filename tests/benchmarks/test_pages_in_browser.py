@@ -1,4 +1,7 @@
-"""The pages in a real Chromium, at a phone's and a desk's width: nothing asked of the net, nothing wrong."""
+"""The pages in a real Chromium, at a phone's and a desk's width: nothing asked of the net, nothing wrong.
+
+BOARDFIT_SCREENSHOTS=DIR keeps a picture of each, on light and dark ground, to be looked at.
+"""
 
 from __future__ import annotations
 
@@ -124,8 +127,8 @@ def browser(tmp_path_factory):
     opened.close()
 
 
-@pytest.fixture
-def pages(tmp_path, report_of, measurement_of, rich_report_of) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory, report_of, measurement_of, rich_report_of) -> dict[str, Path]:
     rich = rich_report_of()
     nano = rich_report_of(seed=1, scale=2.1, board="jetson-orin-nano", board_title="Jetson Orin Nano")
     emulated = rich_report_of(seed=2, emulated=True, board_title="Raspberry Pi 3B+")
@@ -140,21 +143,27 @@ def pages(tmp_path, report_of, measurement_of, rich_report_of) -> dict[str, Path
         "bad": bench_html([bad], published),
         "index": index_html(entries, ["x/report.json is cut short"], title="Benchmarks"),
     }
+    folder = tmp_path_factory.mktemp("pages")
     found = {}
     for name, text in texts.items():
-        found[name] = tmp_path / f"{name}.html"
+        found[name] = folder / f"{name}.html"
         found[name].write_text(text, encoding="utf-8")
     return found
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
 @pytest.mark.parametrize("name", ["one", "several", "emulated", "bad", "index"])
-def test_a_page_asks_for_nothing_complains_of_nothing_and_fits(browser, pages, name, size):
-    seen = browser.open(pages[name], size)
+def test_a_page_asks_for_nothing_complains_of_nothing_and_fits(browser, pages, name, size, dark):
+    seen = browser.open(pages[name], size, dark=dark)
     browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert seen.complaints == []
     assert seen.requests == [pages[name].as_uri()]
     assert browser.run("document.documentElement.scrollWidth") == size[0]
+    letters = browser.run("getComputedStyle(document.querySelector('h1')).color")
+    assert (letters == "rgb(0, 0, 0)") != dark
+    if folder := os.environ.get("BOARDFIT_SCREENSHOTS"):
+        browser.screenshot(Path(folder) / f"{name}-{size[0]}-{'dark' if dark else 'light'}.png")
 
 
 @pytest.mark.parametrize(("size", "shown"), [(PHONE, "narrow"), (DESK, "wide")], ids=["phone", "desk"])
@@ -180,7 +189,7 @@ def test_no_word_of_a_figure_is_cut_off(browser, pages):
 
 def test_a_click_sorts_the_index_and_another_turns_it_round(browser, pages):
     browser.open(pages["index"], DESK)
-    column = "[...document.querySelectorAll('tbody tr')].map(row => row.children[4].textContent).join()"
+    column = "[...document.querySelectorAll('tbody tr')].map(row => row.children[2].textContent).join()"
     assert browser.run(column) == "3.57,7.51,-,-"
     click = "[...document.querySelectorAll('th button')].find(each => each.textContent == 'p50 ms').click()"
     browser.run(click)

@@ -84,6 +84,9 @@ def test_a_fault_is_told_once_and_by_the_exit_status(bundle, tmp_path, capsys, m
     assert told.out.count("throttled") == 1
     assert line in told.out
     assert json.loads((tmp_path / "out" / "report.json").read_text())["valid"] is False
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "not valid: throttled: it was hot" in page
+    assert (tmp_path / "out" / "report.md").is_file()
 
 
 @pytest.mark.parametrize(
