@@ -95,8 +95,6 @@ def run(args: argparse.Namespace) -> int:
             at_once=_at_once(bundle),
         )
         out = _out(args, bundle.manifest)
-        for reason in field.left_out:
-            print(f"left out: {reason}", file=sys.stderr)
         if board.emulated:
             print("the processor is emulated: what is found says nothing of a real board", file=sys.stderr)
         with quiet_engines():
