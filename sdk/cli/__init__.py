@@ -17,7 +17,7 @@ SUBCOMMANDS = (
     *("bench", "boards", "doctor"),
     *("keygen", "sign"),
     *("report", "compare"),
-    "tune",
+    *("tune", "layers"),
 )
 
 EXAMPLE = """\
