@@ -64,6 +64,7 @@ def tune(
     field: Field,
     *,
     key: Key,
+    board: str,
     plan: Plan | None = None,
     journal: Journal | None = None,
     meter: Meter | None = None,
@@ -78,6 +79,7 @@ def tune(
         bundle: Open bundle.
         field: What to try.
         key: What the result will hold for.
+        board: Name of the board's profile, for people.
         plan: How hard to look.
         journal: Keeps what is timed, and gives back what was timed before an interruption.
         meter: Runs a call for a while and returns joules per run; needed for the goal ``energy``.
@@ -119,6 +121,7 @@ def tune(
         key=key,
         bundle_name=bundle.manifest.name,
         bundle_id=bundle.content_id,
+        board=board,
         goal=plan.goal,
         runs=BURST * sum(plan.rounds),
         trials=tuple(trials),

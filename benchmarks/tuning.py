@@ -78,13 +78,11 @@ class Key:
 
     Attributes:
         models_id: Of the bundle's models; see ``models_id``.
-        board: Name of the board's profile.
-        machine: Processor and usable cores.
+        machine: What the board calls itself, its processor, its usable cores; see ``machine_here``.
         versions: Of the engines' libraries that were tried, by engine.
     """
 
     models_id: str
-    board: str
     machine: str
     versions: Mapping[str, str]
 
@@ -92,8 +90,6 @@ class Key:
         """Return in words why what was found under this key does not hold here; empty where it does."""
         if self.models_id != here.models_id:
             return f"it is of other models ({self.models_id[:12]}, the bundle's are {here.models_id[:12]})"
-        if self.board != here.board:
-            return f"it is of the board {self.board}, this is {here.board}"
         if self.machine != here.machine:
             return f"it is of {self.machine}, this is {here.machine}"
         for engine, version in self.versions.items():
@@ -111,6 +107,7 @@ class Tuning:
         key: What it is of.
         bundle_name: For people.
         bundle_id: Content id of the bundle that was tuned. It may have another policy now.
+        board: Name of the board's profile, for people.
         goal: ``p95`` or ``energy``.
         runs: Timed runs that the last candidates of each size had at least.
         trials: By size, and there the best first.
@@ -122,6 +119,7 @@ class Tuning:
     key: Key
     bundle_name: str
     bundle_id: str
+    board: str
     goal: str
     runs: int
     trials: tuple[Trial, ...]
@@ -223,12 +221,26 @@ def models_id(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def key_here(manifest: Manifest, *, board: str, engines: Iterable[str]) -> Key:
+def machine_here(root: Path = Path("/")) -> str:
+    """Return what this machine is, in one line: the device tree's name for it, processor, usable cores.
+
+    Recognising the board by its profile would read them all, at every ``load``; it goes by the same texts.
+
+    Args:
+        root: Folder that holds ``proc``.
+    """
+    try:
+        model = (root / "proc/device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        model = ""
+    return ", ".join(filter(None, (model, machine_name())))
+
+
+def key_here(manifest: Manifest, engines: Iterable[str]) -> Key:
     """Return the key of a tuning of a bundle's models on this machine.
 
     Args:
         manifest: The bundle's.
-        board: Name of the board's profile.
         engines: Names; those that are not installed are left out.
     """
     versions = {}
@@ -239,18 +251,30 @@ def key_here(manifest: Manifest, *, board: str, engines: Iterable[str]) -> Key:
             continue
         if is_installed(engine):
             versions[name] = engine_version(engine)
-    return Key(models_id(manifest), board, machine_name(), versions)
+    return Key(models_id(manifest), machine_here(), versions)
 
 
-def tuning_folder(models: str) -> Path:
-    """Return where this user's tunings of some models lie: one file for each board.
+def own_path(models: str, machine: str) -> Path:
+    """Return where this user's tuning of some models on some machine lies, if there is one.
 
-    By the XDG Base Directory Specification: ``$XDG_CACHE_HOME``, or ``~/.cache`` where that is not set.
+    By the XDG Base Directory Specification: in ``$XDG_CACHE_HOME``, or ``~/.cache`` where that is not set. A
+    home may be shared by several boards, or move to another one with its card.
+
+    Args:
+        models: As ``models_id`` returns it.
+        machine: As ``machine_here`` returns it.
+
+    Raises:
+        ReportError: This user has no home folder.
     """
     named = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification: a relative path is to be ignored.
-    root = Path(named) if named and Path(named).is_absolute() else Path("~/.cache").expanduser()
-    return root / "boardfit" / "tuning" / models
+    try:
+        # The specification: a relative path is to be ignored.
+        root = Path(named) if named and Path(named).is_absolute() else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise ReportError("this user has no home folder: set XDG_CACHE_HOME, or use --out") from error
+    board = hashlib.sha256(machine.encode()).hexdigest()[:16]
+    return root / "boardfit" / "tuning" / models / f"{board}.json"
 
 
 def read_tuning(path: Path) -> Tuning:
@@ -303,7 +327,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def _checked(key: Key) -> Key:
-    words = (key.models_id, key.board, key.machine, *key.versions, *key.versions.values())
+    words = (key.models_id, key.machine, *key.versions, *key.versions.values())
     if not all(isinstance(word, str) for word in words):
         raise TypeError("its key is no text")
     return key

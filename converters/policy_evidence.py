@@ -14,14 +14,17 @@ import numpy as np
 from boardfit.bundle import Bundle
 from boardfit.converters.policy_answers import Answers, Times, answers_of
 from boardfit.errors import InputError, RecipeError
+from boardfit.runtime.choose import Setup
 from boardfit.runtime.images import read_image
 from boardfit.runtime.labels import read_labels
 from boardfit.runtime.session import Session, load
-from boardfit.specs import TensorSpec, classic_policy
-from boardfit.timing import time_paired
+from boardfit.specs import PolicySpec, TensorSpec, classic_policy
+from boardfit.timing import LEAD_IN_S, time_paired
 
 FEWEST_IMAGES = 50
 TIME_ROUNDS = 25
+TIME_BURST = 5
+DEFAULT = Setup()
 Progress = Callable[[str], None]
 
 
@@ -42,7 +45,7 @@ def gather(
     bundle: Bundle,
     photos: Sequence[Photo],
     *,
-    engine: str | None = None,
+    setup: Setup = DEFAULT,
     progress: Progress = lambda _: None,
 ) -> Answers:
     """Run every size of a bundle on every image.
@@ -50,7 +53,7 @@ def gather(
     Args:
         bundle: Open bundle of a classifier.
         photos: Images, all with a label or none.
-        engine: The engine; by default the one that ``load`` would choose.
+        setup: Engine, precision, threads and cores; what it leaves open, ``load`` chooses.
         progress: Told now and then how far it is, and which files were skipped.
 
     Raises:
@@ -63,7 +66,7 @@ def gather(
             "the model's output has the activation 'none': its numbers are no probabilities, so that no "
             "answer is more certain than another; build with --no-fit"
         )
-    sessions = {size: load(bundle, engine=engine, size=size) for size in sizes}
+    sessions = {size: _open(bundle, setup, size=size) for size in sizes}
     try:
         rows = list(_rows(sessions, photos, progress))
     finally:
@@ -82,8 +85,7 @@ def gather(
 def measure_times(
     bundle: Bundle,
     *,
-    engine: str | None = None,
-    threads: int | None = None,
+    setup: Setup = DEFAULT,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Times:
     """Time one look at each size, a change of size, and one image entropy, on this machine.
@@ -92,8 +94,7 @@ def measure_times(
 
     Args:
         bundle: Open bundle.
-        engine: The engine; by default the one that ``load`` would choose.
-        threads: Of the engine; by default as ``load`` would choose.
+        setup: Engine, precision, threads and cores; what it leaves open, ``load`` chooses.
         clock: Seconds. With one thread, ``time.process_time`` is disturbed least by what else runs.
     """
     from boardfit.runtime.entropy import entropy_bits
@@ -101,13 +102,17 @@ def measure_times(
     sizes = bundle.manifest.sizes
     golden = bundle.golden_frame()
     frame = np.full((360, 480, 3), 127, np.uint8) if golden is None else golden
-    sessions = {size: load(bundle, engine=engine, threads=threads, size=size) for size in sizes}
+    sessions = {size: _open(bundle, setup, size=size) for size in sizes}
     try:
         calls: dict[str, Callable[[], object]] = {
             str(size): partial(session, frame) for size, session in sessions.items()
         }
         timed = time_paired(
-            {**calls, "entropy": partial(entropy_bits, frame)}, rounds=TIME_ROUNDS, clock=clock
+            {**calls, "entropy": partial(entropy_bits, frame)},
+            rounds=TIME_ROUNDS // TIME_BURST,
+            lead_in_s=LEAD_IN_S,
+            burst=TIME_BURST,
+            clock=clock,
         )
     finally:
         for session in sessions.values():
@@ -115,13 +120,27 @@ def measure_times(
     switches: dict[str, float] = {}
     if len(sizes) > 1:
         for kind in ("entropy", "two-look") if _has_certainty(bundle) else ("entropy",):
-            with load(bundle, engine=engine, threads=threads, policy=classic_policy(kind, sizes)) as session:
+            with _open(bundle, setup, policy=classic_policy(kind, sizes)) as session:
                 switches[kind] = size_change_s(session, frame, (sizes[0], sizes[-1]), clock=clock)
     return Times(
         look_s=tuple(timed[str(size)].p50_s for size in sizes),
         switch_s=switches.get("entropy", 0.0),
         entropy_s=timed["entropy"].p50_s,
         two_look_switch_s=switches.get("two-look"),
+    )
+
+
+def _open(
+    bundle: Bundle, setup: Setup, *, size: int | None = None, policy: PolicySpec | None = None
+) -> Session:
+    return load(
+        bundle,
+        engine=setup.engine,
+        precision=setup.precision,
+        threads=setup.threads,
+        affinity=setup.affinity,
+        size=size,
+        policy=policy,
     )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from boardfit.bundle import Bundle, open_bundle, write_tree
 from boardfit.converters.policy_answers import Answers, Times
-from boardfit.converters.policy_evidence import Photo, Progress, gather, measure_times
+from boardfit.converters.policy_evidence import DEFAULT, Photo, Progress, gather, measure_times
 from boardfit.converters.policy_fit import Fit, Goal, fit
 from boardfit.errors import RecipeError
+from boardfit.runtime.choose import Setup
 from boardfit.timing import machine_name
 
 TIMES_SCHEMA = 1
@@ -66,11 +67,23 @@ class BoardTimes:
             ) from error
 
 
-def measure_board(bundle: Bundle, *, engine: str | None = None) -> BoardTimes:
+def measure_board(bundle: Bundle, *, setup: Setup = DEFAULT) -> BoardTimes:
     """Time this machine; see ``measure_times``."""
     return BoardTimes(
-        machine=machine_name(), sizes=bundle.manifest.sizes, times=measure_times(bundle, engine=engine)
+        machine=machine_name(), sizes=bundle.manifest.sizes, times=measure_times(bundle, setup=setup)
     )
+
+
+def save_times(path: Path, board: BoardTimes) -> None:
+    """Write a file of times.
+
+    Raises:
+        RecipeError: It cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(board.to_dict(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot write {path}: {error.strerror}") from error
 
 
 def load_times(path: Path) -> BoardTimes:
@@ -92,7 +105,7 @@ def refit(
     goal: Goal,
     photos: Sequence[Photo] | None = None,
     board: BoardTimes | None = None,
-    engine: str | None = None,
+    setup: Setup = DEFAULT,
     progress: Progress = lambda _: None,
 ) -> Fit:
     """Write a bundle again with the policy that serves a goal best.
@@ -103,7 +116,7 @@ def refit(
         goal: What is asked of the policy.
         photos: Images to run every size on; None takes the answers that the bundle recorded.
         board: Times of the machine that will run it; None measures this one.
-        engine: The engine to run and time; by default the one that ``load`` would choose.
+        setup: How to run and time it; what it leaves open, ``load`` chooses.
         progress: Told what is being done.
 
     Raises:
@@ -129,10 +142,10 @@ def refit(
             answers = _recorded(recorded, bundle)
         else:
             progress(f"running {len(bundle.manifest.sizes)} sizes on {len(photos)} images")
-            answers = gather(bundle, photos, engine=engine, progress=progress)
+            answers = gather(bundle, photos, setup=setup, progress=progress)
         if board is None:
             progress("timing each size on this machine")
-            board = measure_board(bundle, engine=engine)
+            board = measure_board(bundle, setup=setup)
         hysteresis = bundle.manifest.policy.hysteresis_bits
         result = fit(answers, board.times, goal=goal, machine=board.machine, hysteresis_bits=hysteresis)
         manifest = replace(bundle.manifest, policy=result.policy)

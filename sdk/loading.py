@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boardfit.errors import BoardfitError
+from boardfit.errors import BoardfitError, ReportError
 
 if TYPE_CHECKING:
-    from boardfit.benchmarks.tuning import Key, Tuning
     from boardfit.bundle import Bundle, Manifest
     from boardfit.runtime.choose import Setup
     from boardfit.runtime.isolate.options import Isolation
@@ -128,17 +127,19 @@ def advice(
     """
     if tuning is False or None not in (asked.engine, asked.precision, asked.threads, asked.affinity):
         return None
+    from boardfit.benchmarks.tuning import key_here, read_tuning
+
     log = logging.getLogger("boardfit")
     try:
-        found = find_tuning(bundle.manifest) if tuning is True else _read(Path(tuning))
-        if found is None:
+        path = own_tuning(bundle.manifest) if tuning is True else Path(tuning)
+        if path is None:
             return None
-        path, known = found
-        reason = known.key.differs_from(_key_here(bundle.manifest, known))
+        known = read_tuning(path)
+        reason = known.key.differs_from(key_here(bundle.manifest, known.key.versions))
         if reason:
             log.log(logging.INFO if tuning is True else logging.WARNING, "%s is not used: %s", path, reason)
             return None
-        setup = known.choose(_sizes(bundle.manifest, policy, size), asked)
+        setup = known.choose(answering_sizes(bundle.manifest, policy, size), asked)
     except (BoardfitError, OSError) as error:
         log.warning("the tuning is not used: %s", error)
         return None
@@ -147,46 +148,24 @@ def advice(
     return setup
 
 
-def find_tuning(manifest: Manifest) -> tuple[Path, Tuning] | None:
-    """Return this user's own tuning of a bundle's models on this board, and where it lies.
+def own_tuning(manifest: Manifest) -> Path | None:
+    """Return the path of this user's own tuning of a bundle's models on this board; None without one."""
+    from boardfit.benchmarks.tuning import machine_here, models_id, own_path
 
-    Raises:
-        ReportError: It is damaged.
-    """
-    from boardfit.benchmarks.tuning import models_id, tuning_folder
-
-    folder = tuning_folder(models_id(manifest))
-    if not folder.is_dir():
-        return None  # The usual case, and cheap: nobody has tuned, so nobody asks what board this is.
-    path = folder / f"{board_name()}.json"
-    return _read(path) if path.is_file() else None
+    try:
+        path = own_path(models_id(manifest), machine_here())
+    except ReportError:  # a service without a home has not tuned either
+        return None
+    return path if path.is_file() else None
 
 
-def board_name() -> str:
-    """Return the name of this board's profile."""
-    from boardfit.boards.detect import detect
-
-    return detect().profile.name
-
-
-def _read(path: Path) -> tuple[Path, Tuning]:
-    from boardfit.benchmarks.tuning import read_tuning
-
-    return path, read_tuning(path)
-
-
-def _key_here(manifest: Manifest, tuning: Tuning) -> Key:
-    from boardfit.benchmarks.tuning import key_here
-
-    return key_here(manifest, board=board_name(), engines=tuning.key.versions)
-
-
-def _sizes(manifest: Manifest, policy: str | PolicySpec | None, size: int | None) -> tuple[int, ...]:
-    """Return what sizes a session will use, as ``choose_policy`` decides it."""
+def answering_sizes(
+    manifest: Manifest, policy: str | PolicySpec | None = None, size: int | None = None
+) -> tuple[int, ...]:
+    """Return what sizes will answer, as ``choose_policy`` decides it."""
     if size is not None:
         return (size,)
     if policy is None or policy == manifest.policy.kind:
-        return manifest.policy.sizes
-    if isinstance(policy, str):
-        return manifest.sizes if policy != "fixed" else manifest.sizes[-1:]
-    return policy.sizes
+        policy = manifest.policy
+    kind, sizes = (policy, manifest.sizes) if isinstance(policy, str) else (policy.kind, policy.sizes)
+    return sizes[-1:] if kind == "fixed" else sizes

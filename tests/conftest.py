@@ -87,6 +87,56 @@ def lite0_bundle(demo_folder) -> Path:
     return out
 
 
+@pytest.fixture
+def three_engines(tmp_path) -> Path:
+    """A bundle of one tiny net for LiteRT, ONNX Runtime and ncnn, at 16, 24 and 31 pixels.
+
+    ONNX also has it as fp16 and as int8, in name: fp16 has passed its parity, int8 at 31 was refused.
+    """
+    import numpy as np
+
+    from boardfit.bundle import write_bundle
+    from boardfit.runtime.session import load
+    from boardfit.specs import Artifact, ImageSpec, PolicySpec, TensorSpec
+
+    corpus = ROOT / "tests" / "fuzz" / "corpus"
+    sizes = (16, 24, 31)
+
+    def artifact(format, precision, layout, *names):
+        shape = (None, None, None, 3) if layout == "NHWC" else (None, 3, None, None)
+        inputs = (TensorSpec("image", shape, layout=layout),)
+        return Artifact(
+            format, precision, sizes, names, inputs, (TensorSpec("scores", (None, 5), activation="logits"),)
+        )
+
+    artifacts = (
+        artifact("tflite", "fp32", "NHWC", "net.tflite"),
+        *(artifact("onnx", precision, "NCHW", "net.onnx") for precision in ("fp32", "fp16", "int8")),
+        artifact("ncnn", "fp32", "NCHW", "net.param", "net.bin"),
+    )
+    parity = [{"artifact": "onnx-fp16", "size": size, "fault": ""} for size in sizes]
+    quantized = [{"artifact": "onnx-int8", "size": size, "verdict": {"passed": size < 31}} for size in sizes]
+    names = sorted({name for each in artifacts for name in each.files})
+    parts = {
+        "name": "tiny",
+        "labels": tuple("abcde"),
+        "image": ImageSpec(),
+        "policy": PolicySpec("two-look", (16, 31), (9.0,)),
+        "artifacts": artifacts,
+        "files": {name: (corpus / name).read_bytes() for name in names},
+        "measurements": {"schema": 1, "parity": parity, "quantized": {"artifacts": quantized}},
+    }
+    frame = np.random.RandomState(3).randint(0, 256, (60, 80, 3)).astype(np.uint8)
+    write_bundle(tmp_path / "draft.boardfit", **parts)
+    golden = {}
+    for size in sizes:
+        with load(tmp_path / "draft.boardfit", engine="onnxruntime", size=size) as session:
+            golden[size] = session(frame).outputs
+    out = tmp_path / "tiny.boardfit"
+    write_bundle(out, **parts, golden_frame=frame, golden_outputs=golden)
+    return out
+
+
 def synthetic_png(seed: int) -> bytes:
     import cv2
 

@@ -18,6 +18,7 @@ from boardfit.bundle import open_bundle
 from boardfit.converters.policy_evidence import Photo, gather, measure_times
 from boardfit.converters.policy_fit import describe
 from boardfit.converters.policy_solve import best_mix, choose, interval, oracle, replay
+from boardfit.runtime.choose import Setup
 from boardfit.specs import PolicySpec, classic_policy
 from boardfit.timing import machine_name
 
@@ -30,9 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engine", default="onnxruntime")
     args = parser.parse_args(argv)
     with open_bundle(args.bundle) as bundle:
-        times = measure_times(bundle, engine=args.engine, threads=1, clock=process_time)
+        times = measure_times(bundle, setup=Setup(args.engine, threads=1), clock=process_time)
         fitting, scoring = (
-            gather(bundle, [Photo(*row) for row in labelled(name)], engine=args.engine)
+            gather(bundle, [Photo(*row) for row in labelled(name)], setup=Setup(args.engine))
             for name in ("photos_fit", "photos_score")
         )
     fixed = [replay(PolicySpec(kind="fixed", sizes=(size,)), scoring, times) for size in scoring.sizes]

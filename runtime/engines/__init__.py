@@ -25,7 +25,9 @@ class Engine(Protocol):
     takes what stands behind a colon of its name, as in ``onnxruntime:cuda``; it keeps that in ``variant``,
     and lists what it knows in ``variants: ClassVar[tuple[str, ...]]``. One whose engines of the same file can
     share what they hold has ``first_of_several(artifact, files, threads)``; what that returns may have
-    ``sibling()``, which returns a further one.
+    ``sibling()``, which returns a further one. One that can tell what each layer takes has a class method
+    ``profile(artifact, files, threads, *, feeds, runs, warmup)`` that returns a ``LayerProfile`` of some runs
+    after some for warm-up, or raises EngineError.
 
     Attributes:
         formats: Formats of the artifacts that it runs.

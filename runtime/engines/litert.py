@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from boardfit.errors import EngineError, EngineMissing
 from boardfit.runtime.engines import Engine, indices_by_name, missing, owned_float32
 from boardfit.specs import Artifact
+
+if TYPE_CHECKING:
+    from boardfit.runtime.engines.layers import LayerProfile
 
 
 class LiteRTEngine:
@@ -81,6 +84,24 @@ class LiteRTEngine:
         except ImportError as error:
             raise missing("litert", "ai-edge-litert", "litert", error) from error
         return interpreter
+
+    @classmethod
+    def profile(
+        cls,
+        artifact: Artifact,
+        files: Mapping[str, bytes],
+        threads: int,
+        *,
+        feeds: Mapping[str, np.ndarray],
+        runs: int,
+        warmup: int,
+    ) -> LayerProfile:
+        """Run an artifact layer by layer; see ``Engine``."""
+        from boardfit.runtime.engines.litert_profile import profile
+
+        if cls.label != "LiteRT" or cls.variant:
+            raise EngineError("only LiteRT's own kernels tell what each layer takes: leave out the delegate")
+        return profile(artifact, files, threads, feeds=feeds, runs=runs, warmup=warmup)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         """Run once; see ``Engine.run``."""

@@ -7,13 +7,16 @@ the others are written from that documentation, not run on hardware. What one do
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from boardfit.errors import EngineError, EngineMissing
 from boardfit.runtime.engines import indices_by_name, missing, owned_float32
 from boardfit.specs import Artifact
+
+if TYPE_CHECKING:
+    from boardfit.runtime.engines.layers import LayerProfile
 
 PROVIDERS: Mapping[str, tuple[str, str]] = {
     "cuda": ("CUDAExecutionProvider", "pip install onnxruntime-gpu, on a machine with CUDA and cuDNN"),
@@ -31,6 +34,7 @@ class OnnxRuntimeEngine:
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     variants: ClassVar[tuple[str, ...]] = tuple(PROVIDERS)
     variant: ClassVar[str] = ""
+    profile_prefix: ClassVar[str] = ""
 
     def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:
         try:
@@ -44,6 +48,9 @@ class OnnxRuntimeEngine:
         # Planned for one shape: with it, a change of size took 3 % of a run, and no run gained by it.
         options.enable_mem_pattern = False
         options.log_severity_level = 3
+        if self.profile_prefix:
+            options.enable_profiling = True
+            options.profile_file_prefix = self.profile_prefix
         wanted = self._providers(onnxruntime, threads)
         try:
             self._session: Any = onnxruntime.InferenceSession(
@@ -73,6 +80,26 @@ class OnnxRuntimeEngine:
                 "or onnxruntime alone for the CPU"
             )
         return type(cls.__name__, (cls,), {"variant": variant})
+
+    @classmethod
+    def profile(
+        cls,
+        artifact: Artifact,
+        files: Mapping[str, bytes],
+        threads: int,
+        *,
+        feeds: Mapping[str, np.ndarray],
+        runs: int,
+        warmup: int,
+    ) -> LayerProfile:
+        """Run an artifact layer by layer; see ``Engine``."""
+        from boardfit.runtime.engines.onnxruntime_profile import profile
+
+        return profile(cls, artifact, files, threads, feeds=feeds, runs=runs, warmup=warmup)
+
+    def end_profiling(self) -> str:
+        """Return the path of what the profiler wrote, where ``profile_prefix`` asked for it."""
+        return str(self._session.end_profiling())
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         """Run once; see ``Engine.run``."""

@@ -17,6 +17,7 @@ SUBCOMMANDS = (
     *("bench", "boards", "doctor"),
     *("keygen", "sign"),
     *("report", "compare"),
+    *("tune", "layers"),
 )
 
 EXAMPLE = """\

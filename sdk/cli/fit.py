@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardfit.cli.tuned import add_tuning
+
 if TYPE_CHECKING:
     from boardfit.converters.policy_evidence import Photo
+    from boardfit.converters.refit import BoardTimes
+    from boardfit.runtime.choose import Setup
 
 EXAMPLE = """\
 examples:
@@ -41,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--save-times", metavar="FILE", help="time this machine, write FILE, and stop")
     add_goal(parser)
     parser.add_argument("--engine", help="the engine to run and to time (default: as boardfit.load chooses)")
+    add_tuning(parser)
     parser.add_argument("--report", metavar="FILE.html", help="write a page with plots and examples")
     parser.add_argument("-o", "--out", metavar="OUT", help="write the fitted bundle there instead")
     parser.set_defaults(run=run)
@@ -75,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         goal=goal_of(args.max_drop, args.max_time),
         photos=photos,
         board=load_times(Path(args.times)) if args.times else None,
-        engine=args.engine,
+        setup=_setup(args),
         progress=lambda text: print(text, file=sys.stderr, flush=True),
     )
     print(fit_table(result))
@@ -110,21 +114,34 @@ LIMIT = 5000
 """More images would make the recorded answers larger than a bundle's measurements may be."""
 
 
+def _setup(args: argparse.Namespace) -> Setup:
+    """Return what ``boardfit.load`` would run the bundle's sizes with: tuned, where it is."""
+    from boardfit.bundle import open_bundle
+    from boardfit.loading import advice
+    from boardfit.runtime.choose import Setup
+
+    asked = Setup(args.engine)
+    with open_bundle(args.bundle) as bundle:
+        return advice(bundle, asked, policy="entropy", tuning=args.tuning) or asked
+
+
 def _save_times(args: argparse.Namespace) -> int:
     from boardfit.bundle import open_bundle
-    from boardfit.converters.refit import measure_board
-    from boardfit.errors import RecipeError
+    from boardfit.cli.quiet import quiet_engines
+    from boardfit.converters.refit import measure_board, save_times
 
-    with open_bundle(args.bundle) as bundle:
-        board = measure_board(bundle, engine=args.engine)
-    try:
-        Path(args.save_times).write_text(json.dumps(board.to_dict(), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"cannot write {args.save_times}: {error.strerror}") from error
-    rows = ", ".join(f"{s}: {1e3 * t:.2f} ms" for s, t in zip(board.sizes, board.times.look_s, strict=True))
-    switch_ms = [1e3 * board.times.change_s(kind) for kind in ("entropy", "two-look")]
-    print(
-        f"{board.machine}: {rows}; a change of size {switch_ms[0]:.2f} ms, two-look's {switch_ms[1]:.2f} ms"
-    )
+    with open_bundle(args.bundle) as bundle, quiet_engines():
+        board = measure_board(bundle, setup=_setup(args))
+    save_times(Path(args.save_times), board)
+    print(times_text(board))
     print(f"wrote {args.save_times}")
     return 0
+
+
+def times_text(board: BoardTimes) -> str:
+    """Return what looks and changes of size take, in one line."""
+    rows = ", ".join(f"{s}: {1e3 * t:.2f} ms" for s, t in zip(board.sizes, board.times.look_s, strict=True))
+    switch_ms = [1e3 * board.times.change_s(kind) for kind in ("entropy", "two-look")]
+    return (
+        f"{board.machine}: {rows}; a change of size {switch_ms[0]:.2f} ms, two-look's {switch_ms[1]:.2f} ms"
+    )

@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from boardfit.cli.quiet import quiet_engines
+from boardfit.cli.tuned import add_tuning
 
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle
     from boardfit.cli.frames import FrameRef, Inputs
     from boardfit.cli.sinks import Sinks
-    from boardfit.runtime.session import Session
+    from boardfit.runtime.model import Model
 
 EXAMPLE = """\
 examples:
@@ -50,6 +51,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--threads", type=_positive, metavar="N", help="of the engine (default: cores, at most 4)"
     )
+    add_tuning(parser)
     parser.add_argument(
         "--key",
         action="append",
@@ -83,8 +85,8 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
     from boardfit.runtime.images import read_image
 
     @contextmanager
-    def open_session(stream: bool) -> Iterator[Session]:
-        from boardfit.runtime.session import load
+    def open_session(stream: bool) -> Iterator[Model]:
+        from boardfit.loading import load
 
         with ExitStack() as stack:
             with quiet_engines():
@@ -96,6 +98,7 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
                     policy=args.policy,
                     size=args.size,
                     stream=stream,
+                    tuning=args.tuning,
                 )
                 stack.callback(_close, session)
                 _warm_up(session)
@@ -116,12 +119,12 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
                 sinks.skip(str(path), error)
 
 
-def _close(session: Session) -> None:
+def _close(session: Model) -> None:
     with quiet_engines():
         session.close()
 
 
-def _warm_up(session: Session) -> None:
+def _warm_up(session: Model) -> None:
     """Look once at each size, so that an engine's first run does not count among the frames."""
     import numpy as np
 
@@ -130,7 +133,7 @@ def _warm_up(session: Session) -> None:
         session.look(grey, size)
 
 
-def _answer(session: Session, ref: FrameRef, read: Callable[[], Any], sinks: Sinks) -> None:
+def _answer(session: Model, ref: FrameRef, read: Callable[[], Any], sinks: Sinks) -> None:
     from boardfit.errors import InputError
 
     try:

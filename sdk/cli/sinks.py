@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from boardfit.bundle import Bundle
     from boardfit.cli.frames import FrameRef, Inputs
+    from boardfit.runtime.model import Model
     from boardfit.runtime.results import Result
-    from boardfit.runtime.session import Session
 
 FEW = 5
 LABEL_WIDTH = 32
@@ -62,7 +62,7 @@ class Sinks:
         self._progress = Progress(count if count is None or count > FEW else 0)
         self._header_due = not args.json
 
-    def describe(self, session: Session) -> None:
+    def describe(self, session: Model) -> None:
         """Take down what runs."""
         self._engine = f"{session.engine}, {session.precision}, {counted(session.threads, 'thread')}"
 

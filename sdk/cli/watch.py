@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from boardfit.cli.quiet import quiet_engines
+from boardfit.cli.tuned import add_tuning
 from boardfit.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,14 +100,15 @@ def add_parser(subparsers: Any) -> None:
     how.add_argument(
         "--threads", type=_positive, metavar="N", help="of the engine (default: cores, at most 4)"
     )
+    add_tuning(how)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Watch until the sources end, the time is over, or a signal comes."""
+    from boardfit.loading import load
     from boardfit.runtime.camera import loop
     from boardfit.runtime.camera.service import stopped_by_signals
-    from boardfit.runtime.model import load
     from boardfit.runtime.policy.motion import MotionSettings
 
     with ExitStack() as stack:
@@ -121,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
                 size=args.size,
                 stream=len(args.sources) == 1,
                 isolate=args.isolate,
+                tuning=args.tuning,
                 trusted_keys=args.key,
             )
             stack.callback(_close, model)

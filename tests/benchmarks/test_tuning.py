@@ -11,9 +11,10 @@ from boardfit.benchmarks.tuning import (
     Trial,
     Tuning,
     key_here,
+    machine_here,
     models_id,
+    own_path,
     read_tuning,
-    tuning_folder,
     write_tuning,
 )
 from boardfit.bundle import open_bundle
@@ -21,9 +22,10 @@ from boardfit.errors import ReportError
 from boardfit.runtime.choose import Setup
 from boardfit.runtime.engines.fake import write_fake_bundle
 from boardfit.specs import PolicySpec
+from boardfit.timing import machine_name
 
 A, B, C = (Setup("fake", precision, 1, ()) for precision in ("fp32", "fp16", "int8"))
-KEY = Key("0" * 64, "some-board", "some processor", {"fake": ""})
+KEY = Key("0" * 64, "some processor", {"fake": ""})
 
 
 def trial(size: int, setup: Setup, p95_s: float, runs: int = 96) -> Trial:
@@ -31,7 +33,9 @@ def trial(size: int, setup: Setup, p95_s: float, runs: int = 96) -> Trial:
 
 
 def tuning(*trials: Trial) -> Tuning:
-    return Tuning(KEY, "net", "1" * 64, "p95", 96, trials, ("litert: not installed",), "0.1", "2026-11-25")
+    return Tuning(
+        KEY, "net", "1" * 64, "some-board", "p95", 96, trials, ("litert: not installed",), "0.1", "2026-11-25"
+    )
 
 
 @pytest.fixture
@@ -111,12 +115,11 @@ def test_energy_ranks_where_it_was_metered():
     ("change", "word"),
     [
         ({"models_id": "f" * 64}, "other models"),
-        ({"board": "another"}, "board"),
         ({"machine": "another processor"}, "another processor"),
         ({"versions": {"fake": "2"}}, "fake was of no version, and now is 2"),
         ({"versions": {}}, "not installed"),
     ],
-    ids=["models", "board", "machine", "version", "gone"],
+    ids=["models", "machine", "version", "gone"],
 )
 def test_a_key_that_differs_says_in_what(change, word):
     assert word in KEY.differs_from(replace(KEY, **change))
@@ -133,7 +136,7 @@ def test_the_models_are_the_same_under_another_policy(manifest):
 
 
 def test_the_key_of_here_knows_what_is_installed(manifest):
-    key = key_here(manifest, board="x", engines=["fake", "no-such-engine"])
+    key = key_here(manifest, ["fake", "no-such-engine"])
     assert key.versions == {"fake": ""} and key.models_id == models_id(manifest)
 
 
@@ -142,7 +145,17 @@ def test_the_folder_is_the_one_of_the_xdg_specification(named, used, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", named)
     monkeypatch.setenv("HOME", str(tmp_path))
     root = named if used else f"{tmp_path}/.cache"
-    assert str(tuning_folder("abc")) == f"{root}/boardfit/tuning/abc"
+    path = own_path("abc", "this board")
+    assert str(path.parent) == f"{root}/boardfit/tuning/abc"
+    assert path != own_path("abc", "that board")
+
+
+def test_a_board_is_known_by_its_device_tree_and_its_processor(tmp_path):
+    tree = tmp_path / "proc" / "device-tree"
+    tree.mkdir(parents=True)
+    (tree / "model").write_bytes(b"Raspberry Pi 4 Model B Rev 1.4\0")
+    assert machine_here(tmp_path) == f"Raspberry Pi 4 Model B Rev 1.4, {machine_name()}"
+    assert machine_here(tmp_path / "none") == machine_name()
 
 
 def damaged() -> dict[str, object]:

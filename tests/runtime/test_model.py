@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -56,8 +57,12 @@ def is_of(result, seed: int) -> bool:
     return result.scores.size == {1: 10, 2: 7}[seed]
 
 
-def test_the_door_hands_out_the_same_load():
-    assert boardfit.load is load is boardfit.runtime.load
+def test_the_door_takes_what_the_runtime_takes_and_a_tuning():
+    assert boardfit.runtime.load is load
+    door, here = (inspect.signature(each).parameters for each in (boardfit.load, load))
+    assert set(door) - {"tuning"} == set(here) - {"advise"}
+    for name in set(door) & set(here):
+        assert (door[name].default, door[name].kind) == (here[name].default, here[name].kind)
     assert boardfit.Model is Model
 
 

@@ -1,0 +1,75 @@
+"""ONNX Runtime's own profiler: a file of JSON events, one for each node of each run.
+
+https://onnxruntime.ai/docs/performance/tune-performance/profiling-tools.html
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from boardfit.errors import EngineError
+from boardfit.runtime.engines.layers import LayerProfile, LayerTime
+from boardfit.specs import Artifact
+
+if TYPE_CHECKING:
+    from boardfit.runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+_TAIL = "_kernel_time"
+
+
+def profile(
+    engine: type[OnnxRuntimeEngine],
+    artifact: Artifact,
+    files: Mapping[str, bytes],
+    threads: int,
+    *,
+    feeds: Mapping[str, np.ndarray],
+    runs: int,
+    warmup: int,
+) -> LayerProfile:
+    """Run an artifact with the profiler on; see ``Engine``."""
+    with tempfile.TemporaryDirectory() as folder:
+        profiled = type("Profiled", (engine,), {"profile_prefix": f"{folder}/profile"})
+        running = profiled(artifact, files, threads)
+        try:
+            for _ in range(warmup + runs):
+                running.run(feeds)
+            text = Path(running.end_profiling()).read_text(encoding="utf-8")
+        finally:
+            running.close()
+    try:
+        return read_events(json.loads(text), runs)
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"ONNX Runtime's profile of {artifact.name} cannot be read: {error}") from error
+
+
+def read_events(events: list[Mapping[str, Any]], runs: int) -> LayerProfile:
+    """Return the last runs of a profile.
+
+    Args:
+        events: As the profiler writes them; times in microseconds.
+        runs: How many; those before were for warm-up.
+
+    Raises:
+        EngineError: There are fewer, or their layers differ.
+    """
+    whole = [event for event in events if event.get("name") == "model_run"][-runs:]
+    if len(whole) < runs:
+        raise EngineError(f"ONNX Runtime's profile has {len(whole)} runs: expected {runs}")
+    nodes = [event for event in events if str(event.get("name", "")).endswith(_TAIL)]
+    times: dict[str, list[float]] = {}
+    kinds: dict[str, str] = {}
+    for run in whole:
+        first, last = run["ts"], run["ts"] + run["dur"]
+        for node in (node for node in nodes if first <= node["ts"] <= last):
+            name = f"{node['args']['node_index']} {node['name'].removesuffix(_TAIL)}"
+            times.setdefault(name, []).append(1e-6 * node["dur"])
+            kinds[name] = str(node["args"]["op_name"])
+    layers = tuple(LayerTime(name, kinds[name], tuple(each)) for name, each in times.items())
+    return LayerProfile(layers, tuple(1e-6 * run["dur"] for run in whole))
