@@ -61,7 +61,7 @@ def main() -> int:
     show("read, this machine's files", lambda: mine.read(0.0))
     with tempfile.TemporaryDirectory() as folder:
         plant(Path(folder))
-        orin = Probes(find_profile("jetson-agx-orin"), root=Path(folder), ask=lambda words: None)
+        orin = Probes(find_profile("jetson-agx-orin"), root=Path(folder), ask=lambda _: None)
         show("read, files of a Jetson AGX Orin", lambda: orin.read(0.0))
         show("temperature_c, files of a Jetson AGX Orin", orin.temperature_c)
     show("a tool, as vcgencmd on a Raspberry Pi (/bin/true)", lambda: ask_tool(["/bin/true"]))
