@@ -41,7 +41,7 @@ class Profile:
         title: For people.
         sources: Documents by short key; every section that holds a fact names some of them.
         recognition: How it is told from others.
-        instructions: Of ``INSTRUCTION_SETS``, those that every core has.
+        instructions: Of ``INSTRUCTION_SETS``, those that every core has; their source has this key too.
         engines: In order of preference.
         threads: Default for one engine.
         camera: How frames come in.
@@ -73,6 +73,8 @@ class Profile:
         matches("name", self.name, r"[a-z0-9]+(-[a-z0-9]+)*", "small letters, digits and hyphens")
         for word in self.instructions:
             one_of("instructions", word, INSTRUCTION_SETS)
+        if self.instructions and "instructions" not in self.sources:
+            raise BoardError("sources.instructions is missing: expected where the instruction sets are told")
         if not self.engines:
             raise BoardError("engines is empty: expected at least one")
         self._check_cores()

@@ -124,6 +124,14 @@ def test_a_board_of_another_revision_is_known_by_its_model(plant):
     assert seen(tree).profile.name == "jetson-orin-nano"
 
 
+def test_a_raspberry_pi_500_is_no_5(plant):
+    tree = plant("raspberry-pi-5")
+    tree.write("proc/device-tree/compatible", "raspberrypi,500\\0brcm,bcm2712\\0")
+    tree.write("proc/device-tree/model", "Raspberry Pi 500 Rev 1.0\\0")
+    tree.write("proc/cpuinfo", (tree.root / "proc/cpuinfo").read_text().replace("5 Model B", "500"))
+    assert seen(tree).profile.name == "generic-aarch64"
+
+
 def test_a_raspberry_pi_3b_is_no_3b_plus(plant):
     tree = plant("raspberry-pi-3b-plus")
     tree.write("proc/device-tree/compatible", "raspberrypi,3-model-b\\0brcm,bcm2837\\0")

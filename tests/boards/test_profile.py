@@ -16,6 +16,7 @@ title = "Moon Board"
 instructions = ["neon"]
 [sources]
 paper = "https://example.org/moon"
+instructions = "its /proc/cpuinfo"
 [recognition]
 machine = "aarch64"
 compatible = ["moon,board"]
@@ -85,6 +86,7 @@ def test_a_whole_profile_is_read():
             "clusters[0].sources names 'film'",
         ),
         ('1_000_000_000\nsources = ["paper"]', "1_000_000_000\nsources = []", "clusters[0].sources"),
+        ('instructions = "its', 'other = "its', "sources.instructions is missing"),
         ("schema = 1", "schema =", "not TOML"),
     ],
     ids=lambda text: " ".join(text.split()),
