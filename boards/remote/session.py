@@ -11,7 +11,7 @@ from pathlib import Path
 from boardfit.boards.remote.package import pack_package
 from boardfit.boards.remote.python_there import PythonThere, find_python
 from boardfit.boards.remote.remote import Remote
-from boardfit.boards.remote.wheels import Need, Wheel, fetch_wheel, missing
+from boardfit.boards.remote.wheels import Need, Wheel, fetch_wheel, missing, no_wheel
 from boardfit.errors import RemoteError
 
 SITE = "site"
@@ -95,10 +95,13 @@ def prepare(
     version = ".".join(str(each) for each in python.version)
     on_note(f"{remote.name}: {python.machine}, Python {version}, in {remote.workspace()}")
     base = [*needs, TOMLI] if python.version < (3, 11) else [*needs]
-    wheels = [fetch_wheel(need, python, board=remote.name, cache=cache) for need in missing(python, base)]
+    wheels = _base_wheels(missing(python, base), python, remote.name, cache)
     served = [need for need in engines if need.module in python.modules]
     if engines and (every_engine or not served):
-        fetched = _engine_wheels(engines, python, remote.name, cache, all_of_them=every_engine)
+        most = None if every_engine else 1
+        fetched = _engine_wheels(missing(python, engines), python, remote.name, cache, at_most=most)
+        if not served and not fetched:
+            raise no_wheel(engines[:1], python, remote.name)
         wheels += fetched.values()
         served += fetched
     with tempfile.TemporaryDirectory(prefix="boardfit-") as folder:
@@ -113,22 +116,26 @@ def prepare(
     return prepared
 
 
+def _base_wheels(needs: Sequence[Need], python: PythonThere, board: str, cache: Path | None) -> list[Wheel]:
+    found = {need: fetch_wheel(need, python, board=board, cache=cache) for need in needs}
+    without = [need for need, wheel in found.items() if wheel is None]
+    if without:
+        # All at once, so that one command there is enough.
+        raise no_wheel(without, python, board)
+    return [wheel for wheel in found.values() if wheel is not None]
+
+
 def _engine_wheels(
-    engines: Sequence[Need], python: PythonThere, board: str, cache: Path | None, *, all_of_them: bool
+    engines: Sequence[Need], python: PythonThere, board: str, cache: Path | None, *, at_most: int | None
 ) -> dict[Need, Wheel]:
-    """Fetch the first engine that there is a wheel of, or each one that the board lacks."""
+    """Fetch the first engines that there is a wheel of."""
     found: dict[Need, Wheel] = {}
-    faults: list[RemoteError] = []
-    lacking = missing(python, engines)
-    for need in lacking:
-        if found and not all_of_them:
+    for need in engines:
+        if at_most is not None and len(found) == at_most:
             break
-        try:
-            found[need] = fetch_wheel(need, python, board=board, cache=cache)
-        except RemoteError as error:
-            faults.append(error)
-    if not found and len(lacking) == len(engines):
-        raise faults[0]
+        wheel = fetch_wheel(need, python, board=board, cache=cache)
+        if wheel is not None:
+            found[need] = wheel
     return found
 
 

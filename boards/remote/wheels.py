@@ -68,8 +68,8 @@ def missing(python: PythonThere, needs: Sequence[Need]) -> list[Need]:
     return [need for need in needs if need.module not in python.modules]
 
 
-def fetch_wheel(need: Need, python: PythonThere, *, board: str, cache: Path | None = None) -> Wheel:
-    """Return a wheel for a board, from the cache or the package index.
+def fetch_wheel(need: Need, python: PythonThere, *, board: str, cache: Path | None = None) -> Wheel | None:
+    """Return a wheel for a board, from the cache or the package index; None if there is none for it.
 
     Args:
         need: What is wanted.
@@ -78,7 +78,7 @@ def fetch_wheel(need: Need, python: PythonThere, *, board: str, cache: Path | No
         cache: Where wheels are kept; the default folder if None. Delete it to get newer ones.
 
     Raises:
-        RemoteError: There is no wheel for this board, or the index cannot be reached.
+        RemoteError: The index cannot be reached.
     """
     folder = cache or default_cache()
     note = folder / f"{_key(need, python)}.json"
@@ -87,6 +87,8 @@ def fetch_wheel(need: Need, python: PythonThere, *, board: str, cache: Path | No
         return kept
     with tempfile.TemporaryDirectory(prefix="boardfit-") as fresh:
         found = _download(need, python, board, Path(fresh))
+        if found is None:
+            return None
         digest = hash_file(found)
         target = folder / digest / found.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -109,9 +111,9 @@ def _from_cache(folder: Path, note: Path) -> Wheel | None:
     return None
 
 
-def _download(need: Need, python: PythonThere, board: str, folder: Path) -> Path:
+def _download(need: Need, python: PythonThere, board: str, folder: Path) -> Path | None:
     if not python.platforms:
-        raise _no_wheel(need, python, board)
+        return None
     words = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps"]
     words += ["--only-binary=:all:", "--implementation", "cp", "--dest", str(folder)]
     words += ["--python-version", ".".join(str(each) for each in python.version)]
@@ -135,7 +137,7 @@ def _download(need: Need, python: PythonThere, board: str, folder: Path) -> Path
     if done.returncode == 0 and len(found) == 1:
         return found[0]
     if "No matching distribution" in done.stderr and "connection" not in done.stderr.lower():
-        raise _no_wheel(need, python, board)
+        return None
     if "No module named pip" in done.stderr:
         raise RemoteError(
             f"{board}: it lacks {need.module}, and this Python has no pip to fetch it with: "
@@ -144,24 +146,28 @@ def _download(need: Need, python: PythonThere, board: str, folder: Path) -> Path
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     raise RemoteError(
         f"{board}: it lacks {need.module}, and fetching it here failed: "
-        f"{lines[-1] if lines else 'pip does not say why'}; is this machine in a network? Or install it on "
-        f"the board: {_by_hand(need)}"
+        f"{lines[-1] if lines else 'pip does not say why'}; is this machine in a network? Or install "
+        f"{need.requirement} on the board"
     )
 
 
-def _no_wheel(need: Need, python: PythonThere, board: str) -> RemoteError:
+def no_wheel(needs: Sequence[Need], python: PythonThere, board: str) -> RemoteError:
+    """Return the error for libraries that a board lacks and that there is no wheel of."""
     version = ".".join(str(each) for each in python.version)
-    libc = " ".join(filter(None, [python.libc, ".".join(map(str, python.libc_version))]))
-    return RemoteError(
-        f"{board}: it lacks {need.module}, and there is no wheel of {need.requirement} for its Python "
-        f"{version} on {python.machine} ({libc or 'unknown libc'}); install it there: {_by_hand(need)}"
+    libc = (
+        f"{python.libc} {'.'.join(map(str, python.libc_version))}" if python.libc == "glibc" else python.libc
     )
-
-
-def _by_hand(need: Need) -> str:
-    if need.debian:
-        return f"sudo apt install {need.debian}"
-    return f"pip install '{need.requirement}', or take another engine (--engine)"
+    debian = " ".join(need.debian for need in needs if need.debian)
+    advice = "take another engine (--engine), or build one there"
+    if debian:
+        advice = f"install it there: sudo apt install {debian}"
+        if python.libc != "glibc":
+            advice = "install it there by the board's own package manager"
+    return RemoteError(
+        f"{board}: it lacks {' and '.join(need.module for need in needs)}, and there is no wheel of "
+        f"{' and '.join(need.requirement for need in needs)} for its Python {version} on {python.machine} "
+        f"({libc or 'unknown libc'}); {advice}"
+    )
 
 
 def _key(need: Need, python: PythonThere) -> str:

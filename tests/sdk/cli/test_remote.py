@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,10 @@ def kitchen(tmp_path, monkeypatch) -> Path:
     return folder
 
 
+def left_in(folder: Path) -> list[Path]:
+    return list((folder / "board" / "tmp").glob("boardfit-work-*"))
+
+
 def test_a_subcommand_runs_there_and_its_result_comes_back(kitchen, bundle, photos, tmp_path, capfd):
     out = tmp_path / "pictures"
     words = ["run", str(bundle), str(photos), "--engine", "fake", "--save", str(out)]
@@ -41,7 +46,7 @@ def test_a_subcommand_runs_there_and_its_result_comes_back(kitchen, bundle, phot
     assert "noise.png" in said.out
     assert "sending boardfit.zip" in said.err
     assert len(list(out.rglob("*.*g"))) == 3
-    assert not list(kitchen.rglob("boardfit-work-*"))
+    assert left_in(kitchen) == []
 
 
 def test_its_exit_status_is_ours(kitchen, bundle, tmp_path, capfd):
@@ -70,7 +75,7 @@ def test_a_link_that_is_cut_while_it_runs(kitchen, bundle, photos, tmp_path):
     (kitchen / "cut").write_text("1000 100")
     with pytest.raises(RemoteError, match=r"lost during sending boardfit\.zip"):
         run_remotely("ssh://pi@kitchen", ["inspect", str(bundle)], bundle=bundle)
-    assert not list(kitchen.rglob("boardfit-work-*"))
+    assert left_in(kitchen) == []
 
 
 @pytest.mark.parametrize(
@@ -118,17 +123,21 @@ def test_bench_on_a_board(kitchen, bundle, photos, tmp_path, capfd):
     report = read_report(tmp_path / "report")
     assert report.environment.command == ("boardfit", *words)
     assert "fetched" in capfd.readouterr().err
-    assert not list(kitchen.rglob("boardfit-work-*"))
+    assert left_in(kitchen) == []
 
 
-def test_a_bench_that_is_cut_leaves_nothing_here_and_there(kitchen, bundle, tmp_path, eventually_gone):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_a_bench_that_ends_early_leaves_nothing_here_and_there(
+    kitchen, bundle, tmp_path, eventually_gone, how
+):
     words = ["bench", str(bundle), "--engine", "fake", "--quick", "--runs", "50"]
     words += ["--board", "ssh://pi@kitchen", "--out", str(tmp_path / "report")]
     owner = subprocess.Popen([sys.executable, "-m", "boardfit", *words], stderr=subprocess.PIPE, text=True)
     while "run 1 of 50" not in owner.stderr.readline():
         assert owner.poll() is None
-    owner.kill()
-    owner.wait()
+    owner.send_signal(how)
+    owner.stderr.read()
+    assert owner.wait() == (130 if how == signal.SIGINT else -how)
     assert eventually_gone(kitchen)
     assert not (tmp_path / "report").exists()
 
@@ -137,8 +146,8 @@ def test_a_bench_that_is_cut_leaves_nothing_here_and_there(kitchen, bundle, tmp_
 def eventually_gone():
     def wait(folder: Path) -> bool:
         deadline = time.monotonic() + 20
-        while list(folder.rglob("boardfit-work-*")) and time.monotonic() < deadline:
+        while left_in(folder) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return not list(folder.rglob("boardfit-work-*"))
+        return not left_in(folder)
 
     return wait
