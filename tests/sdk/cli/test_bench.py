@@ -212,7 +212,7 @@ def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, 
     report = read_report(tmp_path / "out")
     assert status == (0 if report.valid else INVALID)
     assert report.measurements[0].accuracy.images == 2
-    assert "--board" not in report.environment.command
+    assert report.environment.command[1:] == ("bench", str(bundle), *QUICK, *map(str, words))
     assert "fake fp32 32, 1 thread" in capfd.readouterr().out
 
 
