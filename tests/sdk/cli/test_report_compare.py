@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 from dataclasses import replace
@@ -16,6 +17,7 @@ from boardfit.benchmarks.figure import Area, Dot, Drawing, Line, Words
 from boardfit.benchmarks.plot import Canvas
 from boardfit.benchmarks.store import write_report
 from boardfit.cli import main
+from boardfit.cli.bench_text import report_text
 from boardfit.cli.raster import HEADING_PX, SCALE, png
 
 MADE = Path(__file__).parents[2] / "benchmarks" / "conftest.py"
@@ -161,6 +163,12 @@ def json_report(folder: Path):
     from boardfit.benchmarks.store import read_report
 
     return read_report(folder)
+
+
+def test_the_times_of_an_emulated_processor_are_not_in_the_terminal_either(made):
+    text = report_text(made.rich_report(emulated=True))
+    assert "emulated" in text and "89.4" in text
+    assert not re.search(r"\d ms|MiB|frames/s|°C", text)
 
 
 # Comparing.
