@@ -43,7 +43,8 @@ def write_pages(folder: str | os.PathLike[str], reports: Sequence[Report]) -> li
 
     published = read_published()
     figures = _figures(reports, published)
-    of = f"{reports[0].bundle_name} on {' and '.join(each.environment.board_title for each in reports)}"
+    boards = dict.fromkeys(each.environment.board_title for each in reports)
+    of = f"{reports[0].bundle_name} on {' and '.join(boards)}"
     pictures = [(each.title, f"{each.name}.png") for each in figures]
     files = {
         REPORT_HTML: bench_html(reports, published).encode(),
