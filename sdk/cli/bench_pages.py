@@ -108,7 +108,10 @@ def _entries(place: Path) -> tuple[list[Entry], list[str]]:
     left_out: list[str] = []
     patterns = (REPORT_JSON, f"*/{REPORT_JSON}", f"*/*/{REPORT_JSON}")
     for path in sorted(found for pattern in patterns for found in place.glob(pattern)):
-        name = str(path.parent.relative_to(place))
+        inside = path.parent.relative_to(place)
+        if any(part.startswith(".") for part in inside.parts):  # such as one that is being written
+            continue
+        name = str(inside) if inside.parts else place.resolve().name
         try:
             report = read_report(path)
         except ReportError as error:

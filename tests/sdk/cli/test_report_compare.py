@@ -91,8 +91,11 @@ def test_several_boards_on_one_page(folders):
 
 def test_the_index_links_pages_and_names_what_it_left_out(folders, capsys):
     assert main(["report", "pi5"]) == 0
+    (folders / ".half").mkdir()
+    (folders / ".half" / "report.json").write_text("{")
     assert main(["report", "--index", "."]) == 0
     text = (folders / "index.html").read_text()
+    assert ".half" not in text
     assert 'href="pi5/report.html"' in text and 'href="nano/report.json"' in text
     whole = (folders / "pi5" / "report.json").read_bytes()
     (folders / "nano" / "report.json").write_bytes(whole[: len(whole) // 2])
@@ -104,6 +107,11 @@ def test_the_index_links_pages_and_names_what_it_left_out(folders, capsys):
     for sentence in ("nano/report.json is cut short", "pi5 is the same report as deep/copy of pi5"):
         assert sentence in text and sentence in told
     assert 'href="deep/copy%20of%20pi5/report.json"' in text
+
+
+def test_a_report_in_the_folder_itself_has_its_name(folders):
+    assert main(["report", "--index", "pi5"]) == 0
+    assert '<a href="report.json">pi5</a>' in (folders / "pi5" / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
