@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from html import escape
 from statistics import fmean
 
@@ -62,19 +61,12 @@ def distribution_of(each: Measurement) -> Figure:
     values = [value for run in each.runs for value in run.latencies_s]
     noun = "batches" if each.case.scenario == "offline" else "frames"
     title = f"{len(values)} {noun} of {len(each.runs)} runs{_told(each)}"
-    return distribution(values, name=f"distribution-{stem(each)}", title=title, noun=noun)
+    return distribution(values, name="distribution", title=title, noun=noun)
 
 
 def heat_of(each: Measurement) -> Figure | None:
     """Return heat and clock over a measurement's runs; None where the board tells neither."""
-    return heat_and_clock(each.runs, name=f"heat-{stem(each)}", title=f"Heat and clock{_told(each)}")
-
-
-def stem(each: Measurement) -> str:
-    """Return a measurement's name as a part of a file's name."""
-    case = each.case
-    words = f"{case.scenario} {case.name}{f' batch {case.batch}' if case.batch > 1 else ''}"
-    return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
+    return heat_and_clock(each.runs, name="heat", title=f"Heat and clock{_told(each)}")
 
 
 def _told(each: Measurement) -> str:

@@ -17,6 +17,7 @@ from boardfit.benchmarks.summary import (
     accuracy_texts,
     best,
     best_rule,
+    board_names,
     bytes_text,
     fault_kinds,
     fault_lines,
@@ -74,10 +75,10 @@ def bench_html(reports: Sequence[Report], published: Sequence[Published] = ()) -
         headline = f"Measured {reports[0].environment.started_utc} by boardfit bench."
     else:
         sections = _side_by_side(reports, published)
-        title = (
-            f"{' and '.join(dict.fromkeys(each.bundle_name for each in reports))} on {len(reports)} boards"
-        )
-        headline = "The best valid configuration of each board, then each board by itself."
+        boards = {each.environment.board_title for each in reports}
+        where = f"{len(boards)} boards" if len(boards) > 1 else next(iter(boards))
+        title = f"{' and '.join(dict.fromkeys(each.bundle_name for each in reports))} on {where}"
+        headline = "The best valid configuration of each report, then each report by itself."
     return document(sections, title=title, headline=headline, style=figure.style() + _STYLE)
 
 
@@ -89,9 +90,9 @@ def overview_figures(reports: Sequence[Report], published: Sequence[Published] =
         published: Others' numbers; those that fit become marks beside ours.
     """
     rows, points = [], []
-    for index, report in enumerate(reports):
+    for index, (report, name) in enumerate(zip(reports, board_names(reports), strict=True)):
         ink = SERIES[index % len(SERIES)]
-        board = report.environment.board_title if len(reports) > 1 else ""
+        board = name if len(reports) > 1 else ""
         for each in _drawable(report):
             found, case = summary(each), each.case
             others = tuple((item.source, item.value_ms / 1e3) for item in beside(case, report, published))
@@ -181,7 +182,8 @@ def _each(report: Report, chosen: Measurement | None) -> list[str]:
 
 def _side_by_side(reports: Sequence[Report], published: Sequence[Published]) -> list[str]:
     figures = overview_figures(reports, published)
-    rows = [_board_row(each) for each in reports]
+    names = board_names(reports)
+    rows = [_board_row(name, each) for name, each in zip(names, reports, strict=True)]
     unlike = len({each.bundle_id for each in reports}) > 1
     header = ("board", "best configuration", *HEADER[2:])
     parts = [
@@ -189,15 +191,16 @@ def _side_by_side(reports: Sequence[Report], published: Sequence[Published]) -> 
         UNLIKE_BUNDLES if unlike else "",
         *(f"<h2>{escape(each.title)}</h2>\n{_key(reports)}\n{svg(each)}" for each in figures),
     ]
-    for report in reports:
+    for name, report in zip(names, reports, strict=True):
         inside = "\n".join(filter(None, _one_report(report, published, ()))).replace("<h2>", "<h3>")
-        title = escape(report.environment.board_title)
-        parts.append(f'<section class="board"><h2>{title}</h2>\n{inside.replace("</h2>", "</h3>")}</section>')
+        parts.append(
+            f'<section class="board"><h2>{escape(name)}</h2>\n{inside.replace("</h2>", "</h3>")}</section>'
+        )
     return parts
 
 
-def _board_row(report: Report) -> tuple[str, ...]:
-    board, chosen = report.environment.board_title, best(report)
+def _board_row(board: str, report: Report) -> tuple[str, ...]:
+    chosen = best(report)
     if chosen is not None:
         name, _, *numbers = overview_cells(chosen)
         return (board, name, *numbers)
@@ -207,8 +210,8 @@ def _board_row(report: Report) -> tuple[str, ...]:
 
 def _key(reports: Sequence[Report]) -> str:
     items = (
-        f'<span class="key {SERIES[i % len(SERIES)]}"></span> {escape(each.environment.board_title)}'
-        for i, each in enumerate(reports)
+        f'<span class="key {SERIES[i % len(SERIES)]}"></span> {escape(name)}'
+        for i, (name, each) in enumerate(zip(board_names(reports), reports, strict=True))
         if _drawable(each)
     )
     return f'<p class="note">{" &nbsp; ".join(items)}</p>'

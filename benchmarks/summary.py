@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TypeVar
@@ -137,6 +137,15 @@ def _by_kind(measurement: Measurement) -> dict[str, list[str]]:
     for fault in (*(fault for run in measurement.runs for fault in run.faults), *measurement.faults):
         kinds.setdefault(fault.partition(":")[0], []).append(fault)
     return kinds
+
+
+def board_names(reports: Sequence[Report]) -> list[str]:
+    """Return what to call the board of each report: its title, and the time where several have the same."""
+    titles = [each.environment.board_title for each in reports]
+    return [
+        title if titles.count(title) == 1 else f"{title}, {each.environment.started_utc}"
+        for title, each in zip(titles, reports, strict=True)
+    ]
 
 
 def name_of(case: Case) -> str:

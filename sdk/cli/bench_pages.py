@@ -43,12 +43,11 @@ def write_pages(folder: str | os.PathLike[str], reports: Sequence[Report]) -> li
 
     published = read_published()
     figures = _figures(reports, published)
-    of = f"{reports[0].bundle_name} on {' and '.join(each.environment.board_title for each in reports)}"
-    pictures = [(each.title, f"{each.name}.png") for each in figures]
+    pictures = [(heading, f"{each.name}.png") for each, heading in figures]
     files = {
         REPORT_HTML: bench_html(reports, published).encode(),
         REPORT_MD: bench_markdown(reports, published, pictures).encode(),
-        **{f"{each.name}.png": png(each.wide, f"{each.title}: {of}") for each in figures},
+        **{f"{each.name}.png": png(each.wide, heading) for each, heading in figures},
     }
     place = Path(folder)
     for name, data in files.items():
@@ -56,17 +55,20 @@ def write_pages(folder: str | os.PathLike[str], reports: Sequence[Report]) -> li
     return [place / name for name in files]
 
 
-def _figures(reports: Sequence[Report], published: Sequence[Published]) -> list[Figure]:
-    """Return what becomes pictures: the overview, and of a single report its best configuration."""
+def _figures(reports: Sequence[Report], published: Sequence[Published]) -> list[tuple[Figure, str]]:
+    """Return what becomes pictures with headings: the overview; of a single report also its best."""
     from boardfit.benchmarks.bench_details import distribution_of, heat_of
     from boardfit.benchmarks.bench_page import overview_figures
-    from boardfit.benchmarks.summary import best
+    from boardfit.benchmarks.summary import best, name_of
 
-    found: list[Figure | None] = list(overview_figures(reports, published))
+    boards = dict.fromkeys(each.environment.board_title for each in reports)
+    of = f"{reports[0].bundle_name} on {' and '.join(boards)}"
+    found = [(each, f"{each.title}: {of}") for each in overview_figures(reports, published)]
     chosen = best(reports[0]) if len(reports) == 1 else None
     if chosen is not None:
-        found += [distribution_of(chosen), heat_of(chosen)]
-    return [each for each in found if each is not None]
+        shown = (distribution_of(chosen), heat_of(chosen))
+        found += [(each, f"{of}, {name_of(chosen.case)}: {each.title}") for each in shown if each]
+    return found
 
 
 def write_index(folder: str | os.PathLike[str]) -> tuple[Path, list[str]]:
@@ -107,7 +109,10 @@ def _entries(place: Path) -> tuple[list[Entry], list[str]]:
     left_out: list[str] = []
     patterns = (REPORT_JSON, f"*/{REPORT_JSON}", f"*/*/{REPORT_JSON}")
     for path in sorted(found for pattern in patterns for found in place.glob(pattern)):
-        name = str(path.parent.relative_to(place))
+        inside = path.parent.relative_to(place)
+        if any(part.startswith(".") for part in inside.parts):  # such as one that is being written
+            continue
+        name = str(inside) if inside.parts else place.resolve().name
         try:
             report = read_report(path)
         except ReportError as error:

@@ -16,6 +16,8 @@ def report_text(report: Report) -> str:
     """Return a report for people: a table of the cases, what is wrong with them, and notes."""
     from boardfit.benchmarks.summary import fault_lines
 
+    if report.environment.emulated:
+        return _emulated_text(report)
     where, first = report.environment, report.measurements[0]
     runs = counted(max(len(each.runs) for each in report.measurements), "run")
     lines = [
@@ -29,6 +31,22 @@ def report_text(report: Report) -> str:
         f"NOT VALID {each.case.name}: {line}" for each in report.measurements for line in fault_lines(each)
     ]
     lines += ["", *faults] if faults else []
+    lines += ["", *(f"note: {note}" for note in report.notes)] if report.notes else []
+    return "\n".join(lines)
+
+
+def _emulated_text(report: Report) -> str:
+    """Return what an emulated processor's report is good for: no times."""
+    from boardfit.benchmarks.bench_page import EMULATED, EMULATED_HEADER, emulated_cells
+
+    rows = [emulated_cells(each) for each in report.measurements]
+    lines = [
+        f"{report.bundle_name} on {report.environment.board_title}, emulated",
+        "",
+        EMULATED,
+        "",
+        table(EMULATED_HEADER, rows, left=(0, 2)),
+    ]
     lines += ["", *(f"note: {note}" for note in report.notes)] if report.notes else []
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,11 @@ _BITS = 4
 """Binary digits behind the point in the coordinates that OpenCV takes."""
 
 
-HEADING_PX = 28
-"""Height of the line over a drawing that says what it is, for a file that has lost its page."""
+HEADING_PX = 20
+"""Height of a line over a drawing that says what it is, for a file that has lost its page."""
+
+LETTER_WIDTH_PX = 7.3
+"""Of bold letters, on average and rather too much."""
 
 
 def png(drawing: Drawing, heading: str) -> bytes:
@@ -35,8 +39,10 @@ def png(drawing: Drawing, heading: str) -> bytes:
     from boardfit.benchmarks.figure import Words
 
     picture = _painted(drawing)
-    strip = np.full((HEADING_PX * SCALE, picture.shape[1], 3), 255, np.uint8)
-    _paint_words(strip, Words((4.0, 19.0), heading, bold=True))
+    lines = textwrap.wrap(heading, int(drawing.canvas.width / LETTER_WIDTH_PX))
+    strip = np.full((HEADING_PX * len(lines) * SCALE, picture.shape[1], 3), 255, np.uint8)
+    for number, line in enumerate(lines):
+        _paint_words(strip, Words((4.0, 15.0 + HEADING_PX * number), line, bold=True))
     done, data = cv2.imencode(".png", np.vstack([strip, picture]), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     assert done, "OpenCV refused a picture of 8 bits"
     return bytes(data)

@@ -119,6 +119,14 @@ def test_several_boards_have_a_colour_each_and_their_names(rich_report_of):
     assert "not the same bundle" in text_of(bench_html([reports[0], other]))
 
 
+def test_one_board_twice_is_told_apart_by_the_time(report_of, measurement_of):
+    later = report_of(measurement_of(seed=2), started_utc="2026-11-26T08:00:00Z")
+    text = text_of(bench_html([report_of(), later]))
+    assert "efficientnet-lite0 on Raspberry Pi 5\n" in text
+    for when in ("2026-11-25T12:00:00Z", "2026-11-26T08:00:00Z"):
+        assert f"Raspberry Pi 5, {when}: litert int8 224, 4 threads" in text
+
+
 @pytest.mark.parametrize("place", ["title", "name", "note", "fault", "package", "engine"])
 def test_no_text_becomes_markup(report_of, measurement_of, place):
     evil = "<script>x</script>|`*_"

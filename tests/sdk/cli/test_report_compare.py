@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 from dataclasses import replace
@@ -16,6 +17,7 @@ from boardfit.benchmarks.figure import Area, Dot, Drawing, Line, Words
 from boardfit.benchmarks.plot import Canvas
 from boardfit.benchmarks.store import write_report
 from boardfit.cli import main
+from boardfit.cli.bench_text import report_text
 from boardfit.cli.raster import HEADING_PX, SCALE, png
 
 MADE = Path(__file__).parents[2] / "benchmarks" / "conftest.py"
@@ -66,12 +68,10 @@ def files(folder: Path) -> list[str]:
 def test_the_pages_lie_beside_the_report(folders, capsys):
     assert main(["report", "pi5"]) == 0
     found = files(folders / "pi5")
-    heat = "heat-single-stream-litert-int8-224-4-threads.png"
-    assert {"report.html", "report.md", "report.json", "latencies.png", "accuracy.png", heat} < set(found)
+    pictures = ["accuracy.png", "distribution.png", "heat.png", "latencies.png"]
+    assert found == [*pictures, "report.html", "report.json", "report.md"]
     assert "wrote pi5/report.html" in capsys.readouterr().out
     text = (folders / "pi5" / "report.md").read_text()
-    pictures = [name for name in found if name.endswith(".png")]
-    assert len(pictures) == 4
     assert all(f"]({name})" in text for name in pictures)
     for name in pictures:
         picture = cv2.imread(str(folders / "pi5" / name))
@@ -89,8 +89,11 @@ def test_several_boards_on_one_page(folders):
 
 def test_the_index_links_pages_and_names_what_it_left_out(folders, capsys):
     assert main(["report", "pi5"]) == 0
+    (folders / ".half").mkdir()
+    (folders / ".half" / "report.json").write_text("{")
     assert main(["report", "--index", "."]) == 0
     text = (folders / "index.html").read_text()
+    assert ".half" not in text
     assert 'href="pi5/report.html"' in text and 'href="nano/report.json"' in text
     whole = (folders / "pi5" / "report.json").read_bytes()
     (folders / "nano" / "report.json").write_bytes(whole[: len(whole) // 2])
@@ -102,6 +105,11 @@ def test_the_index_links_pages_and_names_what_it_left_out(folders, capsys):
     for sentence in ("nano/report.json is cut short", "pi5 is the same report as deep/copy of pi5"):
         assert sentence in text and sentence in told
     assert 'href="deep/copy%20of%20pi5/report.json"' in text
+
+
+def test_a_report_in_the_folder_itself_has_its_name(folders):
+    assert main(["report", "--index", "pi5"]) == 0
+    assert '<a href="report.json">pi5</a>' in (folders / "pi5" / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -161,6 +169,12 @@ def json_report(folder: Path):
     from boardfit.benchmarks.store import read_report
 
     return read_report(folder)
+
+
+def test_the_times_of_an_emulated_processor_are_not_in_the_terminal_either(made):
+    text = report_text(made.rich_report(emulated=True))
+    assert "emulated" in text and "89.4" in text
+    assert not re.search(r"\d ms|MiB|frames/s|°C", text)
 
 
 # Comparing.
@@ -224,6 +238,14 @@ def test_json_has_the_numbers(folders, capsys):
 
 
 # The painter.
+
+
+def test_a_long_heading_takes_more_lines_and_stays_inside():
+    drawing = Drawing(Canvas(css="wide", width=860, height=60, ticks_xy=(4, 4)), ())
+    heading = "efficientnet-lite0 on a Pi 5, " * 6
+    picture = cv2.imdecode(np.frombuffer(png(drawing, heading), np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape[0] == (60 + 2 * HEADING_PX) * SCALE
+    assert (picture[:, -4:] == 255).all()
 
 
 def painted(*shapes) -> np.ndarray:
