@@ -22,6 +22,7 @@ examples:
   boardfit tune model.boardfit --cpus 4-7 --cpus 0-3           bound to the big cores, or to the small ones
   boardfit tune model.boardfit --save-times board.json         for boardfit fit --times, on any machine
   boardfit tune model.boardfit --out tuning.json               for boardfit.load(..., tuning="tuning.json")
+  boardfit tune model.boardfit --board ssh://pi@kitchen        the same, tuned on that board
 
 What is found is kept in this user's cache, and boardfit.load uses it on this board as long as the engines and
 the bundle's models stay the same. After Ctrl-C the same command goes on where it was.
@@ -42,6 +43,13 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="a .boardfit file or folder")
+    parser.add_argument(
+        "--board",
+        default="local",
+        metavar="ADDRESS",
+        help="local (default), ssh://user@host[:port] or adb://serial: what it lacks is sent, and removed; "
+        "what was found comes here, to --out (default then: tuning.json)",
+    )
     parser.add_argument(
         "--engine", type=_words, metavar="A,B", help="only these (default: what is installed)"
     )
@@ -72,6 +80,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tune and write what was found."""
+    if args.board != "local":
+        return _run_elsewhere(args)
     from boardfit.benchmarks.candidates import Wish, candidates, core_groups
     from boardfit.benchmarks.tune import RUNS, Plan
     from boardfit.benchmarks.tuning import write_tuning
@@ -105,6 +115,29 @@ def run(args: argparse.Namespace) -> int:
         if args.save_times:
             _save_times(bundle, tuning, Path(args.save_times))
     return 0
+
+
+def _run_elsewhere(args: argparse.Namespace) -> int:
+    """Run the same command on a board, and fetch what it found."""
+    from boardfit.cli.remote import require_address, run_remotely, without_board
+
+    require_address(args.board)
+    if args.save_times:
+        raise RecipeError("--save-times writes a file there: tune with --board first, then fit on the board")
+    words = list(without_board(args.words))
+    out = args.out or "tuning.json"
+    if not args.out:
+        words += ["--out", out]
+    if not Path(out).absolute().parent.is_dir() or Path(out).is_dir():
+        raise RecipeError(f"{out} is a folder, or lies in none: give the path of a file with --out")
+    return run_remotely(
+        args.board,
+        words,
+        bundle=Path(args.bundle),
+        out=Path(out),
+        engines=args.engine or ("all",),
+        typed=args.words,
+    )
 
 
 def _tuned(bundle: Bundle, field: Field, plan: Plan, *, board: str, out: Path) -> Tuning:
