@@ -11,8 +11,10 @@ from boardfit.errors import RecipeError
 
 if TYPE_CHECKING:
     from boardfit.benchmarks.candidates import Field
+    from boardfit.benchmarks.trial_bench import Meter
     from boardfit.benchmarks.tune import Plan
     from boardfit.benchmarks.tuning import Tuning
+    from boardfit.boards.profile import Profile
     from boardfit.bundle import Bundle, Manifest
 
 EXAMPLE = """\
@@ -69,6 +71,14 @@ def add_parser(subparsers: Any) -> None:
         "unbound, and each kind of core where there are several)",
     )
     parser.add_argument("--size", type=_numbers, metavar="S,S", help="only these (default: all)")
+    parser.add_argument(
+        "--for",
+        dest="goal",
+        choices=("p95", "energy"),
+        default="p95",
+        help="what is to be least: the 95th percentile of the time (default), or joules per frame, where the "
+        "board tells its power",
+    )
     parser.add_argument("--runs", type=int, metavar="N", help="timed runs of the finalists (default: 96)")
     parser.add_argument(
         "--exhaustive", action="store_true", help="give every setup all runs: slower, to compare with"
@@ -99,7 +109,9 @@ def run(args: argparse.Namespace) -> int:
     board = detect()
     with open_bundle(args.bundle) as bundle:
         field = candidates(bundle, wish, cores=board.cores, groups=core_groups())
+        meter = _meter(board.profile) if args.goal == "energy" else None
         plan = Plan(
+            goal=args.goal,
             runs=RUNS if args.runs is None else args.runs,
             exhaustive=args.exhaustive,
             at_once=_at_once(bundle),
@@ -108,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         if board.emulated:
             print("the processor is emulated: what is found says nothing of a real board", file=sys.stderr)
         with quiet_engines():
-            tuning = _tuned(bundle, field, plan, board=board.profile.name, out=out)
+            tuning = _tuned(bundle, field, plan, meter, board=board.profile.name, out=out)
         write_tuning(out, tuning)
         print(tuning_text(tuning, bundle.manifest))
         print(f"wrote {out}" + ("" if args.out else ": boardfit.load uses it on this board"))
@@ -140,7 +152,22 @@ def _run_elsewhere(args: argparse.Namespace) -> int:
     )
 
 
-def _tuned(bundle: Bundle, field: Field, plan: Plan, *, board: str, out: Path) -> Tuning:
+def _meter(profile: Profile) -> Meter:
+    """Return what meters energy on this board.
+
+    Raises:
+        RecipeError: The board does not tell its power.
+    """
+    from boardfit.benchmarks.energy import energy_meter, total_w
+    from boardfit.boards.probes import Probes
+
+    probes = Probes(profile)
+    if total_w(probes.read(0.0).power_w) is None:
+        raise RecipeError(f"{profile.title} does not tell its power here: tune --for p95")
+    return energy_meter(lambda: total_w(probes.read(0.0).power_w))
+
+
+def _tuned(bundle: Bundle, field: Field, plan: Plan, meter: Meter | None, *, board: str, out: Path) -> Tuning:
     from boardfit.benchmarks.journal import Journal
     from boardfit.benchmarks.tune import subject, tune
     from boardfit.benchmarks.tuning import key_here
@@ -159,6 +186,7 @@ def _tuned(bundle: Bundle, field: Field, plan: Plan, *, board: str, out: Path) -
             board=board,
             plan=plan,
             journal=journal,
+            meter=meter,
             progress=lambda text: print(text, file=sys.stderr, flush=True),
         )
     except KeyboardInterrupt:
@@ -176,9 +204,11 @@ def tuning_text(tuning: Tuning, manifest: Manifest) -> str:
     rows = []
     for size in tuning.sizes:
         for trial in tuning.ranked(size)[:SHOWN]:
-            cost = f"{trial.p50_s * 1e3:.2f}", f"{trial.p95_s * 1e3:.2f}"
-            rows.append([str(size), trial.setup.text, *cost, str(trial.runs)])
-    lines = [table(["size", "setup", "p50 ms", "p95 ms", "runs"], rows, left=(1,))]
+            cells = [f"{trial.p50_s * 1e3:.2f}", f"{trial.p95_s * 1e3:.2f}", str(trial.runs)]
+            energy = [] if trial.energy_j is None else [f"{trial.energy_j * 1e3:.1f}"]
+            rows.append([str(size), trial.setup.text, *cells, *energy])
+    energy = ["mJ"] if tuning.goal == "energy" else []
+    lines = [table(["size", "setup", "p50 ms", "p95 ms", "runs", *energy], rows, left=(1,))]
     lines += [f"left out: {reason}" for reason in tuning.left_out]
     sizes = answering_sizes(manifest)
     chosen = tuning.choose(sizes)

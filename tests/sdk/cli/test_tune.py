@@ -139,6 +139,19 @@ def test_what_is_no_list_of_cores_is_refused(text):
         cores(text)
 
 
+def test_energy_where_the_board_tells_its_power(three_engines, capfd, monkeypatch):
+    from boardfit.benchmarks import energy
+    from boardfit.boards.probes import Probes
+    from boardfit.boards.records import Snapshot
+
+    assert main(["tune", str(three_engines), *QUICK, "--for", "energy"]) == 1
+    assert "does not tell its power" in capfd.readouterr().err
+    monkeypatch.setattr(Probes, "read", lambda self, time_s: Snapshot(time_s, power_w={"VDD_IN": 4.0}))
+    monkeypatch.setattr(energy, "METER_S", 0.01)
+    assert main(["tune", str(three_engines), *QUICK, "--for", "energy", "--engine", "ncnn"]) == 0
+    assert "mJ" in capfd.readouterr().out
+
+
 @pytest.mark.usefixtures("kitchen")
 def test_a_board_elsewhere_is_tuned_and_what_it_found_comes_here(tmp_path, cache, monkeypatch, capfd):
     write_fake_bundle(tmp_path / "fake.boardfit")
