@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from boardfit._version import __version__
@@ -109,9 +110,7 @@ def tune(
             return found
 
         for size, setups in field.by_size.items():
-            had[size] = halve(
-                setups, plan.rounds, lambda step, left, more, size=size: measure(size, step, left, more)
-            )
+            had[size] = halve(setups, plan.rounds, partial(measure, size))
             if not had[size]:
                 raise RecipeError(f"every candidate for {size} failed: {'; '.join(bench.failed)}")
         _complete(had, lambda size, setups, rounds: measure(size, len(plan.rounds), setups, rounds))

@@ -65,7 +65,6 @@ class _Bound:
     def __init__(self, name: str, cores: frozenset[int], make: Callable[[], Engine]) -> None:
         self._closed = False
         self._name = name
-        self._cores = cores
         self._thread = ThreadPoolExecutor(1, "boardfit-bound", os.sched_setaffinity, (0, cores))
         try:
             self._engine = self._thread.submit(make).result()
@@ -99,9 +98,9 @@ def _bound_engine(engine: type[Engine], cores: frozenset[int]) -> type[Engine]:
         def __init__(self, artifact: Artifact, files: Mapping[str, bytes], threads: int) -> None:
             super().__init__(artifact.name, cores, partial(engine, artifact, files, threads))
 
-    several = getattr(engine, "first_of_several", None)
-    if several is None:
+    if not hasattr(engine, "first_of_several"):
         return BoundEngine
+    several: Callable[[Artifact, Mapping[str, bytes], int], Engine] = engine.first_of_several
 
     class SharingBoundEngine(BoundEngine):
         @classmethod

@@ -157,5 +157,6 @@ def workplace(tmp_path, demo_folder, lite0_bundle, monkeypatch) -> Path:
     for number in range(60):
         (many / f"{number:02d}.png").write_bytes(synthetic_png(number))
     shutil.copyfile(lite0_bundle, tmp_path / "model.boardfit")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -50,6 +50,8 @@ def test_the_commands_work_one_after_the_other(workplace):
             arguments += ["--max-flips", "100", "--formats", "onnx", "--no-fit"]
         if arguments[0] == "bench" and "--quick" not in arguments:
             arguments += ["--duration", "0.1", "--runs", "2"]
+        if arguments[0] == "tune":
+            arguments += ["--runs", "6"]
         # bench 3: measured, but the machine of this test was not idle. compare 4: too little for a verdict.
         allowed = {"bench": (0, 3), "compare": (0, 4)}
         assert main(arguments) in allowed.get(arguments[0], (0,)), line

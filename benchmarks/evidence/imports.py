@@ -22,7 +22,9 @@ print(perf_counter() - begin)
 STATEMENTS = {
     "import boardfit.runtime": "import boardfit.runtime",
     "boardfit.load (all that a session needs, without an engine)": "import boardfit; boardfit.load; "
-    "import boardfit.bundle",
+    "import boardfit.bundle, boardfit.runtime.model",
+    "the same, and its look for a tuning": "import boardfit; boardfit.load; "
+    "import boardfit.bundle, boardfit.runtime.model, boardfit.benchmarks.tuning",
 }
 
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boardfit.errors import BoardError, InputError, RecipeError, ReportError
+from boardfit.errors import InputError, RecipeError, ReportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
     from boardfit.benchmarks.accuracy import Labelled
     from boardfit.benchmarks.cases import Wanted
@@ -173,16 +173,10 @@ def _written(folder: Path, report: Report) -> bool:
 
 def _run_elsewhere(args: argparse.Namespace) -> int:
     """Run the same command on a board, and fetch what it wrote."""
-    from boardfit.boards.profile import find_profile
     from boardfit.cli.out_folder import require_new
-    from boardfit.cli.remote import run_remotely
+    from boardfit.cli.remote import require_address, run_remotely, without_board
 
-    if "://" not in args.board:
-        kind = find_profile(args.board)  # or its error, with the names that are near
-        raise BoardError(
-            f"{kind.title} is a kind of board, not one of yours: say where one is, as in "
-            "--board ssh://user@host or --board adb://serial"
-        )
+    require_address(args.board)
     require_new(args.out)
     if args.images and not Path(args.images).exists():
         raise InputError(
@@ -190,25 +184,13 @@ def _run_elsewhere(args: argparse.Namespace) -> int:
         )
     return run_remotely(
         args.board,
-        list(_without_board(args.words)),
+        list(without_board(args.words)),
         bundle=Path(args.bundle),
         inputs=[Path(path) for path in (args.images, args.val) if path is not None],
         out=Path(args.out) if args.out else None,
         engines=args.engine or (),
         typed=args.words,
     )
-
-
-def _without_board(words: Sequence[str]) -> Iterator[str]:
-    """Yield the words of a command without ``--board``, which argparse takes shortened too."""
-    rest = iter(words)
-    for word in rest:
-        name, given, _ = word.partition("=")
-        if len(name) > len("--b") and "--board".startswith(name):
-            if not given:
-                next(rest)
-        else:
-            yield word
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,35 @@ def typed_words(words: Sequence[str]) -> tuple[str, ...]:
         words: Of this process, without the program's name.
     """
     return tuple(json.loads(os.environ[_TYPED])) if _TYPED in os.environ else tuple(words)
+
+
+def require_address(board: str) -> None:
+    """Refuse what is no address of a board.
+
+    Raises:
+        BoardError: It has no ``://``; the name of a kind of board is told from an unknown one.
+    """
+    from boardfit.boards.profile import find_profile
+    from boardfit.errors import BoardError
+
+    if "://" not in board:
+        kind = find_profile(board)  # or its error, with the names that are near
+        raise BoardError(
+            f"{kind.title} is a kind of board, not one of yours: say where one is, as in "
+            "--board ssh://user@host or --board adb://serial"
+        )
+
+
+def without_board(words: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a command without ``--board``, which argparse takes shortened too."""
+    rest = iter(words)
+    for word in rest:
+        name, given, _ = word.partition("=")
+        if len(name) > len("--b") and "--board".startswith(name):
+            if not given:
+                next(rest)
+        else:
+            yield word
 
 
 def run_remotely(

@@ -11,8 +11,10 @@ from boardfit.errors import RecipeError
 
 if TYPE_CHECKING:
     from boardfit.benchmarks.candidates import Field
+    from boardfit.benchmarks.trial_bench import Meter
     from boardfit.benchmarks.tune import Plan
     from boardfit.benchmarks.tuning import Tuning
+    from boardfit.boards.profile import Profile
     from boardfit.bundle import Bundle, Manifest
 
 EXAMPLE = """\
@@ -22,6 +24,7 @@ examples:
   boardfit tune model.boardfit --cpus 4-7 --cpus 0-3           bound to the big cores, or to the small ones
   boardfit tune model.boardfit --save-times board.json         for boardfit fit --times, on any machine
   boardfit tune model.boardfit --out tuning.json               for boardfit.load(..., tuning="tuning.json")
+  boardfit tune model.boardfit --board ssh://pi@kitchen        the same, tuned on that board
 
 What is found is kept in this user's cache, and boardfit.load uses it on this board as long as the engines and
 the bundle's models stay the same. After Ctrl-C the same command goes on where it was.
@@ -43,6 +46,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="a .boardfit file or folder")
     parser.add_argument(
+        "--board",
+        default="local",
+        metavar="ADDRESS",
+        help="local (default), ssh://user@host[:port] or adb://serial: what it lacks is sent, and removed; "
+        "what was found comes here, to --out (default then: tuning.json)",
+    )
+    parser.add_argument(
         "--engine", type=_words, metavar="A,B", help="only these (default: what is installed)"
     )
     parser.add_argument(
@@ -61,6 +71,14 @@ def add_parser(subparsers: Any) -> None:
         "unbound, and each kind of core where there are several)",
     )
     parser.add_argument("--size", type=_numbers, metavar="S,S", help="only these (default: all)")
+    parser.add_argument(
+        "--for",
+        dest="goal",
+        choices=("p95", "energy"),
+        default="p95",
+        help="what is to be least: the 95th percentile of the time (default), or joules per frame, where the "
+        "board tells its power",
+    )
     parser.add_argument("--runs", type=int, metavar="N", help="timed runs of the finalists (default: 96)")
     parser.add_argument(
         "--exhaustive", action="store_true", help="give every setup all runs: slower, to compare with"
@@ -72,6 +90,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tune and write what was found."""
+    if args.board != "local":
+        return _run_elsewhere(args)
     from boardfit.benchmarks.candidates import Wish, candidates, core_groups
     from boardfit.benchmarks.tune import RUNS, Plan
     from boardfit.benchmarks.tuning import write_tuning
@@ -89,7 +109,9 @@ def run(args: argparse.Namespace) -> int:
     board = detect()
     with open_bundle(args.bundle) as bundle:
         field = candidates(bundle, wish, cores=board.cores, groups=core_groups())
+        meter = _meter(board.profile) if args.goal == "energy" else None
         plan = Plan(
+            goal=args.goal,
             runs=RUNS if args.runs is None else args.runs,
             exhaustive=args.exhaustive,
             at_once=_at_once(bundle),
@@ -98,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         if board.emulated:
             print("the processor is emulated: what is found says nothing of a real board", file=sys.stderr)
         with quiet_engines():
-            tuning = _tuned(bundle, field, plan, board=board.profile.name, out=out)
+            tuning = _tuned(bundle, field, plan, meter, board=board.profile.name, out=out)
         write_tuning(out, tuning)
         print(tuning_text(tuning, bundle.manifest))
         print(f"wrote {out}" + ("" if args.out else ": boardfit.load uses it on this board"))
@@ -107,7 +129,45 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tuned(bundle: Bundle, field: Field, plan: Plan, *, board: str, out: Path) -> Tuning:
+def _run_elsewhere(args: argparse.Namespace) -> int:
+    """Run the same command on a board, and fetch what it found."""
+    from boardfit.cli.remote import require_address, run_remotely, without_board
+
+    require_address(args.board)
+    if args.save_times:
+        raise RecipeError("--save-times writes a file there: tune with --board first, then fit on the board")
+    words = list(without_board(args.words))
+    out = args.out or "tuning.json"
+    if not args.out:
+        words += ["--out", out]
+    if not Path(out).absolute().parent.is_dir() or Path(out).is_dir():
+        raise RecipeError(f"{out} is a folder, or lies in none: give the path of a file with --out")
+    return run_remotely(
+        args.board,
+        words,
+        bundle=Path(args.bundle),
+        out=Path(out),
+        engines=args.engine or ("all",),
+        typed=args.words,
+    )
+
+
+def _meter(profile: Profile) -> Meter:
+    """Return what meters energy on this board.
+
+    Raises:
+        RecipeError: The board does not tell its power.
+    """
+    from boardfit.benchmarks.energy import energy_meter, total_w
+    from boardfit.boards.probes import Probes
+
+    probes = Probes(profile)
+    if total_w(probes.read(0.0).power_w) is None:
+        raise RecipeError(f"{profile.title} does not tell its power here: tune --for p95")
+    return energy_meter(lambda: total_w(probes.read(0.0).power_w))
+
+
+def _tuned(bundle: Bundle, field: Field, plan: Plan, meter: Meter | None, *, board: str, out: Path) -> Tuning:
     from boardfit.benchmarks.journal import Journal
     from boardfit.benchmarks.tune import subject, tune
     from boardfit.benchmarks.tuning import key_here
@@ -126,6 +186,7 @@ def _tuned(bundle: Bundle, field: Field, plan: Plan, *, board: str, out: Path) -
             board=board,
             plan=plan,
             journal=journal,
+            meter=meter,
             progress=lambda text: print(text, file=sys.stderr, flush=True),
         )
     except KeyboardInterrupt:
@@ -143,9 +204,11 @@ def tuning_text(tuning: Tuning, manifest: Manifest) -> str:
     rows = []
     for size in tuning.sizes:
         for trial in tuning.ranked(size)[:SHOWN]:
-            cost = f"{trial.p50_s * 1e3:.2f}", f"{trial.p95_s * 1e3:.2f}"
-            rows.append([str(size), trial.setup.text, *cost, str(trial.runs)])
-    lines = [table(["size", "setup", "p50 ms", "p95 ms", "runs"], rows, left=(1,))]
+            cells = [f"{trial.p50_s * 1e3:.2f}", f"{trial.p95_s * 1e3:.2f}", str(trial.runs)]
+            energy = [] if trial.energy_j is None else [f"{trial.energy_j * 1e3:.1f}"]
+            rows.append([str(size), trial.setup.text, *cells, *energy])
+    energy = ["mJ"] if tuning.goal == "energy" else []
+    lines = [table(["size", "setup", "p50 ms", "p95 ms", "runs", *energy], rows, left=(1,))]
     lines += [f"left out: {reason}" for reason in tuning.left_out]
     sizes = answering_sizes(manifest)
     chosen = tuning.choose(sizes)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,6 +14,7 @@ from boardfit.runtime.preprocess import Preprocessor
 from boardfit.specs import ImageSpec, classic_policy
 
 SIZES = (32, 48, 64)
+CARRIER = Path(__file__).resolve().parents[2] / "boards" / "remote" / "carrier.py"
 
 
 @pytest.fixture
@@ -82,3 +85,18 @@ def film(tmp_path) -> Path:
         writer.write(np.full((48, 64, 3), 20 * index, np.uint8))
     writer.release()
     return path
+
+
+@pytest.fixture
+def kitchen(tmp_path, monkeypatch) -> Path:
+    """A board behind a stand-in for ssh, with this Python."""
+    folder = tmp_path / "carried"
+    for inner in ("bin", "board/tmp", "board/bin"):
+        (folder / inner).mkdir(parents=True)
+    ssh = folder / "bin" / "ssh"
+    ssh.write_text(f'#!/bin/sh\nexec {sys.executable} -S {CARRIER} "$@"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("CARRIER", str(folder))
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("BOARDFIT_BOARD_PYTHON", sys.executable)
+    return folder

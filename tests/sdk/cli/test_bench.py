@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
 from boardfit.benchmarks import bench as module
 from boardfit.benchmarks.store import read_report
 from boardfit.cli import main
-from boardfit.cli.bench import INVALID, _without_board
+from boardfit.cli.bench import INVALID
+from boardfit.cli.remote import without_board
 from boardfit.errors import EngineError, ReportError
 from boardfit.runtime.choose import Setup
 
@@ -187,21 +185,6 @@ def test_an_unknown_board_is_told(bundle, capsys, board, told):
     assert told in error
 
 
-@pytest.fixture
-def kitchen(tmp_path, monkeypatch):
-    """A board behind a stand-in for ssh, with this Python."""
-    carrier = Path(__file__).resolve().parents[2] / "boards" / "remote" / "carrier.py"
-    folder = tmp_path / "carried"
-    for inner in ("bin", "board/tmp", "board/bin"):
-        (folder / inner).mkdir(parents=True)
-    ssh = folder / "bin" / "ssh"
-    ssh.write_text(f'#!/bin/sh\nexec {sys.executable} -S {carrier} "$@"\n')
-    ssh.chmod(0o755)
-    monkeypatch.setenv("CARRIER", str(folder))
-    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("BOARDFIT_BOARD_PYTHON", sys.executable)
-
-
 @pytest.mark.usefixtures("kitchen")
 def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, tmp_path, capfd):
     table = tmp_path / "labels.csv"
@@ -223,7 +206,7 @@ def test_it_runs_on_a_board_elsewhere_and_the_report_comes_back(bundle, photos, 
 )
 def test_the_board_is_asked_for_no_other_board(words):
     rest = ["bench", "x.boardfit", "--batch", "4", "--out", "--board-of-mine"]
-    assert list(_without_board([*rest[:2], *words, *rest[2:]])) == rest
+    assert list(without_board([*rest[:2], *words, *rest[2:]])) == rest
 
 
 def test_images_for_a_board_elsewhere_are_there(bundle, capsys):

@@ -15,23 +15,6 @@ from boardfit.cli import main
 from boardfit.cli.remote import run_remotely
 from boardfit.errors import BundleError, RemoteError
 
-CARRIER = Path(__file__).resolve().parents[2] / "boards" / "remote" / "carrier.py"
-
-
-@pytest.fixture
-def kitchen(tmp_path, monkeypatch) -> Path:
-    """A board behind a stand-in for ssh, with this Python."""
-    folder = tmp_path / "carried"
-    for inner in ("bin", "board/tmp", "board/bin"):
-        (folder / inner).mkdir(parents=True)
-    ssh = folder / "bin" / "ssh"
-    ssh.write_text(f'#!/bin/sh\nexec {sys.executable} -S {CARRIER} "$@"\n')
-    ssh.chmod(0o755)
-    monkeypatch.setenv("CARRIER", str(folder))
-    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("BOARDFIT_BOARD_PYTHON", sys.executable)
-    return folder
-
 
 def left_in(folder: Path) -> list[Path]:
     return list((folder / "board" / "tmp").glob("boardfit-work-*"))

@@ -11,6 +11,7 @@ from boardfit.benchmarks import tune as module
 from boardfit.benchmarks.tuning import read_tuning
 from boardfit.cli import main
 from boardfit.cli.tune import cores
+from boardfit.runtime.engines.fake import write_fake_bundle
 
 QUICK = ["--runs", "6", "--threads", "1"]
 
@@ -136,3 +137,43 @@ def test_a_list_of_cores_reads_as_taskset_does(text, expected):
 def test_what_is_no_list_of_cores_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError):
         cores(text)
+
+
+def test_energy_where_the_board_tells_its_power(three_engines, capfd, monkeypatch):
+    from boardfit.benchmarks import energy
+    from boardfit.boards.probes import Probes
+    from boardfit.boards.records import Snapshot
+
+    assert main(["tune", str(three_engines), *QUICK, "--for", "energy"]) == 1
+    assert "does not tell its power" in capfd.readouterr().err
+    monkeypatch.setattr(Probes, "read", lambda self, time_s: Snapshot(time_s, power_w={"VDD_IN": 4.0}))
+    monkeypatch.setattr(energy, "METER_S", 0.01)
+    assert main(["tune", str(three_engines), *QUICK, "--for", "energy", "--engine", "ncnn"]) == 0
+    assert "mJ" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("kitchen")
+def test_a_board_elsewhere_is_tuned_and_what_it_found_comes_here(tmp_path, cache, monkeypatch, capfd):
+    write_fake_bundle(tmp_path / "fake.boardfit")
+    monkeypatch.chdir(tmp_path)
+    words = ["tune", "fake.boardfit", "--board", "ssh://pi@kitchen", "--engine", "fake", "--runs", "6"]
+    assert main(words) == 0
+    assert read_tuning(tmp_path / "tuning.json").sizes == (32, 48, 64)
+    assert main([*words, "--out", "other.json", "--size", "32"]) == 0
+    assert read_tuning(tmp_path / "other.json").sizes == (32,)
+    assert not cache.exists() and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--board", "raspberry-pi-5"], "kind of board"),
+        (["--board", "no-such-board"], "no-such-board"),
+        (["--board", "ssh://pi@kitchen", "--save-times", "t.json"], "--save-times"),
+        (["--board", "ssh://pi@kitchen", "--out", "/no/such/t.json"], "--out"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_asked_of_a_board_is_told(three_engines, words, message, capfd):
+    assert main(["tune", str(three_engines), *words]) == 1
+    assert message in capfd.readouterr().err
