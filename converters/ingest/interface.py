@@ -11,6 +11,9 @@ from boardfit.specs import TensorSpec
 FRAME = "image"
 """What the frame is called in every net that is made here."""
 
+KINDS = ("float32", "int32", "int64", "bool")
+"""Of an input besides the frame. Whole numbers are taken as float32, which holds them up to 2^24."""
+
 
 @dataclass(frozen=True, slots=True)
 class Further:

@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from boardfit.converters.ingest.interface import Further, plain_names
+from boardfit.converters.ingest.interface import KINDS, Further, plain_names
 from boardfit.converters.ingest.onnx_records import HIDDEN, NHWC_OF_NCHW, Graph, Shape, Value
 from boardfit.errors import UnsupportedModel
 from boardfit.specs import MAX_AXES, TensorSpec
-
-_KINDS = ("float32", "int32", "int64", "bool")
-"""Whole numbers are taken as float32, which holds them exactly up to 2^24."""
 
 
 def looks_like_image(onnx: Any, item: Any) -> bool:
@@ -60,7 +57,7 @@ def _describe(onnx: Any, item: Any, label: str, *, name: str, batch: int | None,
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     except (KeyError, TypeError, ValueError):
         dtype = ""
-    if dtype not in _KINDS or not item.type.HasField("tensor_type") or len(shape) > MAX_AXES:
+    if dtype not in KINDS or not item.type.HasField("tensor_type") or len(shape) > MAX_AXES:
         raise UnsupportedModel(f"{found}: expected FLOAT, INT32, INT64 or BOOL. Export it with one of these.")
     if looks_like_image(onnx, item):
         layout = "NCHW" if shape[1] == 3 else "NHWC"
