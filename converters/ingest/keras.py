@@ -12,7 +12,7 @@ from boardfit.converters.ingest.check import check_import
 from boardfit.converters.ingest.interface import inputs_note
 from boardfit.converters.ingest.keras_file import load_keras_file
 from boardfit.converters.ingest.keras_rebuild import Rebuilt, in_float32, rebuild
-from boardfit.converters.ingest.reference import frame_place, frozen_copy, is_image, keras_reference
+from boardfit.converters.ingest.reference import frame_place, is_image, kept_reference, keras_reference
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel
 from boardfit.errors import UnsupportedModel
 from boardfit.specs import TensorSpec
@@ -54,7 +54,12 @@ def ingest(request: SourceRequest) -> TrainedModel:
     sizes = list(request.sizes) if own is None else [own]
     further = _further(rebuilt.net)
     check_import(
-        rebuilt.net, keras_reference(model), sizes=sizes, image=request.image, name=name, further=further
+        rebuilt.net,
+        keras_reference(model, once=True),
+        sizes=sizes,
+        image=request.image,
+        name=name,
+        further=further,
     )
     return TrainedModel(
         name=name,
@@ -129,7 +134,7 @@ def _reference(model: Any, rebuilt: Rebuilt, own: int | None) -> Reference:
     original = keras_reference(model)
     if own is None or rebuilt.fixed_size is not None:
         return original
-    others = keras_reference(frozen_copy(rebuilt.net))
+    others = kept_reference(rebuilt.net)
 
     def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Sequence[np.ndarray]:
         return (original if images.shape[1] == own else others)(images, further)

@@ -22,7 +22,7 @@ from boardfit.converters.ingest.onnx_fold import SizeImpossible, fold_graph
 from boardfit.converters.ingest.onnx_fuse import fuse_graph
 from boardfit.converters.ingest.onnx_inputs import further_feeds
 from boardfit.converters.ingest.onnx_records import ASSUMED, BOUND, FIXED, HIDDEN, SYMBOLIC, Graph, SizeBound
-from boardfit.converters.ingest.reference import frozen_copy, keras_reference
+from boardfit.converters.ingest.reference import kept_reference
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel
 from boardfit.errors import ToolMissing, UnsupportedModel
 
@@ -163,7 +163,7 @@ def _reference(source: OnnxSource, done: _Import, net: Any) -> Reference:
     if source.size is None or done.fixed_size is not None:
         return original
     if done.assumed:
-        others = keras_reference(frozen_copy(net))
+        others = kept_reference(net)
     else:
         others = onnx_reference(source, with_size(source, None), batch_axes=places)
 
