@@ -9,10 +9,10 @@ from time import perf_counter
 import numpy as np
 
 from boardfit.errors import InputError
-from boardfit.runtime.inputs import NOTHING, Given, Inputs, check_given
-from boardfit.runtime.preprocess import as_bgr
+from boardfit.runtime.inputs import NOTHING, Given, Inputs, check_given, further_feeds
+from boardfit.runtime.preprocess import Placement, Preprocessor, as_bgr
 from boardfit.runtime.results import Result, Timings
-from boardfit.specs import TensorSpec
+from boardfit.specs import Artifact, TensorSpec
 
 
 @dataclass(slots=True)
@@ -89,3 +89,32 @@ def begin_jobs(
         except InputError as error:
             raise InputError(f"frame {index} of {len(frames)}, counted from 0: {error}") from error
     return jobs
+
+
+def prepare(
+    jobs: Sequence[Job], artifact: Artifact, preprocessor: Preprocessor, size: int
+) -> tuple[dict[str, np.ndarray], list[Placement]]:
+    """Return the tensors of some jobs as one batch, by input name, and where each frame's pixels went.
+
+    Args:
+        jobs: Their times of preprocessing grow by what it takes.
+        artifact: What will run.
+        preprocessor: In its layout.
+        size: Input side in pixels.
+    """
+    tensors, placements = [], []
+    for job in jobs:
+        begin = perf_counter()
+        tensor, placement = preprocessor.fit(job.bgr, size)
+        job.preprocess_s += perf_counter() - begin
+        tensors.append(tensor)
+        placements.append(placement)
+    batch = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
+    feeds = {artifact.inputs[0].name: batch}
+    if len(artifact.inputs) > 1:
+        begin = perf_counter()
+        feeds |= further_feeds(artifact, [job.given for job in jobs], size, preprocessor)
+        share_s = (perf_counter() - begin) / len(jobs)
+        for job in jobs:
+            job.preprocess_s += share_s
+    return feeds, placements

@@ -19,8 +19,8 @@ from boardfit.runtime.choose import Choice, Setup, choose_engine, choose_policy,
 from boardfit.runtime.decode.classify import average
 from boardfit.runtime.decode.task import decode, output_names
 from boardfit.runtime.entropy import entropy_bits
-from boardfit.runtime.inputs import Inputs, further_feeds, input_specs
-from boardfit.runtime.job import Job, begin_job, begin_jobs
+from boardfit.runtime.inputs import Inputs, input_specs
+from boardfit.runtime.job import Job, begin_job, begin_jobs, prepare
 from boardfit.runtime.policy import make_policy
 from boardfit.runtime.policy.two_look import NO_CERTAINTY
 from boardfit.runtime.preprocess import Preprocessor
@@ -348,21 +348,7 @@ class Session:
         """Run the jobs as one batch at a size, and leave each its result."""
         artifact = self._by_size[size]
         preprocessor = self._preprocessors[artifact.inputs[0].layout]
-        tensors, placements = [], []
-        for job in jobs:
-            begin = perf_counter()
-            tensor, placement = preprocessor.fit(job.bgr, size)
-            job.preprocess_s += perf_counter() - begin
-            tensors.append(tensor)
-            placements.append(placement)
-        batch = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
-        feeds = {artifact.inputs[0].name: batch}
-        if len(artifact.inputs) > 1:
-            begin = perf_counter()
-            feeds |= further_feeds(artifact, [job.given for job in jobs], size, preprocessor)
-            share_s = (perf_counter() - begin) / len(jobs)
-            for job in jobs:
-                job.preprocess_s += share_s
+        feeds, placements = prepare(jobs, artifact, preprocessor, size)
         with self._engine_lock:
             self._refuse_if_closed()
             begin = perf_counter()
