@@ -275,6 +275,11 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join([*lines, "", *reasons])
 
 
+def _line(name: str, row: dict[str, Any]) -> str:
+    kept = {key: value for key, value in row.items() if key != "operators"}
+    return json.dumps({"net": name, "machine": machine_name(), **kept}) + "\n"
+
+
 def _cell(value: str | float | None) -> str:
     return "-" if value is None else f"{value:.1e}" if isinstance(value, float) else "no"
 
@@ -338,16 +343,7 @@ def main(argv: list[str]) -> int:
         print(f"{name} done", file=sys.stderr)
     print(f"{machine_name()}\n\n{table(rows)}")
     if asked.results:
-        machine = machine_name()
-        asked.results.write_text(
-            "".join(
-                json.dumps(
-                    {"net": name, "machine": machine, **row, "operators": len(row.get("operators", []))}
-                )
-                + "\n"
-                for name, row in rows.items()
-            )
-        )
+        asked.results.write_text("".join(_line(name, row) for name, row in rows.items()))
     if asked.operators:
         asked.operators.write_text(operators_page(rows))
     return 0
