@@ -19,6 +19,7 @@ from boardfit.converters.compression import (
     overlap_note,
     worse_note,
 )
+from boardfit.converters.further import golden_further, golden_rows, with_further
 from boardfit.converters.measure import Timed, time_artifacts
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.plan import Plan, plan
@@ -95,8 +96,9 @@ def build(
     model, sizes = checked.model, recipe.export.sizes
     progress(f"reading {len(checked.paths)} images at {len(sizes)} sizes")
     samples = load_samples(checked.paths, image=model.image, sizes=sizes, progress=progress)
+    samples = with_further(samples, model, checked.values)
     progress(f"running the source on {samples.count} images")
-    expected = {size: _expected(model, samples.tensors[size]) for size in sizes}
+    expected = {size: _expected(model, samples, size) for size in sizes}
     exported, parity = _export_all(checked, samples, expected, progress)
     require_inside(parity)
     shelf = Shelf(checked.partial)
@@ -154,11 +156,11 @@ def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress
     return replace(checked, model=model, order=order)
 
 
-def _expected(model: TrainedModel, tensor: np.ndarray) -> list[np.ndarray]:
-    outputs = run_reference(model.reference, tensor)
+def _expected(model: TrainedModel, samples: Samples, size: int) -> list[np.ndarray]:
+    outputs = run_reference(model.reference, samples.tensors[size], samples.further.get(size, ()))
     if not all(np.isfinite(array).all() for array in outputs):
         raise UnsupportedModel(
-            f"{model.name} answers NaN or infinity at {tensor.shape[1]} pixels on these images: "
+            f"{model.name} answers NaN or infinity at {size} pixels on these images: "
             "check the source and the image spec"
         )
     return outputs
@@ -257,8 +259,14 @@ def _write(
     model, recipe = checked.model, checked.recipe
     frame = synthetic_frame(GOLDEN_SEED)
     preprocessor = Preprocessor(model.image, "NHWC")
+    further = golden_further(model, checked.values)
     golden = {
-        size: run_reference(model.reference, preprocessor.fit(frame, size)[0]) for size in recipe.export.sizes
+        size: run_reference(
+            model.reference,
+            preprocessor.fit(frame, size)[0],
+            golden_rows(model, further, preprocessor, size),
+        )
+        for size in recipe.export.sizes
     }
     return write_bundle(
         out,
@@ -271,6 +279,7 @@ def _write(
         files={path: data for item in exported for path, data in item.files.items()},
         golden_frame=frame,
         golden_outputs=golden,
+        golden_inputs=further,
         recipe=portable(recipe, model),
         tools=tool_versions(recipe),
         measurements=measurements,

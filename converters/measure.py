@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from boardfit.converters.samples import Samples
 from boardfit.converters.targets import Exported
-from boardfit.converters.verify import engine_name, open_engine
+from boardfit.converters.verify import engine_name, feeds_of, open_engine
 from boardfit.runtime.engines import Engine
 from boardfit.specs import Artifact
 from boardfit.timing import time_paired
@@ -53,7 +51,7 @@ def time_artifacts(exported: Sequence[Exported], samples: Samples, *, threads: i
         rows: list[Timed] = []
         for size in samples.tensors:
             calls = {
-                index: _call(engine, item, samples.tensors[size][:1])
+                index: _call(engine, item, samples, size)
                 for index, (engine, item) in enumerate(zip(engines, exported, strict=True))
                 if size in item.artifact.sizes
             }
@@ -85,7 +83,6 @@ def _twin(artifact: Artifact, others: Sequence[tuple[str, Artifact]]) -> str:
     return next(same, "")
 
 
-def _call(engine: Engine, item: Exported, tensor: np.ndarray) -> Callable[[], object]:
-    spec = item.artifact.inputs[0]
-    image = tensor.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else tensor
-    return partial(engine.run, {spec.name: np.ascontiguousarray(image)})
+def _call(engine: Engine, item: Exported, samples: Samples, size: int) -> Callable[[], object]:
+    feeds = feeds_of(item.artifact, samples.tensors[size], samples.further.get(size, ()), row=0)
+    return partial(engine.run, feeds)

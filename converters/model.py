@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from boardfit.errors import UnsupportedSize
 from boardfit.specs import ImageSpec, TensorSpec
 
-Reference = Callable[[np.ndarray], Sequence[np.ndarray]]
-"""The source in its own framework: (N, S, S, 3) float32 -> its outputs, in order, float32."""
+
+class Reference(Protocol):
+    """The source in its own framework."""
+
+    def __call__(self, images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Sequence[np.ndarray]:
+        """Return the outputs in order, float32, N rows each.
+
+        Args:
+            images: (N, S, S, 3) float32.
+            further: N rows of each further input, in the order of ``TrainedModel.further``; of an image
+                (N, S, S, 3) float32.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +58,14 @@ class Untouched:
         data: The file, all weights inside.
         image: Its input.
         outputs: Its outputs.
+        further: Its inputs besides the image, under its own names.
     """
 
     format: str
     data: bytes
     image: TensorSpec
     outputs: tuple[TensorSpec, ...]
+    further: tuple[TensorSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +75,8 @@ class TrainedModel:
     Attributes:
         name: Short name, from the source.
         net: keras.Model of real layers: one float32 input (N, H, W, 3), H and W None unless
-            ``fixed_size`` is set; outputs in the order of ``outputs``. None with ``untouched``.
+            ``fixed_size`` is set, and behind it those of ``further``; outputs in the order of ``outputs``.
+            None with ``untouched``.
         outputs: Name, shape and activation of each output.
         image: How a frame becomes the input tensor.
         labels: Class names; as many as the first output has columns, or empty.
@@ -73,6 +87,9 @@ class TrainedModel:
         task: What the net is for, one of ``boardfit.specs.TASKS``.
         notes: Sentences for the report: what was assumed, what was left out.
         untouched: The source's own file, where it is passed through.
+        further: What the net takes besides the image: names of letters, digits and underscores, shapes with
+            the batch first; ``NHWC`` for a second image of the same side. Where ``dtype`` is no float, the
+            source wants whole numbers; the net takes them as float32.
     """
 
     name: str
@@ -87,6 +104,7 @@ class TrainedModel:
     task: str = "classify"
     notes: tuple[str, ...] = ()
     untouched: Untouched | None = None
+    further: tuple[TensorSpec, ...] = ()
 
     def at(self, size: int) -> TrainedModel:
         """Return the model as it serves one size; the same object where all sizes share one net."""

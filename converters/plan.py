@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from boardfit.bundle import check_target
 from boardfit.bundle.rules import CONTROL
 from boardfit.converters.auto_sizes import require_choice, resolve_sizes
 from boardfit.converters.compression import TrainingImages, choose_training_images, require_stages
 from boardfit.converters.frameworks import load_frameworks
+from boardfit.converters.further import read_values, values_note
 from boardfit.converters.ingest import ingest
 from boardfit.converters.ingest.untouched import formats_of, read_untouched
 from boardfit.converters.model import SourceRequest, TrainedModel
@@ -42,6 +45,7 @@ class Plan:
         not_fitted: Why it is not; empty where it is.
         order: What the int8 stage is asked for; None where nothing is quantized.
         training: The images that compress stages train on; None where nothing is compressed.
+        values: Rows of numbers, by name, for inputs besides the image.
     """
 
     recipe: Recipe
@@ -52,6 +56,7 @@ class Plan:
     not_fitted: str = ""
     order: Order | None = None
     training: TrainingImages | None = None
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def partial(self) -> Path:
@@ -100,6 +105,10 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     model.require_sizes(recipe.export.sizes)
     if model.task != "classify":
         _require_classifier_for_nothing(recipe, model)
+    if model.further:
+        _require_nothing_of_one_image(recipe, model)
+    values = read_values(recipe.source.inputs, model.further)
+    model = replace(model, notes=(*model.notes, *values_note(model, values)))
     if recipe.policy.kind == "two-look" and model.outputs[0].activation == "none":
         raise RecipeError(NO_CERTAINTY)
     training = choose_training_images(recipe, model)
@@ -114,7 +123,24 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         not_fitted=not_fitted,
         order=_order(recipe, model, progress),
         training=training,
+        values=values,
     )
+
+
+def _require_nothing_of_one_image(recipe: Recipe, model: TrainedModel) -> None:
+    """Raise RecipeError if something is asked for that is fed with images alone."""
+    wants = {
+        "int8": bool(quantized_precisions(recipe)),
+        "training": bool(recipe.distill.folder or recipe.elastic.enabled),
+        "--val": bool(recipe.fit.val),
+    }
+    asked = [name for name, wanted in wants.items() if wanted]
+    if asked:
+        names = ", ".join(spec.name for spec in model.further)
+        raise RecipeError(
+            f"{model.name} takes {names} besides the image, and {asked[0]} is done on images alone: leave it "
+            "out"
+        )
 
 
 def _require_classifier_for_nothing(recipe: Recipe, model: TrainedModel) -> None:
@@ -208,6 +234,8 @@ def _photos_to_fit(recipe: Recipe, model: TrainedModel) -> tuple[tuple[Photo, ..
             f"it is fitted on a classifier's answers; for {model.task} the largest size is taken, and "
             "smaller ones only where they are asked for"
         )
+    if model.further:
+        return (), "it is fitted on images alone, and the net takes more"
     if not recipe.fit.enabled:
         return (), "it was not asked for"
     if labelled:

@@ -49,6 +49,7 @@ class SourceSection:
             everywhere.
         task: ``classify``, ``detect``, ``segment``, ``embed`` or ``raw``.
         pass_through: Pack an ``.onnx`` (and what pnnx makes of it) or ``.tflite`` file as it is.
+        inputs: ``NAME=FILE.npy`` each: rows of numbers for an input besides the image, to compare on.
     """
 
     model: str = ""
@@ -59,11 +60,15 @@ class SourceSection:
     assume_same_padding: bool = False
     task: str = "classify"
     pass_through: bool = False
+    inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_types(self, "source")
         if self.task not in TASKS:
             raise RecipeError(f"source.task is {self.task!r}: expected one of {', '.join(TASKS)}")
+        wrong = [word for word in self.inputs if not isinstance(word, str) or not word.partition("=")[2]]
+        if wrong:
+            raise RecipeError(f"source.inputs has {wrong[0]!r}: expected NAME=FILE.npy")
         if bool(self.model) == bool(self.torch):
             raise RecipeError(
                 "a build needs one source: give a model file (.keras, .h5, .onnx), "

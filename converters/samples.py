@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,13 @@ class Samples:
         tensors: By size: (N, S, S, 3) float32, as the net takes them.
         photographs: How many of the N come from files; the rest, at the end, is synthetic.
         skipped: One sentence for each file that could not be read.
+        further: By size: N rows of each input besides the image, float32; of an image (N, S, S, 3).
     """
 
     tensors: Mapping[int, np.ndarray]
     photographs: int
     skipped: tuple[str, ...] = ()
+    further: Mapping[int, tuple[np.ndarray, ...]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:

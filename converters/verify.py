@@ -97,20 +97,52 @@ def open_engine(exported: Exported, *, threads: int) -> Engine:
     return engine(exported.artifact, exported.files, threads)
 
 
-def run_reference(reference: Reference, tensor: np.ndarray) -> list[np.ndarray]:
-    """Run the source over (N, S, S, 3) float32 images in small batches; outputs of N rows each."""
-    parts = [
-        reference(tensor[start : start + REFERENCE_BATCH]) for start in range(0, len(tensor), REFERENCE_BATCH)
-    ]
+def run_reference(
+    reference: Reference, tensor: np.ndarray, further: Sequence[np.ndarray] = ()
+) -> list[np.ndarray]:
+    """Run the source in small batches.
+
+    Args:
+        reference: The source.
+        tensor: (N, S, S, 3) float32 images.
+        further: N rows of each input besides the image; of an image NHWC.
+
+    Returns:
+        Outputs of N rows each, float32.
+    """
+    parts = []
+    for start in range(0, len(tensor), REFERENCE_BATCH):
+        rows = slice(start, start + REFERENCE_BATCH)
+        more = [array[rows] for array in further]
+        parts.append(reference(tensor[rows], more) if more else reference(tensor[rows]))
     return [np.concatenate(rows).astype(np.float32, copy=False) for rows in zip(*parts, strict=True)]
 
 
-def run_artifact(engine: Engine, artifact: Artifact, *, tensor: np.ndarray) -> list[np.ndarray]:
+def run_artifact(
+    engine: Engine, artifact: Artifact, *, tensor: np.ndarray, further: Sequence[np.ndarray] = ()
+) -> list[np.ndarray]:
     """Run an artifact over (N, S, S, 3) float32 images one by one; outputs of N rows each."""
-    spec = artifact.inputs[0]
-    images = tensor.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else tensor
-    parts = [engine.run({spec.name: np.ascontiguousarray(image[None])}) for image in images]
+    parts = [engine.run(feeds_of(artifact, tensor, further, row=row)) for row in range(len(tensor))]
     return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
+
+
+def feeds_of(
+    artifact: Artifact, tensor: np.ndarray, further: Sequence[np.ndarray] = (), *, row: int
+) -> dict[str, np.ndarray]:
+    """Return one image and what comes with it as an engine takes them.
+
+    Args:
+        artifact: What runs.
+        tensor: (N, S, S, 3) float32 images.
+        further: N rows of each input besides the image; of an image NHWC.
+        row: Which of the N.
+    """
+    feeds = {}
+    for spec, array in zip(artifact.inputs, [tensor, *further], strict=True):
+        one = array[row : row + 1]
+        one = one.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else one
+        feeds[spec.name] = np.ascontiguousarray(one, spec.dtype)
+    return feeds
 
 
 def verify(
@@ -170,7 +202,8 @@ def _verify_size(
     task: str,
 ) -> Parity:
     try:
-        actual = run_artifact(engine, artifact, tensor=samples.tensors[size])
+        further = samples.further.get(size, ())
+        actual = run_artifact(engine, artifact, tensor=samples.tensors[size], further=further)
     except EngineError as error:
         return _refused(artifact, size, samples, error)
     return compare(

@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from boardfit.errors import BoardfitError, EngineError, InputError, RecipeError, SwapRefused
 from boardfit.runtime import session as sessions
+from boardfit.runtime.inputs import Inputs
 from boardfit.runtime.results import Result
 from boardfit.runtime.session import Session
 from boardfit.runtime.swap import Findings, Record, SwapReport, Trial, examine, fault_in, let_go
-from boardfit.specs import PolicySpec
+from boardfit.specs import PolicySpec, TensorSpec
 
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle, Manifest
@@ -98,22 +99,22 @@ class Model:
         self._closed = False
 
     @overload
-    def __call__(self, frame: np.ndarray) -> Result: ...
+    def __call__(self, frame: np.ndarray, *, inputs: Inputs | None = None) -> Result: ...
     @overload
-    def __call__(self, frame: Sequence[np.ndarray]) -> list[Result]: ...
-    def __call__(self, frame: np.ndarray | Sequence[np.ndarray]) -> Result | list[Result]:
+    def __call__(
+        self, frame: Sequence[np.ndarray], *, inputs: Sequence[Inputs] | None = None
+    ) -> list[Result]: ...
+    def __call__(self, frame: Any, *, inputs: Any = None) -> Result | list[Result]:
         """Answer one frame, or a list of frames as a batch; see ``Session.__call__``.
 
         While a swapped bundle is on trial, a frame that it fails is answered by the one before.
         """
-        if isinstance(frame, (list, tuple)):
-            return self._answer(lambda session: session(frame))
-        one = cast(np.ndarray, frame)  # or none at all, which the session refuses
-        return self._answer(lambda session: session(one))
+        answer: Result | list[Result] = self._answer(lambda session: session(frame, inputs=inputs))
+        return answer
 
-    def look(self, frame: np.ndarray, size: int) -> Result:
+    def look(self, frame: np.ndarray, size: int, *, inputs: Inputs | None = None) -> Result:
         """Answer one frame at a size of one's own choice; see ``Session.look``."""
-        return self._answer(lambda session: session.look(frame, size))
+        return self._answer(lambda session: session.look(frame, size, inputs=inputs))
 
     def swap(
         self,
@@ -243,6 +244,11 @@ class Model:
     def labels(self) -> tuple[str, ...]:
         """Class names; empty where none are known."""
         return self.session.labels
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the net takes, the frame first; see ``Session.inputs``."""
+        return self.session.inputs
 
     @property
     def manifest(self) -> Manifest:

@@ -13,8 +13,9 @@ import numpy as np
 from boardfit.errors import BundleError, EngineMissing
 from boardfit.runtime.choose import choose_engine, default_threads
 from boardfit.runtime.engines import Engine, available_engines, find_engine
+from boardfit.runtime.inputs import check_given, further_feeds, input_specs, neutral
 from boardfit.runtime.preprocess import Preprocessor
-from boardfit.specs import Artifact
+from boardfit.specs import Artifact, TensorSpec
 
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle
@@ -100,16 +101,34 @@ def _test(
     preprocessor = Preprocessor(bundle.manifest.image, artifact.inputs[0].layout)
     running = found(artifact, bundle.artifact_files(artifact), default_threads())
     recorded = recorded_answer(bundle, artifact)
+    specs = input_specs(bundle.manifest.artifacts)[1:]
+    given = check_given(specs, golden_inputs(bundle, specs))
     records = []
     try:
         for size in artifact.sizes:
             tensor, _ = preprocessor.fit(frame, size)
-            outputs = running.run({artifact.inputs[0].name: tensor})
+            further = further_feeds(artifact, [given], size, preprocessor)
+            outputs = running.run({artifact.inputs[0].name: tensor, **further})
             test = judge(bundle, artifact, engine=name, size=size, outputs=outputs, recorded=recorded)
             records.append(test)
     finally:
         running.close()
     return records
+
+
+def golden_inputs(bundle: Bundle, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+    """Return what the self-test gives besides its frame, by name; zeros where the bundle has none.
+
+    Args:
+        bundle: Open bundle.
+        specs: Of the further inputs, under the model's names.
+
+    Raises:
+        BundleError: A golden file is damaged.
+    """
+    if bundle.manifest.golden is None:
+        return neutral(specs)
+    return {spec.name: array for spec, array in zip(specs, bundle.golden_inputs(), strict=True)}
 
 
 def judge(

@@ -19,13 +19,14 @@ from boardfit.runtime.choose import Choice, Setup, choose_engine, choose_policy,
 from boardfit.runtime.decode.classify import average
 from boardfit.runtime.decode.task import decode, output_names
 from boardfit.runtime.entropy import entropy_bits
-from boardfit.runtime.job import Job, begin_job, begin_jobs
+from boardfit.runtime.inputs import Inputs, input_specs
+from boardfit.runtime.job import Job, begin_job, begin_jobs, prepare
 from boardfit.runtime.policy import make_policy
 from boardfit.runtime.policy.two_look import NO_CERTAINTY
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.runtime.residents import Residents, residents_by_default
 from boardfit.runtime.results import Result
-from boardfit.specs import Artifact, PolicySpec
+from boardfit.specs import Artifact, PolicySpec, TensorSpec
 
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle, Manifest
@@ -170,6 +171,7 @@ class Session:
         self._labels: tuple[str, ...] = bundle.manifest.labels
         # One set of names for all formats: the TFLite that we make has "StatefulPartitionedCall_1:0".
         self._names = output_names(bundle.manifest.artifacts)
+        self._inputs = input_specs(bundle.manifest.artifacts)
         self._by_size = {size: choice.artifact_for(size) for size in policy.sizes}
         self._engines = Residents(
             bundle,
@@ -186,34 +188,41 @@ class Session:
         self._engines.open(largest)
 
     @overload
-    def __call__(self, frame: np.ndarray) -> Result: ...
+    def __call__(self, frame: np.ndarray, *, inputs: Inputs | None = None) -> Result: ...
     @overload
-    def __call__(self, frame: Sequence[np.ndarray]) -> list[Result]: ...
-    def __call__(self, frame: np.ndarray | Sequence[np.ndarray]) -> Result | list[Result]:
+    def __call__(
+        self, frame: Sequence[np.ndarray], *, inputs: Sequence[Inputs] | None = None
+    ) -> list[Result]: ...
+    def __call__(self, frame: Any, *, inputs: Any = None) -> Result | list[Result]:
         """Answer one frame, or a list of frames as a batch.
 
         Args:
             frame: HxWx3 uint8 BGR of any size (grey, BGRA and non-contiguous frames work too), or a list
                 of such frames, which run grouped by the size that each one gets.
+            inputs: What the net takes besides the frame, by name, as ``Session.inputs`` says it: numbers in
+                that shape without the batch's axis, or a frame where it takes a second image; for a list of
+                frames a list of these, one for each.
 
         Returns:
             A Result, or a list of them in the order of the frames.
 
         Raises:
-            InputError: If a frame is anything else; of a batch, its index is named.
+            InputError: If a frame is anything else, or an input is missing, not known, or of another
+                shape; of a batch, its index is named.
             EngineError: If the engine fails, or the session is closed.
             BundleError: If the file of a size that is met for the first time is damaged.
         """
         if isinstance(frame, (list, tuple)):
-            return self._answer(begin_jobs(frame))
-        return self._answer([begin_job(frame)])[0]  # type: ignore[arg-type]
+            return self._answer(begin_jobs(frame, inputs, self._inputs[1:]))
+        return self._answer([begin_job(frame, inputs, self._inputs[1:])])[0]
 
-    def look(self, frame: np.ndarray, size: int) -> Result:
+    def look(self, frame: np.ndarray, size: int, *, inputs: Inputs | None = None) -> Result:
         """Answer one frame at a size of one's own choice; the policy is not asked and remembers nothing.
 
         Args:
             frame: As for a call.
             size: Input side in pixels, one of ``sizes``.
+            inputs: As for a call.
 
         Raises:
             RecipeError: If the size is not one of ``sizes``.
@@ -221,7 +230,7 @@ class Session:
         """
         if size not in self._by_size:
             raise RecipeError(f"size {size} is not among the session's sizes {list(self._by_size)}")
-        job = begin_job(frame)
+        job = begin_job(frame, inputs, self._inputs[1:])
         self._look([job], size, alone=True)
         return job.finished()
 
@@ -297,6 +306,11 @@ class Session:
         """Class names; empty where none are known."""
         return self._labels
 
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the net takes, under the names by which it is given: the frame, then any further inputs."""
+        return self._inputs
+
     def artifact(self, size: int) -> Artifact:
         """Return what runs a size, which must be one of ``sizes``."""
         return self._by_size[size]
@@ -325,8 +339,8 @@ class Session:
             for size in sorted({job.size for job in waiting}):
                 members = [job for job in waiting if job.size == size]
                 step = self._batch_limit(size)
-                for start in range(0, len(members), step):
-                    self._look(members[start : start + step], size, alone=len(jobs) == 1)
+                for first in range(0, len(members), step):
+                    self._look(members[first : first + step], size, alone=len(jobs) == 1)
             waiting = [job for job in waiting if self._wants_another(job)]
         return [job.finished() for job in jobs]
 
@@ -335,14 +349,7 @@ class Session:
         artifact = self._by_size[size]
         preprocessor = self._preprocessors[artifact.inputs[0].layout]
         empty = self._host.empty if self._host is not None and len(jobs) == 1 else None
-        tensors, placements = [], []
-        for job in jobs:
-            begin = perf_counter()
-            tensor, placement = preprocessor.fit(job.bgr, size, empty=empty)
-            job.preprocess_s += perf_counter() - begin
-            tensors.append(tensor)
-            placements.append(placement)
-        feeds = {artifact.inputs[0].name: tensors[0] if len(tensors) == 1 else np.concatenate(tensors)}
+        feeds, placements = prepare(jobs, artifact, preprocessor, size=size, empty=empty)
         try:
             with self._engine_lock:
                 self._refuse_if_closed()
@@ -351,7 +358,6 @@ class Session:
                 share_s = (perf_counter() - begin) / len(jobs)
         finally:  # in an error's traceback they would keep the memory that was shared with a lost engine
             feeds.clear()
-            del tensors, tensor
         for row, (job, placement) in enumerate(zip(jobs, placements, strict=True)):
             begin = perf_counter()
             job.inference_s += share_s

@@ -13,8 +13,9 @@ import numpy as np
 
 from boardfit.errors import RecipeError, SwapRefused
 from boardfit.runtime.results import Result
-from boardfit.runtime.selftest import judge, recorded_answer
+from boardfit.runtime.selftest import golden_inputs, judge, recorded_answer
 from boardfit.runtime.session import Session
+from boardfit.specs import TensorSpec
 
 WARM_LOOKS = 6
 """At each size, before the first frame; an isolated engine has a tight deadline from then on."""
@@ -98,18 +99,24 @@ def examine(new: Session, old: Session, trial: Trial) -> Findings:
     """
     golden = new.bundle.golden_frame()
     frame = np.full((240, 320, 3), 127, np.uint8) if golden is None else golden
+    inputs = golden_inputs(new.bundle, new.inputs[1:])
+    if [_taken(spec) for spec in new.inputs[1:]] != [_taken(spec) for spec in old.inputs[1:]]:
+        raise SwapRefused(
+            f"the new bundle takes {[spec.name for spec in new.inputs]}, the old one "
+            f"{[spec.name for spec in old.inputs]}: who asks now gives other inputs than it wants"
+        )
     tested: list[int] = []
     for size in new.sizes:
-        result = new.look(frame, size)
+        result = new.look(frame, size, inputs=inputs)
         reason = fault_in(result)
         if reason:
             raise SwapRefused(f"at {size} pixels the new bundle's answer {reason}")
         if golden is not None and _answers_its_golden_frame(new, result):
             tested.append(size)
         for _ in range(WARM_LOOKS - 1):
-            new.look(frame, size)
+            new.look(frame, size, inputs=inputs)
     pairs = [
-        (_seconds(old.look(frame, old.sizes[-1])), _seconds(new.look(frame, new.sizes[-1])))
+        tuple(_seconds(each.look(frame, each.sizes[-1], inputs=inputs)) for each in (old, new))
         for _ in range(WARM_LOOKS)
     ]
     old_s, new_s = (median(column) for column in zip(*pairs, strict=True))
@@ -208,6 +215,10 @@ def let_go(session: Session) -> None:
     session.close()
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _taken(spec: TensorSpec) -> tuple[object, ...]:
+    return (spec.name, "an image") if spec.layout else (spec.name, *spec.shape[1:])
 
 
 def _seconds(result: Result) -> float:

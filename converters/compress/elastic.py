@@ -7,7 +7,7 @@ largest size teaches the smaller ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,8 +102,8 @@ class Elastic:
             net.trainable = False
         references = {size: keras_reference(net) for size, net in nets.items()}
 
-        def reference(images: np.ndarray) -> Any:
-            return references[images.shape[1]](images)
+        def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Any:
+            return references[images.shape[1]](images, further)
 
         # Without normalisation of their own all sizes have the same weights: one net serves them.
         apart = nets if batch_norms(model.net) else None

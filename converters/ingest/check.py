@@ -9,7 +9,7 @@ import numpy as np
 
 from boardfit.converters.model import Reference
 from boardfit.errors import UnsupportedModel
-from boardfit.specs import ImageSpec
+from boardfit.specs import ImageSpec, TensorSpec
 
 TOLERANCE = 1e-4
 """Largest accepted ``max|a-b| / max|b|`` of an import, both sides float32."""
@@ -48,14 +48,41 @@ def random_images(size: int, image: ImageSpec, *, count: int = 1, seed: int = 0)
     return np.asarray((pixels - mean) / std)
 
 
-def outputs_of(net: Any, images: np.ndarray) -> list[np.ndarray]:
+def random_further(
+    specs: Sequence[TensorSpec], size: int, image: ImageSpec, *, count: int = 1, seed: int = 0
+) -> tuple[np.ndarray, ...]:
+    """Return seeded values for the inputs besides the image: 0 to 1, whole numbers where they must be.
+
+    Args:
+        specs: As ``TrainedModel.further``.
+        size: Side in pixels of images.
+        image: Mean and standard deviation of images.
+        count: Rows of each.
+        seed: Same seed, same values.
+
+    Returns:
+        float32 arrays of ``count`` rows.
+    """
+    random = np.random.default_rng(seed)
+    rows = []
+    for place, spec in enumerate(specs):
+        if spec.layout:
+            rows.append(random_images(size, image, count=count, seed=seed + 1000 + place))
+            continue
+        values = random.random((count, *(extent or 1 for extent in spec.shape[1:])))
+        rows.append((values if spec.dtype == "float32" else values.round()).astype(np.float32))
+    return tuple(rows)
+
+
+def outputs_of(net: Any, images: np.ndarray, further: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
     """Run a Keras net, and return its outputs in order, float32.
 
     Args:
-        net: keras.Model with one image input.
+        net: keras.Model, its image input first.
         images: (N, S, S, 3) float32.
+        further: N rows of each input besides the image.
     """
-    return flat_arrays(net(images, training=False))
+    return flat_arrays(net([images, *further] if further else images, training=False))
 
 
 def flat_arrays(answer: Any) -> list[np.ndarray]:
@@ -70,16 +97,23 @@ def flat_arrays(answer: Any) -> list[np.ndarray]:
 
 
 def check_import(
-    net: Any, reference: Reference, *, sizes: Sequence[int], image: ImageSpec, name: str
+    net: Any,
+    reference: Reference,
+    *,
+    sizes: Sequence[int],
+    image: ImageSpec,
+    name: str,
+    further: Sequence[TensorSpec] = (),
 ) -> float:
     """Compare a net with its source on seeded noise.
 
     Args:
-        net: keras.Model, (N, H, W, 3) -> its outputs.
+        net: keras.Model, (N, H, W, 3) and what ``further`` says -> its outputs.
         reference: The source in its own framework.
         sizes: Sides in pixels at which both can run.
         image: How frames are normalised.
         name: The source's name, for the message.
+        further: Inputs besides the image.
 
     Returns:
         The largest ``max_relative_difference`` of all sizes.
@@ -90,13 +124,14 @@ def check_import(
     worst = 0.0
     for size in sizes:
         images = random_images(size, image)
-        expected = reference(images)
+        more = random_further(further, size, image)
+        expected = reference(images, more)
         if not all(np.isfinite(array).all() for array in expected):
             raise UnsupportedModel(
                 f"{name} answers NaN or infinity at {size} pixels: its weights are damaged, or its training "
                 "diverged. Check the source in its own framework."
             )
-        actual = outputs_of(net, images)
+        actual = outputs_of(net, images, more)
         difference = max(max_relative_difference(a, b) for a, b in zip(actual, expected, strict=True))
         if difference > TOLERANCE:
             raise UnsupportedModel(

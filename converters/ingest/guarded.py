@@ -81,11 +81,12 @@ def _read_keras(request: SourceRequest, memory_bytes: int) -> int:
 
     limit_memory(memory_bytes)
     from boardfit.converters.ingest.keras_file import load_keras_file
+    from boardfit.converters.ingest.reference import frame_place
 
     try:
         model = load_keras_file(Path(request.source))
         side = max(request.sizes, default=USUAL_SIDE)
-        own = [axis for axis in model.inputs[0].shape[1:3] if axis is not None]
+        own = [axis for axis in model.inputs[frame_place(model)].shape[1:3] if axis is not None]
         numbers = largest_tensor(keras, model, max([side, *own]))
     except Exception as error:
         if _is_memory(error):
@@ -103,7 +104,7 @@ def largest_tensor(keras: Any, model: Any, side: int) -> int:
         model: keras.Model.
         side: Of the image, in pixels; an axis that the model fixes keeps its extent.
     """
-    from boardfit.converters.ingest.keras_rebuild import walk
+    from boardfit.converters.ingest.keras_rebuild import symbols, walk
 
     largest = 0
 
@@ -115,8 +116,11 @@ def largest_tensor(keras: Any, model: Any, side: int) -> int:
             largest = max(largest, math.prod(axis or 1 for axis in tensor.shape))
         return outputs
 
-    shape = tuple(axis or side for axis in model.inputs[0].shape[1:])
-    walk(model, keras.KerasTensor((1, *shape)), call)
+    tensors = [
+        keras.KerasTensor((1, *(axis or side for axis in tensor.shape[1:])), dtype=tensor.dtype)
+        for tensor in symbols(model, side, batch=1)
+    ]
+    walk(model, tensors, call)
     return largest
 
 
@@ -137,6 +141,7 @@ def _read_onnx(request: SourceRequest, memory_bytes: int) -> None:
     import onnx  # noqa: F401
     import onnxruntime  # noqa: F401
 
+    from boardfit.converters.ingest.check import random_further
     from boardfit.converters.ingest.onnx import fold, onnx_reference
     from boardfit.converters.ingest.onnx_file import read_onnx, with_size
 
@@ -144,7 +149,8 @@ def _read_onnx(request: SourceRequest, memory_bytes: int) -> None:
     source = read_onnx(Path(request.source))
     own = source.size or max(request.sizes, default=USUAL_SIDE)
     reference = onnx_reference(source, with_size(source, own), batch_axes=[0] * len(source.outputs))
-    reference(np.zeros((1, own, own, 3), np.float32))
+    specs = [item.spec for item in source.further]
+    reference(np.zeros((1, own, own, 3), np.float32), random_further(specs, own, ImageSpec()))
     for size in (own, *(() if request.assume_same_padding else request.sizes)):
         fold(source, size)
 

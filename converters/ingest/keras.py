@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.ingest.check import check_import
+from boardfit.converters.ingest.interface import inputs_note
 from boardfit.converters.ingest.keras_file import load_keras_file
 from boardfit.converters.ingest.keras_rebuild import Rebuilt, in_float32, rebuild
-from boardfit.converters.ingest.reference import frozen_copy, keras_reference
+from boardfit.converters.ingest.reference import frame_place, is_image, kept_reference, keras_reference
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel
 from boardfit.errors import UnsupportedModel
 from boardfit.specs import TensorSpec
@@ -32,7 +33,7 @@ def ingest(request: SourceRequest) -> TrainedModel:
         rebuilt graph can take the rebuilt graph.
 
     Raises:
-        UnsupportedModel: Damaged, unsafe, or not of one image and what ``task`` says.
+        UnsupportedModel: Damaged, unsafe, without an image, or not what ``task`` says.
         UnsupportedSize: It says that it takes any size, and refuses one that was asked for.
         ToolMissing: keras is not installed.
     """
@@ -51,7 +52,15 @@ def ingest(request: SourceRequest) -> TrainedModel:
         same_output=request.task == "classify",
     )
     sizes = list(request.sizes) if own is None else [own]
-    check_import(rebuilt.net, keras_reference(model), sizes=sizes, image=request.image, name=name)
+    further = _further(rebuilt.net)
+    check_import(
+        rebuilt.net,
+        keras_reference(model, once=True),
+        sizes=sizes,
+        image=request.image,
+        name=name,
+        further=further,
+    )
     return TrainedModel(
         name=name,
         net=rebuilt.net,
@@ -62,7 +71,8 @@ def ingest(request: SourceRequest) -> TrainedModel:
         labels=request.labels,
         fixed_size=rebuilt.fixed_size,
         fixed_by=rebuilt.fixed_by,
-        notes=notes + rebuilt.notes,
+        notes=notes + rebuilt.notes + inputs_note(model.inputs[frame_place(model)].name, further),
+        further=further,
     )
 
 
@@ -77,20 +87,19 @@ def own_side(source: str) -> int | None:
 
 
 def _own_size(model: Any, name: str) -> int | None:
-    """Return the side that the one image input is fixed to, or None; refuse any other interface."""
+    """Return the side that the image input is fixed to, or None; refuse an interface without an image."""
     inputs = list(getattr(model, "inputs", None) or [])
-    if len(inputs) != 1:
-        names = ", ".join(item.name for item in inputs)
+    if not inputs:
+        raise UnsupportedModel(f"{name} has no input: build it as a functional model and save it again.")
+    frame = inputs[frame_place(model)]
+    shape = tuple(frame.shape)
+    if not is_image(shape):
         raise UnsupportedModel(
-            f"{name} has {len(inputs)} inputs ({names}): expected one image. "
-            "Save the part that classifies an image."
-        )
-    shape = tuple(inputs[0].shape)
-    if len(shape) != 4 or shape[3] != 3:
-        raise UnsupportedModel(
-            f"the input {inputs[0].name!r} of {name} has the shape {shape}: expected one colour image, "
+            f"the input {frame.name!r} of {name} has the shape {shape}: expected one colour image, "
             "(None, height, width, 3)."
         )
+    for item in inputs:
+        _require_known(item, shape, name)
     sides = {side for side in shape[1:3] if side is not None}
     if len(sides) > 1:
         raise UnsupportedModel(
@@ -100,14 +109,35 @@ def _own_size(model: Any, name: str) -> int | None:
     return next(iter(sides), None)
 
 
+def _require_known(item: Any, frame: tuple[int | None, ...], name: str) -> None:
+    """Refuse an input besides the frame that is neither an image of its sides nor of a fixed shape."""
+    found = f"the input {item.name!r} of {name} has the shape {tuple(item.shape)}"
+    if is_image(item.shape):
+        if tuple(item.shape) != frame:
+            raise UnsupportedModel(
+                f"{found}: a second image must have the sides of the first, {frame}. Let the net resize it."
+            )
+    elif None in item.shape[1:]:
+        raise UnsupportedModel(
+            f"{found}: expected a fixed number in every axis but the batch. Save it with fixed axes."
+        )
+
+
+def _further(net: Any) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(item.name, tuple(item.shape), layout="NHWC" if is_image(item.shape) else "")
+        for item in net.inputs[1:]
+    )
+
+
 def _reference(model: Any, rebuilt: Rebuilt, own: int | None) -> Reference:
     original = keras_reference(model)
     if own is None or rebuilt.fixed_size is not None:
         return original
-    others = keras_reference(frozen_copy(rebuilt.net))
+    others = kept_reference(rebuilt.net)
 
-    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
-        return original(images) if images.shape[1] == own else others(images)
+    def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Sequence[np.ndarray]:
+        return (original if images.shape[1] == own else others)(images, further)
 
     return reference
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from boardfit.converters.ingest.interface import FRAME, plain_names
 from boardfit.converters.ingest.onnx_padding import (
     PaddingAmbiguous,
     Pads,
@@ -13,6 +14,7 @@ from boardfit.converters.ingest.onnx_padding import (
     decide_padding,
 )
 from boardfit.converters.ingest.onnx_records import ASSUMED, FIXED, SizeBound
+from boardfit.converters.ingest.reference import frame_place, is_image
 from boardfit.errors import UnsupportedModel, UnsupportedSize
 
 SAME_NOTE = (
@@ -97,7 +99,7 @@ def walk(model: Any, tensor: Any, call: Callable[..., Any]) -> Any:
 
     Args:
         model: keras.Model, functional or sequential.
-        tensor: keras.KerasTensor or a list of them.
+        tensor: keras.KerasTensor, or a list of them in the order of the model's inputs.
         call: Called with each layer or operation and its arguments; returns its output.
     """
     import keras
@@ -115,6 +117,25 @@ def walk(model: Any, tensor: Any, call: Callable[..., Any]) -> Any:
         )
     # clone_model stands on this method too; nothing public of Keras visits the calls of a graph.
     return functional._run_through_graph(tensor, call_fn=step)
+
+
+def symbols(model: Any, side: int | None, *, batch: int | None) -> list[Any]:
+    """Return a symbolic tensor for each input of a model, in its order.
+
+    Args:
+        model: keras.Model.
+        side: Of images in pixels, or None for any.
+        batch: Number of images, or None for any.
+    """
+    import keras
+
+    place = frame_place(model)
+    return [
+        keras.KerasTensor(
+            (batch, side, side, 3) if index == place or is_image(item.shape) else (batch, *item.shape[1:])
+        )
+        for index, item in enumerate(model.inputs)
+    ]
 
 
 def _trace(model: Any, size: int) -> tuple[Any, list[_Padded]]:
@@ -137,7 +158,7 @@ def _trace(model: Any, size: int) -> tuple[Any, list[_Padded]]:
             padded.append(_Padded(found[0], operation, _window(found[0], operation, found[1].shape)))
         return output
 
-    output = walk(model, keras.KerasTensor((1, size, size, 3)), call)
+    output = walk(model, symbols(model, size, batch=1), call)
     shape = tuple(item.shape for item in output) if isinstance(output, (list, tuple)) else tuple(output.shape)
     return shape, padded
 
@@ -192,7 +213,7 @@ def _clone(model: Any, side: int | None, to_same: frozenset[int]) -> Any:
     import keras
 
     clones: dict[int, Any] = {}
-    names: set[str] = {"image"}
+    names: set[str] = set()
     before_pad: dict[int, tuple[Any, Any]] = {}
     originals: list[tuple[Any, Any]] = []
 
@@ -208,11 +229,27 @@ def _clone(model: Any, side: int | None, to_same: frozenset[int]) -> Any:
             before_pad[id(output)] = (args[0], output)
         return output
 
-    image = keras.Input((side, side, 3), name="image")
-    net = keras.Model(image, walk(model, image, call), name=model.name)
+    inputs, place = _inputs(model, side), frame_place(model)
+    names.update(item.name for item in inputs)
+    ordered = [inputs[place], *inputs[:place], *inputs[place + 1 :]]
+    net = keras.Model(ordered if len(ordered) > 1 else ordered[0], walk(model, inputs, call), name=model.name)
     for original, clone in originals:
         _copy_weights(original, clone)
     return net
+
+
+def _inputs(model: Any, side: int | None) -> list[Any]:
+    """Return new inputs in the order of a model's, images of one side."""
+    import keras
+
+    place = frame_place(model)
+    own = [item.name for item in model.inputs]
+    labels = plain_names([*own[:place], *own[place + 1 :]])
+    labels.insert(place, FRAME)
+    return [
+        keras.Input(tensor.shape[1:], name=label)
+        for tensor, label in zip(symbols(model, side, batch=None), labels, strict=True)
+    ]
 
 
 def _clone_operation(operation: Any, names: set[str], *, same: bool) -> Any:

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.ingest.check import check_import
+from boardfit.converters.ingest.interface import inputs_note
 from boardfit.converters.ingest.onnx_convert import Converted, convert_graphs
 from boardfit.converters.ingest.onnx_file import OnnxSource, read_onnx, with_size
 from boardfit.converters.ingest.onnx_fold import SizeImpossible, fold_graph
 from boardfit.converters.ingest.onnx_fuse import fuse_graph
+from boardfit.converters.ingest.onnx_inputs import further_feeds
 from boardfit.converters.ingest.onnx_records import ASSUMED, BOUND, FIXED, HIDDEN, SYMBOLIC, Graph, SizeBound
-from boardfit.converters.ingest.reference import frozen_copy, keras_reference
+from boardfit.converters.ingest.reference import kept_reference
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel
 from boardfit.errors import ToolMissing, UnsupportedModel
 
@@ -60,7 +62,10 @@ def ingest(request: SourceRequest) -> TrainedModel:
     reference = _reference(source, done, net)
     sizes = [done.fixed_size] if done.fixed_size is not None else list(request.sizes)
     own = [source.size] if source.size is not None else []
-    check_import(net, reference, sizes=sorted({*sizes, *own}), image=request.image, name=name)
+    further = tuple(item.spec for item in source.further)
+    check_import(
+        net, reference, sizes=sorted({*sizes, *own}), image=request.image, name=name, further=further
+    )
     return TrainedModel(
         name=name,
         net=net,
@@ -71,7 +76,8 @@ def ingest(request: SourceRequest) -> TrainedModel:
         labels=request.labels,
         fixed_size=done.fixed_size,
         fixed_by=done.fixed_by,
-        notes=(ASSUMED_NOTE,) if done.assumed else (),
+        notes=((ASSUMED_NOTE,) if done.assumed else ()) + inputs_note(source.image, further),
+        further=further,
     )
 
 
@@ -157,12 +163,12 @@ def _reference(source: OnnxSource, done: _Import, net: Any) -> Reference:
     if source.size is None or done.fixed_size is not None:
         return original
     if done.assumed:
-        others = keras_reference(frozen_copy(net))
+        others = kept_reference(net)
     else:
         others = onnx_reference(source, with_size(source, None), batch_axes=places)
 
-    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
-        return original(images) if images.shape[1] == source.size else others(images)
+    def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Sequence[np.ndarray]:
+        return (original if images.shape[1] == source.size else others)(images, further)
 
     return reference
 
@@ -171,7 +177,7 @@ def onnx_reference(source: OnnxSource, model: Any, *, batch_axes: Sequence[int])
     """Return ONNX Runtime on a model as a function of NHWC images.
 
     Args:
-        source: Names and layout of the model's interface.
+        source: Names and layouts of the model's interface.
         model: onnx.ModelProto.
         batch_axes: Where each output has its batch; the answers have it first.
 
@@ -181,25 +187,28 @@ def onnx_reference(source: OnnxSource, model: Any, *, batch_axes: Sequence[int])
     """
     session = _open(source, model)
 
-    def answers(feed: np.ndarray) -> Sequence[np.ndarray]:
+    def answers(feeds: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
         try:
-            return list(session.run(source.outputs, {source.image: feed}))
+            return list(session.run(source.outputs, feeds))
         except Exception as error:  # onnxruntime's errors have no public base class
+            shapes = ", ".join(str(list(feed.shape)) for feed in feeds.values())
             raise UnsupportedModel(
-                f"ONNX Runtime cannot run {source.name} on an input of {list(feed.shape)} ({error}). "
+                f"ONNX Runtime cannot run {source.name} on an input of {shapes} ({error}). "
                 "Export the model again."
             ) from error
 
-    moved = any(axis != 0 for axis in batch_axes)
+    moved = any(axis != 0 for axis in batch_axes) or not all(item.batched for item in source.further)
 
-    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
+    def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Sequence[np.ndarray]:
         batch = 1 if moved else source.batch or max(len(images), 1)
         parts = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
             feed = filled.transpose(0, 3, 1, 2) if source.layout == "NCHW" else filled
-            outputs = answers(np.ascontiguousarray(feed, np.float32))
+            feeds = {source.image: np.ascontiguousarray(feed, np.float32)}
+            feeds |= further_feeds(source.further, further, slice(start, start + batch), batch=batch)
+            outputs = answers(feeds)
             parts.append(
                 [
                     batch_first(array, axis)[: len(part)]

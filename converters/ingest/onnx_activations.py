@@ -134,6 +134,33 @@ def celu(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handler has
     return make_value(step, ops.celu(data.tensor, alpha=float(step.attr("alpha", 1.0))), data.axes)
 
 
+def thresholded_relu(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handler has this form
+    """ThresholdedRelu."""
+    from keras import ops
+
+    data, alpha = step.data(), float(step.attr("alpha", 1.0))
+    output = ops.where(ops.greater(data.tensor, alpha), data.tensor, 0.0)
+    return make_value(step, output, data.axes, nonnegative=alpha >= 0.0)
+
+
+def shrink(step: Step, build: Build) -> Value:
+    """Shrink: two ReLUs where it is the soft one, else a choice."""
+    from keras import ops
+
+    data = step.data()
+    limit, bias = float(step.attr("lambd", 0.5)), float(step.attr("bias", 0.0))
+    if limit < 0.0:
+        raise step.refuse(f"its lambd is {limit}: expected at least 0")
+    if limit == bias:
+        above = build.layer("Rescaling", "scale", data.tensor, scale=1.0, offset=-limit)
+        below = build.layer("Rescaling", "scale", data.tensor, scale=-1.0, offset=-limit)
+        output = ops.subtract(ops.relu(above), ops.relu(below))
+        return make_value(step, output, data.axes)
+    moved = ops.subtract(data.tensor, ops.multiply(ops.sign(data.tensor), bias))
+    output = ops.where(ops.greater(ops.absolute(data.tensor), limit), moved, 0.0)
+    return make_value(step, output, data.axes)
+
+
 def log_softmax(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handler has this form
     """LogSoftmax, over the axes of Softmax."""
     from keras import ops

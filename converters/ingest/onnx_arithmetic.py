@@ -104,7 +104,7 @@ def extremum(step: Step, build: Build) -> Value:
 
     result, *others = _terms(step)
     for other in others:
-        pair = replace(step, inputs=(result, other), shapes=_broadcast(result, other))
+        pair = replace(step, inputs=(result, other), shapes=broadcast(result, other))
         if _both_computed(pair):
             result = _merge(pair, build)
             continue
@@ -126,12 +126,33 @@ def total(step: Step, build: Build) -> Value:
 
     result, *others = _terms(step)
     for other in others:
-        pair = replace(step, op="Add", inputs=(result, other), shapes=_broadcast(result, other))
+        pair = replace(step, op="Add", inputs=(result, other), shapes=broadcast(result, other))
         result = add(pair, build)
     if step.op == "Mean":
         mean = ops.multiply(result.tensor, 1.0 / (1 + len(others)))
         result = replace(result, tensor=mean, flat=None, whole=None)
     return result
+
+
+def modulo(step: Step, build: Build) -> Value:
+    """Mod: with the sign of the divisor, or like C's fmod with that of what is divided."""
+    from keras import ops
+
+    if _both_computed(step):
+        left, right, axes = _aligned(step, build)
+    else:
+        data, constant = _with_constant(step)
+        if step.inputs[0] is not data or constant.size != 1:
+            raise step.refuse("expected a tensor, and one number or a tensor that divides it")
+        data = with_rank(data, constant.ndim, build)
+        left, right, axes = data.tensor, float(constant.reshape(-1)[0]), data.axes
+    if step.attr("fmod", 0):
+        divisor = abs(right) if isinstance(right, float) else ops.absolute(right)
+        output = ops.multiply(ops.sign(left), ops.mod(ops.absolute(left), divisor))
+    else:
+        # For whole numbers only, as ONNX has it; FLOOR_MOD of floats is not in every format.
+        output = ops.subtract(left, ops.multiply(ops.floor(ops.divide(left, right)), right))
+    return make_value(step, output, axes)
 
 
 def placed(constant: np.ndarray, rank: int, axes: tuple[int, ...]) -> np.ndarray:
@@ -153,7 +174,8 @@ def _terms(step: Step) -> list[Value]:
     return sorted((value for value in step.inputs if value is not None), key=lambda value: value.is_const)
 
 
-def _broadcast(left: Value, right: Value) -> tuple[Shape, ...]:
+def broadcast(left: Value, right: Value) -> tuple[Shape, ...]:
+    """Return the shape of two values joined element by element, at each size."""
     return tuple(np.broadcast_shapes(*pair) for pair in zip(left.shapes, right.shapes, strict=True))
 
 

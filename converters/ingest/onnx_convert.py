@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from boardfit.converters.ingest.interface import FRAME
 from boardfit.converters.ingest.last_activation import activation_behind
+from boardfit.converters.ingest.onnx_inputs import further_values
 from boardfit.converters.ingest.onnx_layout import align
 from boardfit.converters.ingest.onnx_operators import HANDLERS
 from boardfit.converters.ingest.onnx_records import (
@@ -63,12 +65,16 @@ def convert_graphs(
 
     build = Build(sizes=tuple(graph.size for graph in graphs), reading=reading, own=own)
     side = graphs[0].size if reading == BOUND else None
-    image = keras.Input((side, side, 3), name="image")
+    image = keras.Input((side, side, 3), name=FRAME)
     axes = NHWC_OF_NCHW if layout == "NCHW" else (0, 1, 2, 3)
     first = Value(tuple(g.shapes[g.image] for g in graphs), tensor=image, axes=axes)
-    values = {graphs[0].image: first}
-    build.seen.append(first)
-    names = [{graph.image: graphs[0].image} for graph in graphs]
+    values = {graphs[0].image: first, **further_values(graphs, side)}
+    inputs = [value.tensor for value in values.values()]
+    build.seen.extend(values.values())
+    names = [
+        {graph.image: graphs[0].image, **{item.source: item.source for item in graph.further}}
+        for graph in graphs
+    ]
     _require_same_length(graphs, name)
     for index, node in enumerate(graphs[0].nodes):
         step = _step(graphs, index, values, names)
@@ -91,7 +97,11 @@ def convert_graphs(
         specs.append(spec)
         places.append(value.axes[0])
     _name_operations(tensors, build)
-    net = keras.Model(image, tensors if len(tensors) > 1 else tensors[0], name=_identifier(name))
+    net = keras.Model(
+        inputs if len(inputs) > 1 else image,
+        tensors if len(tensors) > 1 else tensors[0],
+        name=_identifier(name),
+    )
     return Converted(net, tuple(specs), tuple(places))
 
 

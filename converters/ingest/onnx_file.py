@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from boardfit.converters.ingest.interface import Further
+from boardfit.converters.ingest.onnx_inputs import describe_further, looks_like_image
 from boardfit.errors import ToolMissing, UnsupportedModel
 
 OPSETS = range(11, 23)
@@ -27,6 +29,7 @@ class OnnxSource:
         batch: The batch that the input is fixed to, or None.
         outputs: Names of the outputs.
         opset: Version of the ONNX operator set.
+        further: Its inputs besides the image.
     """
 
     name: str
@@ -37,6 +40,7 @@ class OnnxSource:
     batch: int | None
     outputs: tuple[str, ...]
     opset: int
+    further: tuple[Further, ...] = ()
 
 
 def read_onnx(path: Path) -> OnnxSource:
@@ -69,7 +73,7 @@ def describe_onnx(model: Any, *, name: str) -> OnnxSource:
         name: Short name for messages.
 
     Raises:
-        UnsupportedModel: Not one float32 image in, or an opset that is not known.
+        UnsupportedModel: No float32 image goes in, an input of free shape does, or the opset is not known.
     """
     onnx = require_onnx()
     if not model.graph.node or not model.opset_import:
@@ -86,15 +90,16 @@ def describe_onnx(model: Any, *, name: str) -> OnnxSource:
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in stored]
     outputs = [item.name for item in model.graph.output]
-    if len(inputs) != 1:
-        raise UnsupportedModel(
-            f"{name} has {len(inputs)} inputs ({', '.join(item.name for item in inputs)}): expected one "
-            "image. Export the part that classifies an image."
-        )
+    if not inputs:
+        raise UnsupportedModel(f"{name} has no input. Export it again.")
     if not outputs:
         raise UnsupportedModel(f"{name} has no output. Export it again.")
-    layout, size, batch = _image_shape(onnx, inputs[0], name)
-    return OnnxSource(name, model, inputs[0].name, layout, size, batch, tuple(outputs), opset)
+    image = next((item for item in inputs if looks_like_image(onnx, item)), inputs[0])
+    layout, size, batch = _image_shape(onnx, image, name)
+    others = [item for item in inputs if item is not image]
+    further = describe_further(onnx, others, name=name, batch=batch, size=size)
+    _require_used(model, others, name)
+    return OnnxSource(name, model, image.name, layout, size, batch, tuple(outputs), opset, further)
 
 
 def with_size(source: OnnxSource, size: int | None) -> Any:
@@ -105,14 +110,15 @@ def with_size(source: OnnxSource, size: int | None) -> Any:
     model = type(source.model)()
     model.CopyFrom(source.model)
     del model.graph.value_info[:]
-    image = next(item for item in model.graph.input if item.name == source.image)
-    first = source.layout.index("H")
-    for axis, symbol in ((first, "height"), (first + 1, "width")):
-        dim = image.type.tensor_type.shape.dim[axis]
-        if size is None:
-            dim.dim_param = symbol
-        else:
-            dim.dim_value = size
+    layouts = {source.image: source.layout, **{item.source: item.layout for item in source.further}}
+    for image in (item for item in model.graph.input if layouts.get(item.name)):
+        first = layouts[image.name].index("H")
+        for axis, symbol in ((first, "height"), (first + 1, "width")):
+            dim = image.type.tensor_type.shape.dim[axis]
+            if size is None:
+                dim.dim_param = symbol
+            else:
+                dim.dim_value = size
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     return model
@@ -156,6 +162,16 @@ def _image_shape(onnx: Any, item: Any, name: str) -> tuple[str, int | None, int 
     if len(sides) > 1:
         raise UnsupportedModel(f"{found}: expected a square image, or free height and width.")
     return layout, next(iter(sides), None), shape[0]
+
+
+def _require_used(model: Any, inputs: Sequence[Any], name: str) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    idle = [item.name for item in inputs if item.name not in used]
+    if idle:
+        raise UnsupportedModel(
+            f"nothing in {name} reads its input {idle[0]!r}: expected inputs that change an answer. Export "
+            "it without that input."
+        )
 
 
 def _check_model(onnx: Any, model: Any, path: Path) -> None:

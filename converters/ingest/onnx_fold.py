@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.ingest.onnx_file import OnnxSource, initializers, require_onnx
+from boardfit.converters.ingest.onnx_inputs import further_shape
 from boardfit.converters.ingest.onnx_records import Graph, Node, Shape
 from boardfit.errors import UnsupportedModel
 
@@ -57,6 +58,9 @@ class _Folder:
         batch = source.batch or 1
         shape = (batch, 3, size, size) if source.layout == "NCHW" else (batch, size, size, 3)
         self._know(source.image, self.onnx.TensorProto.FLOAT, shape)
+        for item in source.further:
+            kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(item.spec.dtype))
+            self._know(item.source, kind, further_shape(item, batch, size))
 
     def visit(self, proto: Any) -> None:
         if proto.domain not in ("", "ai.onnx") or any(attr.HasField("g") for attr in proto.attribute):
@@ -206,6 +210,7 @@ def fold_graph(source: OnnxSource, size: int) -> Graph:
         size=size,
         opset=source.opset,
         image=source.image,
+        further=source.further,
         outputs=source.outputs,
         labels=source.outputs,
         nodes=tuple(folder.nodes),

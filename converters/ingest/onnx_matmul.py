@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from boardfit.converters.ingest.onnx_layout import align, with_batch, with_rank
+from boardfit.converters.ingest.onnx_layout import align, reshaped, with_batch, with_rank
 from boardfit.converters.ingest.onnx_records import HIDDEN, Build, Step, Value, make_value
 
 
 def gemm(step: Step, build: Build) -> Value:
     """Gemm with constant weights: Dense."""
     weight = step.const(1)
-    if step.attr("transA", 0) or weight is None:
-        raise step.refuse("its first input is transposed, or its weight is missing")
+    if weight is None:
+        raise step.refuse("its weight is missing")
+    if step.attr("transA", 0):
+        step = replace(step, inputs=(_turned(step.data()), *step.inputs[1:]))
     kernel = (weight.T if step.attr("transB", 0) else weight) * np.float32(step.attr("alpha", 1.0))
     constant = step.const(2)
     bias = None
@@ -35,7 +38,7 @@ def matmul(step: Step, build: Build) -> Value:
         assert kernel is not None
         return _dense(step, build, kernel, step.const(2))
     if min(left.rank, right.rank) < 2:
-        raise step.refuse("one of its inputs is a vector")
+        return _with_vector(step, build, left, right)
     return _product(step, build, left, right)
 
 
@@ -75,6 +78,33 @@ def einsum(step: Step, build: Build) -> Value:
     output = ops.einsum(f"{forms[0]},{forms[1]}->{batch}{''.join(order)}", *tensors)
     axes = (result.index(batch) if batch in result else HIDDEN, *(result.index(item) for item in order))
     return make_value(step, output, axes)
+
+
+def _turned(value: Value) -> Value:
+    """Return a matrix transposed, which moves no number."""
+    axes = tuple(axis if axis == HIDDEN else 1 - axis for axis in value.axes)
+    shapes = tuple((*shape[::-1],) for shape in value.shapes)
+    return replace(value, shapes=shapes, axes=axes, flat=None, whole=None)
+
+
+def _with_vector(step: Step, build: Build, left: Value, right: Value) -> Value:
+    """A vector is a matrix of one row on the left, of one column on the right, whose axis then goes."""
+    matrices = [
+        _as_matrix(step, build, value, column=bool(place)) if value.rank == 1 else value
+        for place, value in enumerate((left, right))
+    ]
+    pairs = zip(matrices[0].shapes, matrices[1].shapes, strict=True)
+    shapes = tuple((*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1]) for a, b in pairs)
+    product = replace(step, inputs=tuple(matrices), shapes=shapes)
+    return reshaped(matmul(product, build), step, build)
+
+
+def _as_matrix(step: Step, build: Build, value: Value, *, column: bool) -> Value:
+    shapes = tuple((*shape, 1) if column else (1, *shape) for shape in value.shapes)
+    if value.is_const:
+        arrays = zip(value.consts, shapes, strict=True)
+        return Value(shapes=shapes, consts=tuple(array.reshape(shape) for array, shape in arrays))
+    return reshaped(value, replace(step, shapes=shapes), build)
 
 
 def _dense(step: Step, build: Build, kernel: np.ndarray, bias: np.ndarray | None) -> Value:

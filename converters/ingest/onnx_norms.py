@@ -63,6 +63,30 @@ def group_normalization(step: Step, build: Build) -> Value:
     return _groups(step, build, int(step.attr("num_groups", 1)), scale, shift)
 
 
+def local_response_normalization(step: Step, build: Build) -> Value:
+    """LRN: the squares of neighbouring channels, summed by a convolution of one pixel."""
+    from keras import ops
+
+    data, size = step.data(), int(step.attr("size"))
+    if data.rank != 4:
+        raise step.refuse(f"its input has {data.rank} axes: expected an image of 4")
+    tensor, channels = align(data, NHWC_OF_NCHW, build), data.shapes[0][1]
+    reach = np.arange(channels)[:, None] - np.arange(channels)[None]
+    near = (reach >= -((size - 1) // 2)) & (reach <= size // 2)
+    kernel = near.astype(np.float32) * np.float32(step.attr("alpha", 1e-4) / size)
+    base = build.layer(
+        "Conv2D",
+        "lrn",
+        ops.square(tensor),
+        weights=[kernel[None, None], np.full(channels, step.attr("bias", 1.0), np.float32)],
+        filters=channels,
+        kernel_size=1,
+        trainable=False,
+    )
+    output = ops.multiply(tensor, ops.power(base, -float(step.attr("beta", 0.75))))
+    return make_value(step, output, NHWC_OF_NCHW, nonnegative=data.nonnegative)
+
+
 def instance_normalization(step: Step, build: Build) -> Value:
     """InstanceNormalization: GroupNormalization with a group per channel."""
     scale, shift = step.const(1), step.const(2)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from boardfit.converters.ingest import onnx_activations as activations
 from boardfit.converters.ingest import onnx_arithmetic as arithmetic
 from boardfit.converters.ingest import onnx_layers as layers
+from boardfit.converters.ingest import onnx_logic as logic
 from boardfit.converters.ingest import onnx_matmul as products
 from boardfit.converters.ingest import onnx_norms as norms
 from boardfit.converters.ingest import onnx_pools as pools
@@ -21,6 +22,7 @@ Handler = Callable[[Step, Build], Value | tuple[Value, ...]]
 HANDLERS: Mapping[str, Handler] = {
     "Abs": activations.function_of_one("absolute", nonnegative=True),
     "Add": arithmetic.add,
+    "And": logic.conjunction,
     "ArgMax": reduce.argmax,
     "ArgMin": reduce.argmax,
     "AveragePool": pools.average_pool,
@@ -36,6 +38,7 @@ HANDLERS: Mapping[str, Handler] = {
     "Div": arithmetic.div,
     "Einsum": products.einsum,
     "Elu": activations.elu,
+    "Equal": logic.comparison("equal"),
     "Erf": activations.function_of_one("erf"),
     "Exp": activations.function_of_one("exp", nonnegative=True),
     "Expand": shapes.expand,
@@ -46,12 +49,17 @@ HANDLERS: Mapping[str, Handler] = {
     "Gemm": products.gemm,
     "GlobalAveragePool": pools.global_average_pool,
     "GlobalMaxPool": pools.global_max_pool,
+    "Greater": logic.comparison("greater"),
+    "GreaterOrEqual": logic.comparison("greater_equal"),
     "GroupNormalization": norms.group_normalization,
     "HardSigmoid": activations.hard_sigmoid,
     "HardSwish": activations.hard_swish,
     "InstanceNormalization": norms.instance_normalization,
+    "LRN": norms.local_response_normalization,
     "LayerNormalization": norms.layer_normalization,
     "LeakyRelu": activations.leaky_relu,
+    "Less": logic.comparison("less"),
+    "LessOrEqual": logic.comparison("less_equal"),
     "Log": activations.function_of_one("log"),
     "LogSoftmax": activations.log_softmax,
     "MatMul": products.matmul,
@@ -60,8 +68,11 @@ HANDLERS: Mapping[str, Handler] = {
     "Mean": arithmetic.total,
     "Min": arithmetic.extremum,
     "Mish": activations.mish,
+    "Mod": arithmetic.modulo,
     "Mul": arithmetic.mul,
     "Neg": activations.function_of_one("negative"),
+    "Not": logic.negation,
+    "Or": logic.disjunction,
     "PRelu": activations.prelu,
     "Pad": shapes.pad,
     "Pow": arithmetic.power,
@@ -79,7 +90,9 @@ HANDLERS: Mapping[str, Handler] = {
     "Relu": activations.relu,
     "Reshape": shapes.reshape,
     "Resize": grids.resize,
+    "Round": activations.function_of_one("round"),
     "Selu": activations.selu,
+    "Shrink": activations.shrink,
     "Sigmoid": activations.sigmoid,
     "Sign": activations.function_of_one("sign"),
     "Silu": activations.silu,
@@ -95,9 +108,11 @@ HANDLERS: Mapping[str, Handler] = {
     "Sub": arithmetic.sub,
     "Sum": arithmetic.total,
     "Tanh": activations.tanh,
+    "ThresholdedRelu": activations.thresholded_relu,
     "Tile": shapes.expand,
     "TopK": slices.top_k,
     "Transpose": shapes.transpose,
     "Unsqueeze": shapes.reshape,
+    "Where": logic.where,
 }
 """Operator -> handler. Identity, Dropout, Cast, constants and shape arithmetic are gone before this table."""

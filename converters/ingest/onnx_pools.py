@@ -28,6 +28,8 @@ def max_pool(step: Step, build: Build) -> Value:
     """MaxPool: MaxPooling2D, padded with what no maximum can see, or GlobalMaxPooling2D like averages."""
     if step.data().rank == 3:
         return as_row(step, build, max_pool)
+    if max(step.attr("dilations", [1, 1])) > 1:
+        return _dilated(step, build)
     windows = _pool_windows(step)
     if _covers(build, windows):
         return global_pool("GlobalMaxPooling2D", step, build)
@@ -44,6 +46,8 @@ def average_pool(step: Step, build: Build) -> Value:
     data = step.data()
     if data.rank == 3:
         return as_row(step, build, average_pool)
+    if max(step.attr("dilations", [1, 1])) > 1:
+        return _dilated(step, build)
     windows = _pool_windows(step)
     if _covers(build, windows):
         return global_pool("GlobalAveragePooling2D", step, build)
@@ -91,12 +95,43 @@ def global_pool(kind: str, step: Step, build: Build) -> Value:
     return Value(shapes=step.shapes, tensor=output, axes=axes, nonnegative=data.nonnegative, flat=flat)
 
 
+def _dilated(step: Step, build: Build) -> Value:
+    """A pooling with holes: the maximum or mean of as many shifted pictures as its kernel has places."""
+    from keras import ops
+
+    data = step.data()
+    kernel, strides = list(step.attr("kernel_shape")), list(step.attr("strides", [1, 1]))
+    dilations, pads = list(step.attr("dilations")), list(step.attr("pads", [0] * 4))
+    plain = step.attr("auto_pad", "NOTSET") in ("NOTSET", "VALID") and not step.attr("ceil_mode", 0)
+    average = step.op == "AveragePool"
+    counts = not any(pads) or bool(step.attr("count_include_pad", 0))
+    if data.rank != 4 or not plain or (average and not counts):
+        raise step.refuse("it is dilated, and pads by a rule, rounds up, or leaves its padding uncounted")
+    tensor = align(data, NHWC_OF_NCHW, build)
+    padding = Padding("valid", (pads[0], pads[1], pads[2], pads[3]))
+    if average:
+        tensor = zero_padded(tensor, padding.explicit, build)
+    else:
+        tensor = _padded_for_max(tensor, padding, build, nonnegative=data.nonnegative)
+    total: Any = None
+    for place in np.ndindex(*kernel):
+        cuts = [
+            slice(at * hole, -(size - 1 - at) * hole or None, stride)
+            for at, hole, size, stride in zip(place, dilations, kernel, strides, strict=True)
+        ]
+        part = tensor[:, cuts[0], cuts[1], :]
+        total = part if total is None else (ops.add if average else ops.maximum)(total, part)
+    if average:
+        total = ops.multiply(total, 1.0 / float(np.prod(kernel)))
+    return make_value(step, total, NHWC_OF_NCHW, nonnegative=data.nonnegative)
+
+
 def _pool_windows(step: Step) -> list[Window]:
     data = step.data()
     if data.rank != 4:
         raise step.refuse(f"its input has {data.rank} axes: expected an image of 4")
-    if max(step.attr("dilations", [1, 1])) > 1 or step.attr("storage_order", 0):
-        raise step.refuse("Keras cannot dilate a pooling")
+    if step.attr("storage_order", 0):
+        raise step.refuse("its storage_order is 1: expected 0")
     kernels = [tuple(attrs["kernel_shape"]) for attrs in step.attrs]
     per_size = [windows_of(_at(step, index), kernel=kernel)[0] for index, kernel in enumerate(kernels)]
     covering = all(w.kernel == w.extent for w in per_size)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from boardfit.converters.ingest.interface import Further
 from boardfit.errors import UnsupportedModel
 
 Shape = tuple[int, ...]
@@ -72,6 +73,7 @@ class Graph:
         nodes: What remains, in an order that can be executed.
         consts: Every constant tensor by name.
         shapes: Shape of every computed tensor by name, in ONNX order.
+        further: The inputs besides the image.
     """
 
     size: int
@@ -82,6 +84,7 @@ class Graph:
     nodes: tuple[Node, ...]
     consts: Mapping[str, np.ndarray]
     shapes: Mapping[str, Shape]
+    further: tuple[Further, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -62,16 +62,20 @@ def log_sum_exp(step: Step, build: Build) -> Value:
     return _apply(step, build, "logsumexp")
 
 
-def argmax(step: Step, build: Build) -> Value:  # noqa: ARG001 - every handler has this form
+def argmax(step: Step, build: Build) -> Value:
     """ArgMax and ArgMin over one axis, as whole numbers in float32."""
-    from keras import ops
-
     data, axis = step.data(), int(step.attr("axis", 0)) % step.data().rank
     place = data.axes.index(axis)
     if place == 0 or step.attr("select_last_index", 0):
         raise step.refuse("it compares images of the batch, or wants the last of equal numbers")
-    function = ops.argmax if step.op == "ArgMax" else ops.argmin
-    output = ops.cast(function(data.tensor, axis=place, keepdims=bool(step.attr("keepdims", 1))), "float32")
+    output = build.own_layer(
+        "ArgExtremum",
+        "places",
+        data.tensor,
+        axis=place,
+        smallest=step.op == "ArgMin",
+        keepdims=bool(step.attr("keepdims", 1)),
+    )
     return make_value(step, output, _axes_left(step, data, [axis]), nonnegative=True)
 
 

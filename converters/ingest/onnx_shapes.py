@@ -30,7 +30,8 @@ def reshape(step: Step, build: Build) -> Value:
     data = step.data()
     if step.shapes == data.shapes:
         return data
-    rows = all(new[0] == old[0] and len(new) == 2 for new, old in zip(step.shapes, data.shapes, strict=True))
+    pairs = zip(step.shapes, data.shapes, strict=True)
+    rows = all(new[:1] == old[:1] and len(new) == 2 for new, old in pairs)
     if data.flat is not None and rows and data.axes[0] == 0:
         return make_value(step, data.flat(), (0, 1), nonnegative=data.nonnegative)
     return reshaped(data, step, build)

@@ -61,13 +61,18 @@ def split(step: Step, build: Build) -> tuple[Value, ...]:
 
 
 def gather(step: Step, build: Build) -> Value:
-    """Gather with constant indices: one index drops the axis, several pick along it."""
+    """Gather with constant indices: one index drops the axis, a list picks along it, a table makes axes."""
     data, axis = step.data(), int(step.attr("axis", 0)) % step.data().rank
     indices = _const(step, 1)
     if indices.ndim == 0:
         return _pick(step, build, data, axis, indices)
-    if indices.ndim != 1:
-        raise step.refuse(f"its indices have {indices.ndim} axes: expected one index, or a list")
+    if indices.ndim > 1:
+        flat = Value(
+            shapes=((indices.size,),) * len(data.shapes), consts=(indices.reshape(-1),) * len(data.shapes)
+        )
+        listed = tuple((*shape[:axis], indices.size, *shape[axis + 1 :]) for shape in data.shapes)
+        picked = gather(replace(step, inputs=(data, flat), shapes=listed), build)
+        return reshaped(picked, step, build)
     if axis == data.axes[0]:
         data = with_batch(data, HIDDEN, build)
     extent = data.shapes[0][axis]
@@ -79,14 +84,19 @@ def gather(step: Step, build: Build) -> Value:
 
 
 def top_k(step: Step, build: Build) -> tuple[Value, ...]:
-    """TopK along one axis, largest first: values, and indices as whole numbers in float32."""
+    """TopK along one axis, largest or smallest first: values, and indices as whole numbers in float32."""
     from keras import ops
 
     data, axis = step.data(), int(step.attr("axis", -1)) % step.data().rank
-    if not step.attr("largest", 1) or axis == data.axes[0]:
-        raise step.refuse("it wants the smallest, or compares images of the batch")
+    if axis == data.axes[0]:
+        raise step.refuse("it compares images of the batch")
     axes = (*(item for item in data.axes if item != axis), axis)
-    values, indices = ops.top_k(align(data, axes, build), int(_const(step, 1).reshape(-1)[0]))
+    tensor, count = align(data, axes, build), int(_const(step, 1).reshape(-1)[0])
+    if step.attr("largest", 1):
+        values, indices = ops.top_k(tensor, count)
+    else:
+        values, indices = ops.top_k(ops.negative(tensor), count)
+        values = ops.negative(values)
     first = make_value(step, values, axes, nonnegative=data.nonnegative)
     if not step.others:
         return (first,)

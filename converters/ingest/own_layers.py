@@ -126,6 +126,45 @@ class CornerResize(keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "scale": self.scale, "extents": self.extents}
 
 
+@keras.saving.register_keras_serializable(package="boardfit")
+class ArgExtremum(keras.layers.Layer):  # type: ignore[misc]
+    """Places of the largest or smallest numbers along an axis, as whole numbers in float32.
+
+    Args:
+        axis: Of the tensor; not the batch.
+        smallest: Whether the smallest are meant.
+        keepdims: Whether the axis stays, with an extent of one.
+    """
+
+    def __init__(self, axis: int, smallest: bool = False, keepdims: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axis, self.smallest, self.keepdims = int(axis), bool(smallest), bool(keepdims)
+
+    def call(self, inputs: Any) -> Any:
+        """Compute the output; see keras.layers.Layer."""
+        if keras.backend.backend() == "tensorflow":
+            # Keras' own tells zeros of two signs apart by their bits, which no format can.
+            import tensorflow as tf
+
+            function = tf.argmin if self.smallest else tf.argmax
+            places = function(inputs, axis=self.axis, output_type="int32")
+        else:
+            places = (ops.argmin if self.smallest else ops.argmax)(inputs, axis=self.axis)
+        places = ops.cast(places, "float32")
+        return ops.expand_dims(places, self.axis) if self.keepdims else places
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """Return the output's shape and dtype."""
+        shape = list(inputs.shape)
+        shape[self.axis : self.axis + 1] = [1] if self.keepdims else []
+        return keras.KerasTensor(tuple(shape), dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the layer."""
+        own = {"axis": self.axis, "smallest": self.smallest, "keepdims": self.keepdims}
+        return {**super().get_config(), **own}
+
+
 class PlainConv2D(keras.layers.Conv2D):  # type: ignore[misc]
     """A grouped convolution as one operation of TensorFlow, for exporters; never run, and never saved."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from boardfit.converters.auto_sizes import USUAL_SIDE, propose_sizes
 from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.ingest import ingest, looks_like_factory, own_side, require_file
-from boardfit.converters.ingest.keras_rebuild import walk
+from boardfit.converters.ingest.keras_rebuild import symbols, walk
 from boardfit.converters.ingest.onnx import fold
 from boardfit.converters.ingest.onnx_file import read_onnx
 from boardfit.converters.ingest.onnx_fold import ARITHMETIC
@@ -54,7 +54,7 @@ class Survey:
         side: The side that ``layers`` are of.
         free: Whether other sides than ``side`` can be built.
         fixed_by: What binds the side, where it is bound.
-        inputs: The image.
+        inputs: The image, and what is taken besides it.
         outputs: Names, shapes, activations.
         layers: In order; empty where the source cannot be imported.
         unsupported: What cannot be imported: operators with their number, or the reason in a sentence.
@@ -114,7 +114,10 @@ def survey(source: str) -> Survey:
         side=side,
         free=model is not None and model.fixed_size is None,
         fixed_by=model.fixed_by if model else "",
-        inputs=(TensorSpec("image", (None, own, own, 3), layout="NHWC"),),
+        inputs=(
+            TensorSpec("image", (None, own, own, 3), layout="NHWC"),
+            *(model.further if model else ()),
+        ),
         outputs=model.outputs if model else (),
         layers=tuple(_layers(model.net, side)) if model else (),
         unsupported=found,
@@ -132,7 +135,7 @@ def _of_tflite(source: str) -> Survey:
         side=side,
         free=False,
         fixed_by=model.fixed_by,
-        inputs=(model.untouched.image,),
+        inputs=(model.untouched.image, *model.untouched.further),
         outputs=model.outputs,
         layers=(),
         unsupported=("its layers: a TFLite file is packed as it is, at its own size",),
@@ -173,7 +176,7 @@ def _layers(net: Any, side: int) -> list[LayerRow]:
         )
         return output
 
-    walk(net, keras.KerasTensor((1, side, side, 3)), call)
+    walk(net, symbols(net, side, batch=1), call)
     return rows
 
 

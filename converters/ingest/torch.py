@@ -235,7 +235,8 @@ def _export(torch: Any, net: Any, size: int, name: str) -> OnnxSource:
         reason = str(error).strip().split("\n")[0]
         raise UnsupportedModel(
             f"{name} cannot be exported to ONNX at {size} pixels ({type(error).__name__}: {reason}). "
-            "Expected a net that takes (1, 3, size, size) float32 and uses operators that torch.onnx knows."
+            "Expected a net that takes (1, 3, size, size) float32 and uses operators that torch.onnx knows; "
+            "one of several inputs comes as an ONNX file, exported with torch.onnx.export."
         ) from error
     return describe_onnx(onnx.load_from_string(buffer.getvalue()), name=name)
 
@@ -275,7 +276,8 @@ def _convert(sources: Mapping[int, OnnxSource], name: str, task: str) -> tuple[C
 
 
 def _reference(torch: Any, nets: Mapping[int, Any], name: str, batch_axes: Sequence[int]) -> Reference:
-    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
+    def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Sequence[np.ndarray]:
+        assert not further
         net = nets.get(images.shape[1])
         if net is None:
             raise InputError(

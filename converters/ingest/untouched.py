@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from boardfit.converters.ingest.check import random_further
 from boardfit.converters.ingest.guard import require_affordable
+from boardfit.converters.ingest.interface import KINDS, inputs_note
 from boardfit.converters.ingest.last_activation import activation_behind
 from boardfit.converters.ingest.onnx import onnx_reference
 from boardfit.converters.ingest.onnx_file import OnnxSource, read_onnx
@@ -51,7 +53,7 @@ def untouched_side(source: str) -> int | None:
     require_affordable(SourceRequest(source=source, sizes=(), image=ImageSpec()), kind)
     if kind == "onnx":
         return read_onnx(Path(source)).size
-    return _image_of(_interpreter(Path(source), Path(source).read_bytes()), source).shape[1]
+    return _inputs_of(_interpreter(Path(source), Path(source).read_bytes()), source)[0].shape[1]
 
 
 def read_untouched(request: SourceRequest) -> TrainedModel:
@@ -65,7 +67,7 @@ def read_untouched(request: SourceRequest) -> TrainedModel:
 
     Raises:
         InputError: The source is no such file.
-        UnsupportedModel: It is damaged, or its interface is not one image.
+        UnsupportedModel: It is damaged, or takes no image, or something else that cannot be given.
         ToolMissing: What reads it is not installed.
     """
     path = Path(request.source)
@@ -74,6 +76,10 @@ def read_untouched(request: SourceRequest) -> TrainedModel:
     untouched, reference, size = _onnx(path, request) if kind == "onnx" else _tflite(path)
     if request.task == "classify":
         _require_scores(path.stem, untouched.outputs)
+    further = tuple(
+        TensorSpec(spec.name, (None, size, size, 3), layout="NHWC") if spec.layout else spec
+        for spec in untouched.further
+    )
     return TrainedModel(
         name=path.stem,
         net=None,
@@ -84,8 +90,9 @@ def read_untouched(request: SourceRequest) -> TrainedModel:
         fixed_size=size,
         fixed_by="the file's input" if size else "",
         task=request.task,
-        notes=(NOTE,),
+        notes=(NOTE, *inputs_note(untouched.image.name, further)),
         untouched=untouched,
+        further=further,
     )
 
 
@@ -96,17 +103,47 @@ def _onnx(path: Path, request: SourceRequest) -> tuple[Untouched, Reference, int
             f"{path} takes {source.batch} images at once: expected one. Export it with a batch of one."
         )
     reference = onnx_reference(source, source.model, batch_axes=[0] * len(source.outputs))
+    single = next((item.source for item in source.further if not item.batched), "")
+    if single:
+        raise UnsupportedModel(
+            f"the input {single!r} of {path} has no axis for the batch, and so cannot be passed through: "
+            "export it with [N, ...]."
+        )
     sides = [source.size] if source.size else list(request.sizes)
-    side, first = source.size, source.layout.index("H")
-    shape: list[int | None] = [source.batch, 3, 3, 3]
-    shape[first : first + 2] = [side, side]
+    specs = [item.spec for item in source.further]
     untouched = Untouched(
         format="onnx",
-        data=source.model.SerializeToString(),
-        image=TensorSpec(source.image, tuple(shape), layout=source.layout),
-        outputs=_outputs(reference, sides, source.outputs, _activations(source)),
+        data=_image_first(source).SerializeToString(),
+        image=_image_spec(source.image, source.layout, source),
+        outputs=_outputs(reference, sides, source.outputs, _activations(source), further=specs),
+        further=tuple(
+            _image_spec(item.source, item.layout, source)
+            if item.layout
+            else TensorSpec(item.source, (source.batch, *item.spec.shape[1:]), dtype=item.spec.dtype)
+            for item in source.further
+        ),
     )
     return untouched, reference, source.size
+
+
+def _image_spec(name: str, layout: str, source: OnnxSource) -> TensorSpec:
+    side, first = source.size, layout.index("H")
+    shape: list[int | None] = [source.batch, 3, 3, 3]
+    shape[first : first + 2] = [side, side]
+    return TensorSpec(name, tuple(shape), layout=layout)
+
+
+def _image_first(source: OnnxSource) -> Any:
+    """Return the model with its image as the first input: pnnx knows inputs by their place only."""
+    if not source.further:
+        return source.model
+    model = type(source.model)()
+    model.CopyFrom(source.model)
+    order = [source.image, *(item.source for item in source.further)]
+    inputs = {item.name: item for item in source.model.graph.input}
+    del model.graph.input[:]
+    model.graph.input.extend(inputs[name] for name in order)
+    return model
 
 
 def _activations(source: OnnxSource) -> list[str]:
@@ -128,23 +165,32 @@ def _interpreter(path: Path, data: bytes) -> Any:
     return interpreter
 
 
-def _image_of(interpreter: Any, source: str) -> TensorSpec:
-    """Return the one input of a TFLite file, or refuse any other interface."""
-    inputs = interpreter.get_input_details()
-    shape = tuple(int(extent) for extent in inputs[0]["shape"]) if inputs else ()
-    square = len(shape) == 4 and shape[0] == 1 and shape[1] == shape[2] and shape[3] == 3
-    if len(inputs) != 1 or not square or inputs[0]["dtype"] != np.float32:
-        found = [f"{np.dtype(item['dtype']).name}{item['shape'].tolist()}" for item in inputs]
+def _inputs_of(interpreter: Any, source: str) -> list[TensorSpec]:
+    """Return the inputs of a TFLite file, its image first, or refuse what cannot be given."""
+    specs = []
+    for item in interpreter.get_input_details():
+        shape = tuple(int(extent) for extent in item["shape"])
+        square = len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3
+        image = square and item["dtype"] == np.float32
+        specs.append(TensorSpec(item["name"], shape, np.dtype(item["dtype"]).name, "NHWC" if image else ""))
+    images = [spec for spec in specs if spec.layout]
+    others = [spec for spec in specs if not images or spec is not images[0]]
+    unlike = [spec for spec in others if not spec.layout and spec.dtype not in KINDS]
+    single = [spec for spec in specs if spec.shape[:1] != (1,)]
+    if not images or unlike or single or any(spec.shape != images[0].shape for spec in images):
+        found = ", ".join(f"{spec.dtype}{list(spec.shape)}" for spec in specs)
         raise UnsupportedModel(
-            f"{source} takes {', '.join(found) or 'nothing'}: expected one float32 image, (1, side, side, 3)."
+            f"{source} takes {found or 'nothing'}: expected a float32 image, (1, side, side, 3), and besides "
+            f"it images of that side or tensors (1, ...) of {', '.join(KINDS)}."
         )
-    return TensorSpec(inputs[0]["name"], shape, layout="NHWC")
+    return [images[0], *others]
 
 
 def _tflite(path: Path) -> tuple[Untouched, Reference, int | None]:
     data = path.read_bytes()
     interpreter = _interpreter(path, data)
-    image, outputs = _image_of(interpreter, str(path)), interpreter.get_output_details()
+    image, *further = _inputs_of(interpreter, str(path))
+    outputs = interpreter.get_output_details()
     side = image.shape[1]
     assert side is not None
     makers = {
@@ -154,35 +200,56 @@ def _tflite(path: Path) -> tuple[Untouched, Reference, int | None]:
         if len(op["inputs"]) and op["op_name"] != "DELEGATE"  # which stands beside the operators that it took
     }
     names = tuple(item["name"] for item in outputs)
-    reference = _tflite_reference(data, image, names)
+    reference = _tflite_reference(data, [image, *further], names)
     activations = [activation_behind(int(item["index"]), makers) for item in outputs]
     untouched = Untouched(
-        format="tflite", data=data, image=image, outputs=_outputs(reference, [side], names, activations)
+        format="tflite",
+        data=data,
+        image=image,
+        outputs=_outputs(reference, [side], names, activations, further=further),
+        further=tuple(further),
     )
     return untouched, reference, side
 
 
-def _tflite_reference(data: bytes, image: TensorSpec, names: Sequence[str]) -> Reference:
+def _tflite_reference(data: bytes, inputs: Sequence[TensorSpec], names: Sequence[str]) -> Reference:
     from boardfit.runtime.engines.litert import LiteRTEngine
 
-    side = image.shape[1]
+    side = inputs[0].shape[1]
     assert side is not None
     specs = tuple(TensorSpec(name, (None,)) for name in names)
-    artifact = Artifact("tflite", "fp32", (side,), ("net.tflite",), (image,), specs)
+    artifact = Artifact("tflite", "fp32", (side,), ("net.tflite",), tuple(inputs), specs)
     engine = LiteRTEngine(artifact, {"net.tflite": data}, 1)
 
-    def reference(images: np.ndarray) -> Sequence[np.ndarray]:
-        rows = [engine.run({image.name: np.ascontiguousarray(one[None])}) for one in images]
+    def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Sequence[np.ndarray]:
+        feeds = [images, *further]
+        rows = [
+            engine.run(
+                {
+                    spec.name: np.ascontiguousarray(feed[row : row + 1], spec.dtype)
+                    for spec, feed in zip(inputs, feeds, strict=True)
+                }
+            )
+            for row in range(len(images))
+        ]
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
     return reference
 
 
 def _outputs(
-    reference: Reference, sides: Sequence[int], names: Sequence[str], activations: Sequence[str]
+    reference: Reference,
+    sides: Sequence[int],
+    names: Sequence[str],
+    activations: Sequence[str],
+    *,
+    further: Sequence[TensorSpec],
 ) -> tuple[TensorSpec, ...]:
     """Find the shapes of the outputs by running the source, once a size."""
-    answers: list[Sequence[Any]] = [reference(np.zeros((1, side, side, 3), np.float32)) for side in sides]
+    answers: list[Sequence[Any]] = [
+        reference(np.zeros((1, side, side, 3), np.float32), random_further(further, side, ImageSpec()))
+        for side in sides
+    ]
     specs = []
     for place, (name, activation) in enumerate(zip(names, activations, strict=True)):
         shapes = [answer[place].shape for answer in answers]

@@ -17,7 +17,7 @@ from types import ModuleType
 
 from boardfit.converters.model import TrainedModel
 from boardfit.errors import ExportError, RecipeError
-from boardfit.specs import Artifact
+from boardfit.specs import Artifact, TensorSpec
 
 GROUP = "boardfit.targets"
 
@@ -66,6 +66,21 @@ def export(model: TrainedModel, *, format_name: str, sizes: tuple[int, ...], pre
     exported = find_target(format_name).export(model, sizes=sizes, precision=precision)
     assert isinstance(exported, Exported)
     return exported
+
+
+def further_specs(model: TrainedModel, *, size: int | None, layout: str) -> tuple[TensorSpec, ...]:
+    """Return the specs of the inputs besides the image, as an exported net takes them: float32.
+
+    Args:
+        model: What is exported.
+        size: Side in pixels of images, or None for any.
+        layout: Of images: ``NHWC`` or ``NCHW``.
+    """
+    image = (None, 3, size, size) if layout == "NCHW" else (None, size, size, 3)
+    return tuple(
+        TensorSpec(spec.name, image, layout=layout) if spec.layout else TensorSpec(spec.name, spec.shape)
+        for spec in model.further
+    )
 
 
 def file_stem(format_name: str, *, precision: str, sizes: tuple[int, ...]) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from boardfit.converters.model import TrainedModel
-from boardfit.converters.targets import Exported, file_stem
+from boardfit.converters.targets import Exported, file_stem, further_specs
 from boardfit.converters.targets.onnx import onnx_graph
 from boardfit.converters.targets.onnx import require_tools as require_onnx_tools
 from boardfit.errors import ExportError, ToolMissing
@@ -31,18 +32,23 @@ def require_tools() -> None:
 def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Exported:
     """Export to a .param and a .bin file. ``fp16`` stores the weights in half; see ``targets.export``."""
     graph = onnx_graph(model, sizes[0] if len(sizes) == 1 else None)
-    param, weights = convert_onnx(
-        graph.SerializeToString(deterministic=True), sizes, half=precision == "fp16"
-    )
-    names = {"in0": "image", **{f"out{i}": spec.name for i, spec in enumerate(model.outputs)}}
-    stem = file_stem("ncnn", precision=precision, sizes=sizes)
     side = sizes[0] if len(sizes) == 1 else None
+    further = further_specs(model, size=side, layout="NCHW")
+    param, weights = convert_onnx(
+        graph.SerializeToString(deterministic=True), sizes, half=precision == "fp16", further=further
+    )
+    names = {
+        "in0": "image",
+        **{f"in{i}": spec.name for i, spec in enumerate(further, start=1)},
+        **{f"out{i}": spec.name for i, spec in enumerate(model.outputs)},
+    }
+    stem = file_stem("ncnn", precision=precision, sizes=sizes)
     artifact = Artifact(
         format="ncnn",
         precision=precision,
         sizes=sizes,
         files=(f"{stem}.param", f"{stem}.bin"),
-        inputs=(TensorSpec(name="image", shape=(None, 3, side, side), layout="NCHW"),),
+        inputs=(TensorSpec(name="image", shape=(None, 3, side, side), layout="NCHW"), *further),
         outputs=model.outputs,
     )
     text = rename_blobs(param, names)
@@ -83,13 +89,16 @@ def rename_blobs(param: str, names: dict[str, str]) -> str:
     return "\n".join(renamed) + "\n"
 
 
-def convert_onnx(onnx_bytes: bytes, sizes: tuple[int, ...], *, half: bool) -> tuple[str, bytes]:
+def convert_onnx(
+    onnx_bytes: bytes, sizes: tuple[int, ...], *, half: bool, further: Sequence[TensorSpec] = ()
+) -> tuple[str, bytes]:
     """Run pnnx.
 
     Args:
-        onnx_bytes: A model with one NCHW image input.
+        onnx_bytes: A model whose first input is an NCHW image.
         sizes: Sides in pixels, ascending; one binds it.
         half: Whether weights are stored in half precision.
+        further: Its other inputs, in its order.
 
     Returns:
         The text of .param, and the bytes of .bin.
@@ -98,7 +107,10 @@ def convert_onnx(onnx_bytes: bytes, sizes: tuple[int, ...], *, half: bool) -> tu
         ExportError: pnnx failed, or dropped a part of the graph.
     """
     # Two shapes make pnnx leave height and width free.
-    shapes = [f"[1,3,{size},{size}]" for size in (sizes[-1], sizes[0])]
+    shapes = [
+        ",".join([f"[1,3,{size},{size}]", *(_shape_word(spec, size) for spec in further)])
+        for size in (sizes[-1], sizes[0])
+    ]
     with tempfile.TemporaryDirectory(prefix="boardfit-") as folder:
         source = Path(folder) / "net.onnx"
         source.write_bytes(onnx_bytes)
@@ -118,6 +130,13 @@ def convert_onnx(onnx_bytes: bytes, sizes: tuple[int, ...], *, half: bool) -> tu
             tail = " / ".join(line for line in log.splitlines()[-3:] if line.strip())
             raise ExportError(f"pnnx failed with exit status {done.returncode}: {tail}")
         return param.read_text(), weights.read_bytes()
+
+
+def _shape_word(spec: TensorSpec, size: int) -> str:
+    """Return an input's shape as pnnx reads it: ``[1,4]``, or ``[1,4]i64`` where it is of whole numbers."""
+    shape = (1, 3, size, size) if spec.layout else (1, *(extent or 1 for extent in spec.shape[1:]))
+    kind = {"int64": "i64", "int32": "i32", "bool": "i8"}.get(spec.dtype, "")
+    return f"[{','.join(map(str, shape))}]{kind}"
 
 
 def _raise_if_dropped(log: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from boardfit.converters.capture import captured_output
 from boardfit.converters.model import TrainedModel
-from boardfit.converters.targets import Exported, file_stem
+from boardfit.converters.targets import Exported, file_stem, further_specs
 from boardfit.converters.targets.onnx_canonical import canonical, half_weights
 from boardfit.converters.targets.onnx_repair import plain_net, repair
 from boardfit.converters.targets.onnx_tidy import tidy
@@ -42,7 +42,10 @@ def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Ex
         precision=precision,
         sizes=sizes,
         files=(path,),
-        inputs=(TensorSpec(name="image", shape=(None, 3, side, side), layout="NCHW"),),
+        inputs=(
+            TensorSpec(name="image", shape=(None, 3, side, side), layout="NCHW"),
+            *further_specs(model, size=side, layout="NCHW"),
+        ),
         outputs=model.outputs,
     )
     return Exported(artifact=artifact, files={path: proto.SerializeToString(deterministic=True)})
@@ -50,7 +53,7 @@ def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Ex
 
 @lru_cache(maxsize=2)
 def onnx_graph(model: TrainedModel, size: int | None) -> Any:
-    """Return the canonical float32 onnx.ModelProto: input ``image`` (N, 3, H, W).
+    """Return the canonical float32 onnx.ModelProto: inputs ``image`` (N, 3, H, W) and those besides it.
 
     The last ones are kept: fp32, fp16 and the ncnn target start from the same graph.
 
@@ -65,24 +68,29 @@ def onnx_graph(model: TrainedModel, size: int | None) -> Any:
 
     with captured_output():
         try:
-            slim = tidy(onnxslim.slim(repair(_converted(model.net, size))))
+            slim = tidy(onnxslim.slim(repair(_converted(model, size))))
         except Exception as error:  # tf2onnx and onnxslim have no exception family of their own
             raise ExportError(f"tf2onnx could not convert the model to ONNX: {error}") from error
-    return canonical(slim, output_names=[spec.name for spec in model.outputs])
+    further = [spec.name for spec in model.further]
+    return canonical(slim, output_names=[spec.name for spec in model.outputs], further=further)
 
 
-def _converted(net: Any, size: int | None) -> Any:
-    """Return what tf2onnx makes of a net: onnx.ModelProto, its input NCHW."""
+def _converted(model: TrainedModel, size: int | None) -> Any:
+    """Return what tf2onnx makes of a net: onnx.ModelProto, its images NCHW."""
     import tensorflow as tf
     import tf2onnx
 
-    plain = plain_net(net)
+    plain = plain_net(model.net)
 
-    def call(image: Any) -> Any:
-        return plain(image, training=False)
+    def call(*inputs: Any) -> Any:
+        return plain(list(inputs) if len(inputs) > 1 else inputs[0], training=False)
 
-    signature = [tf.TensorSpec((None, size, size, 3), tf.float32, name="image")]
+    image = TensorSpec("image", (None, size, size, 3), layout="NHWC")
+    specs = [image, *further_specs(model, size=size, layout="NHWC")]
     raw, _ = tf2onnx.convert.from_function(
-        tf.function(call), input_signature=signature, opset=OPSET, inputs_as_nchw=["image"]
+        tf.function(call),
+        input_signature=[tf.TensorSpec(spec.shape, tf.float32, name=spec.name) for spec in specs],
+        opset=OPSET,
+        inputs_as_nchw=[spec.name for spec in specs if spec.layout],
     )
     return raw

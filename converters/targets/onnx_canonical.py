@@ -18,12 +18,13 @@ HALF_FROM_ELEMENTS = 256
 """Smaller tensors (biases, clip bounds) stay in float32: they cost nothing and lose the most."""
 
 
-def canonical(proto: Any, *, output_names: Sequence[str]) -> Any:
+def canonical(proto: Any, *, output_names: Sequence[str], further: Sequence[str] = ()) -> Any:
     """Return a copy with canonical names and order.
 
     Args:
-        proto: onnx.ModelProto with one input; its initializers are inside the file.
+        proto: onnx.ModelProto; its initializers are inside the file.
         output_names: New names of the outputs, in the graph's order.
+        further: Names of the inputs besides the image, in the wanted order.
 
     Raises:
         ExportError: The graph has another number of inputs or outputs.
@@ -33,13 +34,14 @@ def canonical(proto: Any, *, output_names: Sequence[str]) -> Any:
     graph = proto.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in initializers]
-    if len(inputs) != 1 or len(graph.output) != len(output_names):
+    if len(inputs) != 1 + len(further) or len(graph.output) != len(output_names):
         raise ExportError(
             f"the ONNX graph has {len(inputs)} inputs and {len(graph.output)} outputs: "
-            f"expected 1 and {len(output_names)}"
+            f"expected {1 + len(further)} and {len(output_names)}"
         )
+    inputs = _in_order(inputs, further)
     nodes = _walk(graph)
-    names = {inputs[0].name: "image"}
+    names = {value.name: name for value, name in zip(inputs, ["image", *further], strict=True)}
     names.update({value.name: name for value, name in zip(graph.output, output_names, strict=True)})
     used = [name for node in nodes for name in node.input if name in initializers]
     names.update({name: f"w{i}" for i, name in enumerate(dict.fromkeys(used))})
@@ -50,7 +52,7 @@ def canonical(proto: Any, *, output_names: Sequence[str]) -> Any:
         helper.make_graph(
             [_renamed_node(node, i, names) for i, node in enumerate(nodes)],
             "boardfit",
-            [_free_axes(inputs[0], "image")],
+            [_free_axes(value, name) for value, name in zip(inputs, ["image", *further], strict=True)],
             [_free_axes(value, name) for value, name in zip(graph.output, output_names, strict=True)],
             initializer=[_renamed_tensor(initializers[name], names[name]) for name in dict.fromkeys(used)],
         ),
@@ -60,6 +62,16 @@ def canonical(proto: Any, *, output_names: Sequence[str]) -> Any:
     # ONNX Runtime 1.17 reads up to IR 9; opset 17 came with IR 8.
     model.ir_version = 8
     return model
+
+
+def _in_order(inputs: Sequence[Any], further: Sequence[str]) -> list[Any]:
+    """Return the image, then the others as they are named; tf2onnx adds ``:0`` to names."""
+    by_name = {value.name.removesuffix(":0"): value for value in inputs}
+    others = [by_name[name] for name in further if name in by_name]
+    rest = [value for value in inputs if value not in others]
+    if len(others) != len(further) or len(rest) != 1:
+        raise ExportError(f"the ONNX graph has the inputs {sorted(by_name)}: expected {list(further)} too")
+    return [*rest, *others]
 
 
 def half_weights(proto: Any) -> Any:

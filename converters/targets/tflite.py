@@ -6,12 +6,13 @@ smaller. A file with a free height and width would lose XNNPACK, which refuses d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any
 
 from boardfit.converters.capture import captured_output
 from boardfit.converters.model import TrainedModel
-from boardfit.converters.targets import Exported, file_stem
+from boardfit.converters.targets import Exported, file_stem, further_specs
 from boardfit.errors import ExportError, ToolMissing
 from boardfit.specs import Artifact, TensorSpec
 
@@ -26,16 +27,20 @@ def require_tools() -> None:
 
 def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Exported:
     """Export to one .tflite file. ``fp16`` stores the weights in half; see ``targets.export``."""
-    data = _convert(model.net, size=sizes[-1], half_weights=precision == "fp16")
+    data = _convert(model, size=sizes[-1], half_weights=precision == "fp16")
     side = sizes[0] if len(sizes) == 1 else None
     path = f"{file_stem('tflite', precision=precision, sizes=sizes)}.tflite"
-    input_name, output_names = _tensor_names(data)
+    input_names, output_names = _tensor_names(data, [spec.name for spec in model.further])
+    further = further_specs(model, size=side, layout="NHWC")
     artifact = Artifact(
         format="tflite",
         precision=precision,
         sizes=sizes,
         files=(path,),
-        inputs=(TensorSpec(name=input_name, shape=(None, side, side, 3), layout="NHWC"),),
+        inputs=(
+            TensorSpec(name=input_names[0], shape=(None, side, side, 3), layout="NHWC"),
+            *(replace(spec, name=name) for spec, name in zip(further, input_names[1:], strict=True)),
+        ),
         outputs=tuple(
             TensorSpec(name=name, shape=spec.shape, activation=spec.activation)
             for name, spec in zip(output_names, model.outputs, strict=True)
@@ -44,13 +49,17 @@ def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Ex
     return Exported(artifact=artifact, files={path: data})
 
 
-def _convert(net: Any, *, size: int, half_weights: bool) -> bytes:
+def _convert(model: TrainedModel, *, size: int, half_weights: bool) -> bytes:
     import keras
     import tensorflow as tf
 
     image = keras.Input(batch_shape=(1, size, size, 3), name="image")
     # The name stands in every tensor's name: Keras' own would count the models of this process.
-    sized = keras.Model(image, net(image, training=False), name="sized")
+    inputs = [image]
+    for spec in further_specs(model, size=size, layout="NHWC"):
+        inputs.append(keras.Input(batch_shape=(1, *spec.shape[1:]), name=spec.name))
+    given = inputs if len(inputs) > 1 else image
+    sized = keras.Model(given, model.net(given, training=False), name="sized")
     with captured_output() as log:
         try:
             converter = tf.lite.TFLiteConverter.from_keras_model(sized)
@@ -64,11 +73,11 @@ def _convert(net: Any, *, size: int, half_weights: bool) -> bytes:
     return data
 
 
-def _tensor_names(data: bytes) -> tuple[str, list[str]]:
-    """Return the file's own names of the input and the outputs, outputs in the net's order.
+def _tensor_names(data: bytes, further: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the file's own names of the inputs and the outputs, both in the net's order.
 
-    The converter may order the outputs of a file differently from the net; its signature names them
-    output_0, output_1, ... in the net's order.
+    The converter may order those of a file differently from the net; its signature has the inputs under the
+    net's names, and names the outputs output_0, output_1, ... in the net's order.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -76,4 +85,11 @@ def _tensor_names(data: bytes) -> tuple[str, list[str]]:
     runner = interpreter.get_signature_runner()
     outputs = runner.get_output_details()
     in_order = sorted(outputs, key=lambda name: int(name.rpartition("_")[2]))
-    return interpreter.get_input_details()[0]["name"], [outputs[name]["name"] for name in in_order]
+    inputs = runner.get_input_details()
+    if not further:
+        names = [next(iter(inputs.values()))["name"]]
+    elif set(inputs) == {"image", *further}:
+        names = [inputs[name]["name"] for name in ("image", *further)]
+    else:
+        raise ExportError(f"the TFLite file has the inputs {sorted(inputs)}: expected {['image', *further]}")
+    return names, [outputs[name]["name"] for name in in_order]

@@ -2,7 +2,8 @@
 
 Its one file is JSON: ``{"classes": 10, "seed": 0, "delay_s": 0.0, "fault": "", "after": 0}``. The logits are
 a fixed random projection of the means and deviations of the image's channels, so that they depend on the
-pixels and are the same everywhere. ``fault`` makes every run go wrong that follows the first ``after`` ones.
+pixels and are the same everywhere; the mean of each further input is added to the first of them. ``fault``
+makes every run go wrong that follows the first ``after`` ones.
 """
 
 from __future__ import annotations
@@ -64,8 +65,11 @@ class FakeEngine:
             strike(self._fault, self._delay_s)
         axes = (2, 3) if spec.layout == "NCHW" else (1, 2)
         seen = np.concatenate([image.mean(axes), image.std(axes)], axis=1)
+        further = sum(_row_means(feeds, item, self._artifact.name) for item in self._artifact.inputs[1:])
         gain = np.nan if faulty and self._fault == "nan" else 4.0
         logits = [np.asarray(gain * seen @ weights, np.float32) for weights in self._weights]
+        for rows in logits:
+            rows[:, 0] += further
         return [
             _activate(rows, output.activation)
             for output, rows in zip(self._artifact.outputs, logits, strict=True)
@@ -76,20 +80,27 @@ class FakeEngine:
         self._closed = True
 
 
-def fake_artifact(sizes: tuple[int, ...], *, classes: int = 10, activation: str = "logits") -> Artifact:
+def fake_artifact(
+    sizes: tuple[int, ...],
+    *,
+    classes: int = 10,
+    activation: str = "logits",
+    further: tuple[TensorSpec, ...] = (),
+) -> Artifact:
     """Return the artifact of a fake model that serves some sizes.
 
     Args:
         sizes: Input sides in pixels, ascending.
         classes: Columns of the output.
         activation: Of the output.
+        further: Inputs besides the image.
     """
     return Artifact(
         format="fake",
         precision="fp32",
         sizes=sizes,
         files=("model/fake.json",),
-        inputs=(TensorSpec("image", (None, None, None, 3), layout="NHWC"),),
+        inputs=(TensorSpec("image", (None, None, None, 3), layout="NHWC"), *further),
         outputs=(TensorSpec("scores", (None, classes), activation=activation),),
     )
 
@@ -125,6 +136,7 @@ def write_fake_bundle(
     labels: int | None = None,
     fault: str = "",
     after: int = 0,
+    further: tuple[TensorSpec, ...] = (),
 ) -> None:
     """Write a bundle that runs anywhere, for tests.
 
@@ -140,19 +152,27 @@ def write_fake_bundle(
         labels: How many classes are labelled, rightly or not; all if None.
         fault: What goes wrong in every run after the first ones; see ``boardfit.runtime.engines.faults``.
         after: Runs of an engine that go well before.
+        further: Inputs besides the image; the golden frame comes with ones, and with itself for an image.
     """
     from boardfit.bundle import write_bundle
+    from boardfit.runtime.inputs import Given, further_feeds
     from boardfit.runtime.preprocess import Preprocessor
 
     image = image or ImageSpec()
-    artifact = fake_artifact(sizes, classes=classes, activation=activation)
+    artifact = fake_artifact(sizes, classes=classes, activation=activation, further=further)
     if labels is not None:  # a shape that says nothing of the classes: no reader can object
         output = replace(artifact.outputs[0], shape=(None, None))
         artifact = replace(artifact, outputs=(output,))
     files = fake_files(classes, seed, delay_s=delay_s, fault=fault, after=after)
     frame = np.random.RandomState(0).randint(0, 256, (96, 128, 3)).astype(np.uint8)
     engine = FakeEngine(artifact, fake_files(classes, seed), threads=1)
-    fit = Preprocessor(image, "NHWC").fit
+    preprocessor = Preprocessor(image, "NHWC")
+    given = [frame if s.layout else np.ones([e or 1 for e in s.shape[1:]], np.float32) for s in further]
+
+    def feeds(size: int) -> dict[str, np.ndarray]:
+        more = further_feeds(artifact, [Given(tuple(given))], size, preprocessor)
+        return {"image": preprocessor.fit(frame, size)[0], **more}
+
     write_bundle(
         out,
         name="fake",
@@ -162,8 +182,16 @@ def write_fake_bundle(
         artifacts=(artifact,),
         files=files,
         golden_frame=frame,
-        golden_outputs={size: engine.run({"image": fit(frame, size)[0]}) for size in sizes},
+        golden_outputs={size: engine.run(feeds(size)) for size in sizes},
+        golden_inputs=given,
     )
+
+
+def _row_means(feeds: Mapping[str, np.ndarray], spec: TensorSpec, name: str) -> np.ndarray:
+    if spec.name not in feeds:
+        raise EngineError(f"{name} wants the input {spec.name!r}")
+    array = feeds[spec.name]
+    return np.asarray(array.reshape(len(array), -1).mean(axis=1), np.float32)
 
 
 def _parse(data: bytes, name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from boardfit.bundle.rules import (
     sha256_hex,
 )
 from boardfit.errors import BundleError
-from boardfit.specs import TASKS, Artifact, ImageSpec, PolicySpec
+from boardfit.specs import TASKS, Artifact, ImageSpec, PolicySpec, TensorSpec
 
 SCHEMA = 1
 
@@ -50,25 +50,28 @@ class Golden:
     Attributes:
         frame: Path of a .npy file: HxWx3 uint8 BGR.
         outputs: By input side in pixels: paths of .npy files, one per output, float32.
+        inputs: Paths of .npy files, one per further input in the order of an artifact's: HxWx3 uint8 BGR
+            for an image, else float32 without the batch's axis.
     """
 
     frame: str
     outputs: Mapping[int, tuple[str, ...]]
+    inputs: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Paths of all its files."""
-        return (self.frame, *(path for paths in self.outputs.values() for path in paths))
+        return (self.frame, *self.inputs, *(path for paths in self.outputs.values() for path in paths))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON values."""
         outputs = [{"size": size, "files": list(paths)} for size, paths in sorted(self.outputs.items())]
-        return {"frame": self.frame, "outputs": outputs}
+        return {"frame": self.frame, "inputs": list(self.inputs), "outputs": outputs}
 
     @classmethod
     def from_dict(cls, data: object) -> Golden:
         """Read the record back from JSON values."""
-        found = _exact(data, {"frame", "outputs"}, "golden")
+        found = _exact(data, {"frame", "inputs", "outputs"}, "golden")
         outputs: dict[int, tuple[str, ...]] = {}
         for item in _list(found["outputs"], "golden.outputs"):
             row = _exact(item, {"size", "files"}, "golden.outputs")
@@ -76,7 +79,8 @@ class Golden:
             if type(size) is not int or size <= 0 or size in outputs:
                 raise BundleError(f"golden.outputs has the size {size!r}: expected distinct sides in pixels")
             outputs[size] = tuple(check_path(path) for path in _list(row["files"], "golden.outputs.files"))
-        return cls(check_path(found["frame"]), outputs)
+        inputs = tuple(check_path(path) for path in _list(found["inputs"], "golden.inputs"))
+        return cls(check_path(found["frame"]), outputs, inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,7 @@ def _check_artifacts(manifest: Manifest) -> None:
             f"the policy names the size {unserved[0]}, which no artifact serves: "
             f"expected some of {', '.join(map(str, manifest.sizes))}"
         )
+    _check_inputs(manifest)
     for artifact in manifest.artifacts:
         shape = artifact.outputs[0].shape
         classes = shape[-1] if shape else None
@@ -215,6 +220,26 @@ def _check_artifacts(manifest: Manifest) -> None:
                 f"{len(manifest.labels)} labels, but {artifact.name} answers {classes} classes: "
                 "expected one label a class"
             )
+
+
+def _check_inputs(manifest: Manifest) -> None:
+    """Compare what the artifacts take besides the frame: the same in all, whatever each calls it."""
+    first = manifest.artifacts[0]
+    for artifact in manifest.artifacts:
+        if [_taken(spec) for spec in artifact.inputs[1:]] != [_taken(spec) for spec in first.inputs[1:]]:
+            raise BundleError(
+                f"{artifact.name} takes other inputs than {first.name}: expected the same in every artifact"
+            )
+    count = len(first.inputs) - 1
+    if manifest.golden and len(manifest.golden.inputs) != count:
+        raise BundleError(
+            f"golden.inputs has {len(manifest.golden.inputs)} files: expected one for each of the {count} "
+            "inputs besides the frame"
+        )
+
+
+def _taken(spec: TensorSpec) -> object:
+    return "an image" if spec.layout else spec.shape[1:]
 
 
 def _check_files(manifest: Manifest) -> None:

@@ -168,6 +168,27 @@ class Bundle:
         paths = golden.outputs.get(size, ()) if golden else ()
         return [parse_npy(self.read(path), path) for path in paths]
 
+    def golden_inputs(self) -> list[np.ndarray]:
+        """Return what the self-test gives besides its frame, in the order of an artifact's further inputs.
+
+        Returns:
+            HxWx3 uint8 BGR for an image, else float32 without the batch's axis.
+
+        Raises:
+            BundleError: A file is damaged, or is not what the artifacts take.
+        """
+        golden = self.manifest.golden
+        found = []
+        specs = self.manifest.artifacts[0].inputs[1:]
+        for path, spec in zip(golden.inputs if golden else (), specs, strict=False):
+            array = parse_npy(self.read(path), path)
+            shape, dtype = array.shape, array.dtype
+            image = dtype == np.uint8 and len(shape) == 3 and shape[2] == 3
+            if not (image if spec.layout else dtype == np.float32 and shape == spec.shape[1:]):
+                raise BundleError(f"{path} holds {dtype} {shape}: expected what {spec.name!r} takes")
+            found.append(array)
+        return found
+
     def close(self) -> None:
         """Close the file. Twice does no harm; what was read stays valid."""
         self._store.close()
@@ -233,7 +254,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
 def dump_npy(array: np.ndarray) -> bytes:
     """Return a C-contiguous array as a .npy file of version 1.0."""
     stream = BytesIO()
-    np.lib.format.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(stream, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
     return stream.getvalue()
 
 

@@ -48,6 +48,7 @@ def write_bundle(
     files: Mapping[str, bytes],
     golden_frame: np.ndarray | None = None,
     golden_outputs: Mapping[int, Sequence[np.ndarray]] | None = None,
+    golden_inputs: Sequence[np.ndarray] = (),
     recipe: Mapping[str, Any] | None = None,
     tools: Mapping[str, str] | None = None,
     measurements: Mapping[str, Any] | None = None,
@@ -68,6 +69,7 @@ def write_bundle(
         files: Contents by path; every path that an artifact names.
         golden_frame: Frame for the self-test, HxWx3 uint8 BGR.
         golden_outputs: By input side in pixels: what the source model answers to that frame, float32.
+        golden_inputs: What it was given besides the frame; see ``Golden.inputs``.
         recipe: How the bundle was built, as JSON values.
         tools: Versions by the name of the tool.
         measurements: What the build measured, as JSON values; outside the content id.
@@ -79,7 +81,7 @@ def write_bundle(
     Raises:
         BundleError: The parts do not fit together, or the bundle cannot be written.
     """
-    golden, contents = _golden(golden_frame, golden_outputs or {})
+    golden, contents = _golden(golden_frame, golden_outputs or {}, golden_inputs)
     taken = [path for path in files if path in contents or path in RESERVED]
     if taken:
         raise BundleError(f"{taken[0]} is the bundle's own: expected another name for a file")
@@ -175,7 +177,7 @@ def zip_pieces(tree: Mapping[str, bytes]) -> Iterator[bytes]:
 
 
 def _golden(
-    frame: np.ndarray | None, outputs: Mapping[int, Sequence[np.ndarray]]
+    frame: np.ndarray | None, outputs: Mapping[int, Sequence[np.ndarray]], inputs: Sequence[np.ndarray]
 ) -> tuple[Golden | None, dict[str, bytes]]:
     """Return the record of the self-test and the contents of its files."""
     if frame is None:
@@ -185,12 +187,15 @@ def _golden(
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
         raise BundleError(f"the golden frame is {frame.dtype} {frame.shape}: expected HxWx3 uint8")
     contents = {"golden/frame.npy": dump_npy(frame)}
+    further = tuple(f"golden/input-{place}.npy" for place in range(len(inputs)))
+    for path, array in zip(further, inputs, strict=True):
+        contents[path] = dump_npy(array if array.dtype == np.uint8 else np.asarray(array, dtype="<f4"))
     paths: dict[int, tuple[str, ...]] = {}
     for size, arrays in sorted(outputs.items()):
         paths[size] = tuple(f"golden/{size}-{index}.npy" for index in range(len(arrays)))
         for path, array in zip(paths[size], arrays, strict=True):
             contents[path] = dump_npy(np.asarray(array, dtype="<f4"))
-    return Golden("golden/frame.npy", paths), contents
+    return Golden("golden/frame.npy", paths, further), contents
 
 
 def _write_file(target: Path, tree: Mapping[str, bytes]) -> None:

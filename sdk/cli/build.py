@@ -88,6 +88,12 @@ def add_parser(subparsers: Any) -> None:
         default=None,
         help="pack the source as it is: .onnx as ONNX and ncnn, .tflite as TFLite at its own size",
     )
+    parser.add_argument(
+        "--input",
+        action="append",
+        metavar="NAME=FILE.npy",
+        help="numbers for an input besides the image, a row each frame, to compare on; once for each input",
+    )
     parser.add_argument("--recipe", metavar="FILE", help="read all of this from a TOML file; flags win")
     parser.add_argument("--print-recipe", action="store_true", help="print the recipe as TOML and stop")
     parser.add_argument("--dry-run", action="store_true", help="check all that can be checked, and stop")
@@ -172,6 +178,7 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
             "labels": args.labels,
             "image_spec": args.image_spec,
             "assume_same_padding": args.assume_same_padding,
+            "inputs": args.input,
         },
         "images": {"folder": args.images, "limit": args.limit},
         "export": {**_export_sizes(args.sizes), "formats": args.formats, "precisions": args.precisions},

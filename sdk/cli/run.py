@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from boardfit.cli.given import add_input, read_given
 from boardfit.cli.quiet import quiet_engines
 from boardfit.cli.tuned import add_tuning
 
@@ -58,6 +59,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="PUB",
         help="run only what this key has signed; given again: or that one",
     )
+    add_input(parser)
     parser.set_defaults(run=run)
 
 
@@ -83,6 +85,9 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
     from boardfit.cli.frames import video_frames
     from boardfit.errors import InputError
     from boardfit.runtime.images import read_image
+    from boardfit.runtime.inputs import input_specs
+
+    given = read_given(args.given, input_specs(bundle.manifest.artifacts)[1:])
 
     @contextmanager
     def open_session(stream: bool) -> Iterator[Model]:
@@ -101,20 +106,20 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
                     tuning=args.tuning,
                 )
                 stack.callback(_close, session)
-                _warm_up(session)
+                _warm_up(session, given)
             sinks.describe(session)
             yield session
 
     if inputs.images:
         with open_session(False) as session:
             for ref in inputs.images:
-                _answer(session, ref, lambda ref=ref: read_image(ref.path), sinks)  # type: ignore[misc]
+                _answer(session, ref, lambda ref=ref: read_image(ref.path), sinks, given)  # type: ignore[misc]
     for path in inputs.videos:
         # A session of its own: the hysteresis of one film must not reach into the next.
         with open_session(True) as session:
             try:
                 for ref, frame in video_frames(path):
-                    _answer(session, ref, lambda frame=frame: frame, sinks)  # type: ignore[misc]
+                    _answer(session, ref, lambda frame=frame: frame, sinks, given)  # type: ignore[misc]
             except InputError as error:
                 sinks.skip(str(path), error)
 
@@ -124,21 +129,23 @@ def _close(session: Model) -> None:
         session.close()
 
 
-def _warm_up(session: Model) -> None:
+def _warm_up(session: Model, given: Mapping[str, Any]) -> None:
     """Look once at each size, so that an engine's first run does not count among the frames."""
     import numpy as np
 
     grey = np.full((240, 320, 3), 127, np.uint8)
     for size in session.sizes:
-        session.look(grey, size)
+        session.look(grey, size, inputs=given)
 
 
-def _answer(session: Model, ref: FrameRef, read: Callable[[], Any], sinks: Sinks) -> None:
+def _answer(
+    session: Model, ref: FrameRef, read: Callable[[], Any], sinks: Sinks, given: Mapping[str, Any]
+) -> None:
     from boardfit.errors import InputError
 
     try:
         frame = read()
-        result = session(frame)
+        result = session(frame, inputs=given)
     except InputError as error:
         sinks.skip(ref.name, error)
         return

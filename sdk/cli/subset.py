@@ -42,7 +42,9 @@ def restrict(manifest: Manifest, wanted: Selection) -> Manifest:
         raise RecipeError(f"no artifact is all of what was asked for; the bundle has {_content(manifest)}")
     sizes = tuple(sorted({size for artifact in artifacts for size in artifact.sizes}))
     golden = manifest.golden and Golden(
-        manifest.golden.frame, {s: paths for s, paths in manifest.golden.outputs.items() if s in sizes}
+        manifest.golden.frame,
+        {s: paths for s, paths in manifest.golden.outputs.items() if s in sizes},
+        manifest.golden.inputs,
     )
     dropped = _used(manifest.artifacts, manifest.golden) - _used(artifacts, golden)
     return replace(

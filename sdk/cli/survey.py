@@ -44,6 +44,7 @@ def _people_text(found: Survey) -> str:
     lines = [
         f"source      {found.source}",
         f"input       image {_shape(found.inputs[0].shape)}",
+        *(f"besides     {spec.name} {_shape(spec.shape)}" for spec in found.inputs[1:]),
         *(f"output      {text}" for text in outputs),
         f"sizes       {_sizes(found)}",
         f"weights     {sum(row.parameters for row in found.layers):,} parameters, "

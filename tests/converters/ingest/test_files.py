@@ -84,6 +84,7 @@ def test_damage_in_a_compressed_keras(small, request_for):
 def test_a_failure_inside_keras_is_named():
     class Model:
         name = "net"
+        inputs = ()
 
         def __call__(self, images, training):
             raise AttributeError("no shape")

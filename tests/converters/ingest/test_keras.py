@@ -139,15 +139,6 @@ def test_mixed_precision_becomes_float32(tmp_path, request_for, difference):
     assert difference(model, 32) <= TOLERANCE
 
 
-def two_inputs():
-    import keras
-    from keras import layers
-
-    left, right = keras.Input((32, 32, 3), name="left"), keras.Input((32, 32, 3), name="right")
-    x = layers.GlobalAveragePooling2D()(layers.Add()([left, right]))
-    return keras.Model([left, right], layers.Dense(3)(x))
-
-
 def two_outputs():
     import keras
     from keras import layers
@@ -184,7 +175,6 @@ def no_classifier():
 @pytest.mark.parametrize(
     ("build", "match"),
     [
-        (two_inputs, r"2 inputs \(left, right\)"),
         (two_outputs, r"2 outputs \(age .*kind .*--task"),
         (grey, r"\(None, 32, 32, 1\): expected one colour image"),
         (oblong, "32 x 48"),

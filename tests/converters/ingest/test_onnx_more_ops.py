@@ -57,6 +57,62 @@ CASES = {
     "sign": one("Sign"),
     "neg": one("Neg"),
     "exp": one("Exp"),
+    "round": one("Round"),
+    "round-halves": ([node("Mul", "x c", "m"), node("Round", "m")], {"c": scalar(32)}, 17),
+    "mod-like-c": one("Mod", "x c", consts={"c": scalar(0.7)}, fmod=1),
+    "mod-like-c-negative": one("Mod", "x c", consts={"c": scalar(-0.7)}, fmod=1),
+    "mod-tensors": ([node("Exp", "x", "e"), node("Mod", "x e", fmod=1)], {}, 17),
+    "mod-whole": (
+        [
+            node("ArgMax", "x", "i", axis=3),
+            node("Mod", "i three", "m"),
+            node("Cast", "m", to=TensorProto.FLOAT),
+        ],
+        {"three": np.int64(3)},
+        17,
+    ),
+    "thresholded-relu": one("ThresholdedRelu", alpha=0.4),
+    "thresholded-relu-below": one("ThresholdedRelu", alpha=-0.4),
+    "shrink-soft": one("Shrink", lambd=0.6, bias=0.6),
+    "shrink-hard": one("Shrink", lambd=0.6),
+    "shrink-other": one("Shrink", lambd=0.5, bias=-0.2),
+    "where-constant-mask": one("Where", "m x c", consts={"m": floats(8, 8) > 0, "c": scalar(-3)}),
+    "where-constant-choice": one(
+        "Where", "m c x", consts={"m": floats(1, 3, 1, 8) > 0, "c": floats(3, 8, 1)}
+    ),
+    "where-masked-softmax": (
+        [node("Where", "m x c", "w"), node("Softmax", "w", axis=-1)],
+        {"m": np.tri(8, dtype=bool), "c": scalar(-np.inf)},
+        17,
+    ),
+    "where-computed": (
+        [node("Neg", "x", "n"), node("Greater", "x n", "g"), node("Where", "g x n")],
+        {},
+        17,
+    ),
+    "where-of-numbers": (
+        [node("Less", "x c", "g"), node("Where", "g a b")],
+        {"c": scalar(0.25), "a": scalar(2), "b": floats(3, 1, 1)},
+        17,
+    ),
+    "comparisons": (
+        [
+            node("GreaterOrEqual", "x c", "a"),
+            node("LessOrEqual", "c x", "b"),
+            node("Not", "b", "n"),
+            node("And", "a n", "d"),
+            node("Less", "x z", "l"),
+            node("Or", "d l", "o"),
+            node("Cast", "o", to=TensorProto.FLOAT),
+        ],
+        {"c": floats(3, 1, 1), "z": scalar(-0.3)},
+        17,
+    ),
+    "equal": (
+        [node("Round", "x", "r"), node("Equal", "r c", "e"), node("Cast", "e", to=TensorProto.FLOAT)],
+        {"c": scalar(1)},
+        17,
+    ),
     "erf": one("Erf"),
     "sin": one("Sin"),
     "cos": one("Cos"),
@@ -158,6 +214,25 @@ CASES = {
     "conv-strided-dilated": one(
         "Conv", "x w", consts={"w": floats(4, 3, 3, 3)}, strides=[2, 2], dilations=[2, 2], pads=[2] * 4
     ),
+    "max-pool-dilated": one(
+        "MaxPool", kernel_shape=[3, 2], dilations=[2, 3], strides=[1, 2], pads=[1, 0, 2, 1]
+    ),
+    "max-pool-dilated-positive": (
+        [node("Relu", "x", "r"), node("MaxPool", "r", kernel_shape=[2, 2], dilations=[2, 2])],
+        {},
+        17,
+    ),
+    "average-pool-dilated": one(
+        "AveragePool",
+        opset=19,
+        kernel_shape=[2, 3],
+        dilations=[3, 2],
+        pads=[1, 1, 1, 2],
+        strides=[2, 1],
+        count_include_pad=1,
+    ),
+    "lrn": ([node("Conv", "x w", "c"), node("LRN", "c", size=5)], {"w": floats(9, 3, 1, 1)}, 17),
+    "lrn-options": one("LRN", size=3, alpha=0.3, beta=0.6, bias=2.0),
     "deconv": one("ConvTranspose", "x w c", consts={"w": floats(3, 4, 2, 2), "c": floats(4)}, strides=[2, 2]),
     "deconv-torch": one(
         "ConvTranspose",
@@ -191,6 +266,28 @@ CASES = {
     "matmul-ranks": (
         [node("ReduceMean", "x", "a", axes=[0, 1], keepdims=0), node("MatMul", "x a")],
         {},
+        17,
+    ),
+    "matmul-vector": one("MatMul", "x w", consts={"w": floats(8)}),
+    "matmul-vector-left": one("MatMul", "w x", consts={"w": floats(8)}),
+    "matmul-vector-computed": (
+        [node("ReduceMean", "x", "a", axes=[0, 1, 2], keepdims=0), node("MatMul", "x a")],
+        {},
+        17,
+    ),
+    "matmul-vector-computed-left": (
+        [node("ReduceMean", "x", "a", axes=[0, 1, 2], keepdims=0), node("MatMul", "a x")],
+        {},
+        17,
+    ),
+    "gemm-transposed": (
+        [node("Reshape", "x s", "r"), node("Gemm", "r w c", transA=1, alpha=0.5, beta=2.0)],
+        {"s": ints(8, 24), "w": floats(8, 5), "c": floats(5)},
+        17,
+    ),
+    "gemm-both-transposed": (
+        [node("Reshape", "x s", "r"), node("Gemm", "r w", transA=1, transB=1)],
+        {"s": ints(8, 24), "w": floats(5, 8)},
         17,
     ),
     "einsum-attention": (
@@ -263,6 +360,14 @@ CASES = {
     "gather-list": one("Gather", "x i", consts={"i": ints(2, 0, 0, 1)}, axis=1),
     "gather-batch": one("Gather", "x i", consts={"i": np.int64(0)}, axis=0),
     "top-k": ([node("TopK", "x k", "y i", axis=2)], {"k": ints(3)}, 17),
+    "gather-table": one("Gather", "x i", consts={"i": np.array([[2, 0], [1, 1]])}, axis=1),
+    "gather-table-columns": one("Gather", "x i", consts={"i": np.array([[7, 0, 1], [1, 1, -1]])}, axis=3),
+    "top-k-smallest": ([node("TopK", "x k", "y i", axis=1, largest=0)], {"k": ints(2)}, 17),
+    "top-k-smallest-places": (
+        [node("TopK", "x k", "v i", axis=3, largest=0), node("Cast", "i", to=TensorProto.FLOAT)],
+        {"k": ints(3)},
+        17,
+    ),
     "expand": (
         [node("ReduceMean", "x", "m", axes=[3]), node("Expand", "m s")],
         {"s": ints(1, 3, 8, 4)},

@@ -348,7 +348,12 @@ UNKNOWN = [
         "Conv",
     ),
     ("negative-pad", [node("Pad", "x p", "z")], {"p": ints(0, 0, -1, 1, 0, 0, 1, 1)}, "Pad"),
-    ("dilated-pool", [node("MaxPool", "x", "z", **POOL, dilations=[2, 2])], {}, "MaxPool"),
+    (
+        "dilated-pool-by-a-rule",
+        [node("MaxPool", "x", "z", **POOL, dilations=[2, 2], auto_pad="SAME_UPPER")],
+        {},
+        "it is dilated, and pads by a rule",
+    ),
     ("computed-indices", [node("ArgMax", "x", "i", axis=1), node("Gather", "x i", "z")], {}, "Gather"),
     (
         "foreign-domain",

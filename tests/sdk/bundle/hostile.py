@@ -88,7 +88,7 @@ def base() -> Draft:
             {**artifact, "format": "ncnn", "files": ["models/a.param", "models/a.bin"]},
         ],
         "files": [],
-        "golden": {"frame": "golden/frame.npy", "outputs": []},
+        "golden": {"frame": "golden/frame.npy", "inputs": [], "outputs": []},
         "recipe": {"note": "MARK"},
         "tools": {},
     }
