@@ -338,7 +338,7 @@ class Session:
         while waiting:
             for size in sorted({job.size for job in waiting}):
                 members = [job for job in waiting if job.size == size]
-                step = self._batch_limit(size)
+                step = 1 if self._by_size[size].inputs[0].shape[0] == 1 else MAX_BATCH
                 for first in range(0, len(members), step):
                     self._look(members[first : first + step], size, alone=len(jobs) == 1)
             waiting = [job for job in waiting if self._wants_another(job)]
@@ -397,6 +397,3 @@ class Session:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise EngineError("the session is closed: load the bundle again")
-
-    def _batch_limit(self, size: int) -> int:
-        return 1 if self._by_size[size].inputs[0].shape[0] == 1 else MAX_BATCH
