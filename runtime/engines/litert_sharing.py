@@ -70,7 +70,7 @@ class SharingEngine:
         self._artifact = artifact
         self._files = files
         self._threads = threads
-        self._weights = like._weights if like is not None else _PackedWeights()
+        self._weights: _PackedWeights = like._weights if like is not None else _PackedWeights()
         self._model: Any = _compiled(files[artifact.files[0]], threads, self._weights)
         try:
             self._signature = self._model.get_signature_by_index(0)["key"]
