@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from boardfit.benchmarks.store import read_report
+from boardfit.benchmarks.tuning import read_tuning
 from boardfit.bundle import open_bundle
 from boardfit.cli import main
 from boardfit.cli.remote import run_remotely
@@ -123,6 +124,31 @@ def test_a_bench_that_ends_early_leaves_nothing_here_and_there(
     assert owner.wait() == (130 if how == signal.SIGINT else -how)
     assert eventually_gone(kitchen)
     assert not (tmp_path / "report").exists()
+
+
+def test_tune_on_a_board(kitchen, bundle, tmp_path):
+    out = tmp_path / "tuning.json"
+    words = ["tune", str(bundle), "--engine", "fake", "--size", "32", "--runs", "8", "--threads", "1"]
+    assert main([*words, "--board=ssh://pi@kitchen", "--out", str(out)]) == 0
+    assert read_tuning(out).sizes == (32,)
+    assert left_in(kitchen) == []
+
+
+@pytest.mark.parametrize("command", ["bench", "tune"])
+@pytest.mark.parametrize(
+    ("board", "expected"),
+    [
+        ("raspberry-pi-5", "a kind of board, not one of yours"),
+        ("raspberry-pie-5", "raspberry-pi-5"),
+        ("ssh://pi:secret@kitchen", "has a password in it"),
+        ("telnet://kitchen", "expected local, ssh://"),
+    ],
+)
+def test_what_is_no_address_is_told_first(bundle, command, board, expected, capsys):
+    assert main([command, str(bundle), "--board", board, "--out", "x"]) == 1
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "secret" not in said
 
 
 @pytest.fixture
