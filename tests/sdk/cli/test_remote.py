@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from boardfit.benchmarks.store import read_report
-from boardfit.benchmarks.tuning import read_tuning
 from boardfit.bundle import open_bundle
 from boardfit.cli import main
 from boardfit.cli.remote import run_remotely
@@ -100,16 +97,6 @@ def test_a_pattern_is_told_from_a_folder(kitchen, bundle):
         run_remotely("ssh://pi@kitchen", ["run"], bundle=bundle, inputs=[Path("photos/*.jpg")])
 
 
-def test_bench_on_a_board(kitchen, bundle, photos, tmp_path, capfd):
-    words = ["bench", str(bundle), "--engine", "fake", "--quick", "--runs", "1", "--images", str(photos)]
-    words += ["--board", "ssh://pi@kitchen", "--out", str(tmp_path / "report")]
-    assert main(words) in (0, 3)
-    report = read_report(tmp_path / "report")
-    assert report.environment.command == ("boardfit", *words)
-    assert "fetched" in capfd.readouterr().err
-    assert left_in(kitchen) == []
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_a_bench_that_ends_early_leaves_nothing_here_and_there(
     kitchen, bundle, tmp_path, eventually_gone, how
@@ -124,14 +111,6 @@ def test_a_bench_that_ends_early_leaves_nothing_here_and_there(
     assert owner.wait() == (130 if how == signal.SIGINT else -how)
     assert eventually_gone(kitchen)
     assert not (tmp_path / "report").exists()
-
-
-def test_tune_on_a_board(kitchen, bundle, tmp_path):
-    out = tmp_path / "tuning.json"
-    words = ["tune", str(bundle), "--engine", "fake", "--size", "32", "--runs", "8", "--threads", "1"]
-    assert main([*words, "--board=ssh://pi@kitchen", "--out", str(out)]) == 0
-    assert read_tuning(out).sizes == (32,)
-    assert left_in(kitchen) == []
 
 
 @pytest.mark.parametrize("command", ["bench", "tune"])
