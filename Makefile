@@ -1,6 +1,7 @@
 # make demo   sets up everything, builds a bundle from a real pretrained model, runs it on photographs
 # make test   sets up everything, passes the tests that CI runs
 # make tflite tests the runtime on tflite-runtime, in an environment of its own
+# make test-remote runs the tests against real servers: sshd, arm64 by chroot, a virtual board, adb (see CONTRIBUTING)
 # make fuzz   damages bundles and models for an hour, and reports the rate
 #
 # Variables: PYTHON (3.10 to 3.13), VENV (where the environment goes), TORCH_INDEX (address of PyTorch's
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: fuzz tflite demo test test-long lint types smoke no-cuda clean help
+.PHONY: fuzz tflite demo test test-long test-remote lint types smoke no-cuda clean help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -58,6 +59,10 @@ test: $(VENV)/torch no-cuda
 RESUME ?= --resume
 test-long: $(VENV)/torch
 	$(BIN)/python -m pytest -m long $(RESUME); status=$$?; [ $$status -eq 5 ] || exit $$status
+
+# What this machine lacks is skipped with the reason; qemu, mmdebstrap and chroots need root.
+test-remote: $(VENV)/ready
+	$(BIN)/python -m pytest -rs tests/boards/remote tests/sdk/cli/test_remote.py
 
 no-cuda: $(VENV)/torch
 	@! $(BIN)/python -m pip list 2>/dev/null | grep -i '^nvidia-' || (echo "CUDA packages were installed"; exit 1)

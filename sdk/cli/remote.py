@@ -42,8 +42,10 @@ def require_address(board: str) -> None:
 
     Raises:
         BoardError: It has no ``://``; the name of a kind of board is told from an unknown one.
+        RemoteError: Its form is wrong.
     """
     from boardfit.boards.profile import find_profile
+    from boardfit.boards.remote.address import parse_address
     from boardfit.errors import BoardError
 
     if "://" not in board:
@@ -52,6 +54,7 @@ def require_address(board: str) -> None:
             f"{kind.title} is a kind of board, not one of yours: say where one is, as in "
             "--board ssh://user@host or --board adb://serial"
         )
+    parse_address(board)
 
 
 def without_board(words: Sequence[str]) -> Iterator[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from boardfit.benchmarks.store import read_report
 from boardfit.bundle import open_bundle
 from boardfit.cli import main
 from boardfit.cli.remote import run_remotely
@@ -98,16 +97,6 @@ def test_a_pattern_is_told_from_a_folder(kitchen, bundle):
         run_remotely("ssh://pi@kitchen", ["run"], bundle=bundle, inputs=[Path("photos/*.jpg")])
 
 
-def test_bench_on_a_board(kitchen, bundle, photos, tmp_path, capfd):
-    words = ["bench", str(bundle), "--engine", "fake", "--quick", "--runs", "1", "--images", str(photos)]
-    words += ["--board", "ssh://pi@kitchen", "--out", str(tmp_path / "report")]
-    assert main(words) in (0, 3)
-    report = read_report(tmp_path / "report")
-    assert report.environment.command == ("boardfit", *words)
-    assert "fetched" in capfd.readouterr().err
-    assert left_in(kitchen) == []
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_a_bench_that_ends_early_leaves_nothing_here_and_there(
     kitchen, bundle, tmp_path, eventually_gone, how
@@ -122,6 +111,23 @@ def test_a_bench_that_ends_early_leaves_nothing_here_and_there(
     assert owner.wait() == (130 if how == signal.SIGINT else -how)
     assert eventually_gone(kitchen)
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("command", ["bench", "tune"])
+@pytest.mark.parametrize(
+    ("board", "expected"),
+    [
+        ("raspberry-pi-5", "a kind of board, not one of yours"),
+        ("raspberry-pie-5", "raspberry-pi-5"),
+        ("ssh://pi:secret@kitchen", "has a password in it"),
+        ("telnet://kitchen", "expected local, ssh://"),
+    ],
+)
+def test_what_is_no_address_is_told_first(bundle, command, board, expected, capsys):
+    assert main([command, str(bundle), "--board", board, "--out", "x"]) == 1
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "secret" not in said
 
 
 @pytest.fixture
