@@ -75,7 +75,15 @@ def bench(
     judge = Judge(bundle, manifest, labelled, progress=progress) if labelled else None
     measurements = []
     for case in cases:
-        found = measure(case, opener(bundle, case), frames.frames, probe=probe, plan=plan, progress=progress)
+        found = measure(
+            case,
+            opener(bundle, case),
+            frames.frames,
+            probe=probe,
+            plan=plan,
+            progress=progress,
+            show_times=not board.emulated,
+        )
         accuracy = judge.accuracy(case) if judge else None
         measurements.append(Measurement(case=case, runs=found.runs, accuracy=accuracy, faults=found.faults))
     return Report(

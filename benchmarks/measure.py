@@ -74,6 +74,7 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[str], None] = lambda _: None,
+    show_times: bool = True,
 ) -> Measurement:
     """Measure a case in several runs, each with a session of its own, and judge them.
 
@@ -88,6 +89,7 @@ def measure(
         clock: Seconds, ascending.
         sleep: Waits for seconds of that clock.
         progress: Told after each run, and every ten seconds of a longer one.
+        show_times: Whether progress tells times: those of an emulated processor are not shown.
 
     Raises:
         InputError: There is no frame.
@@ -103,7 +105,7 @@ def measure(
             case, open_session, frames, probe=probe, plan=plan, clock=clock, sleep=sleep, tell=tell
         )
         runs.append(replace(run, faults=run_faults(run)))
-        tell(_told(runs[-1]))
+        tell(_told(runs[-1], show_times=show_times))
     return Measurement(case=case, runs=tuple(runs), faults=measurement_faults(runs))
 
 
@@ -260,10 +262,11 @@ def _rounded(seconds: float) -> float:
     return round(seconds, 9)
 
 
-def _told(run: Run) -> str:
+def _told(run: Run, *, show_times: bool) -> str:
     p50, p90 = (1e3 * percentile(run.latencies_s, percent) for percent in (50.0, 90.0))
+    times = f", p50 {p50:.3f} ms, p90 {p90:.3f} ms" if show_times else ""
     faults = "".join(f"\n  {fault}" for fault in run.faults)
-    return f"{run.frames} frames, p50 {p50:.3f} ms, p90 {p90:.3f} ms{_heat_text(run.after)}{faults}"
+    return f"{run.frames} frames{times}{_heat_text(run.after)}{faults}"
 
 
 def _heat_text(state: Snapshot) -> str:

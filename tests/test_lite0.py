@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import boardfit
+from boardfit.benchmarks.store import read_report
 from boardfit.bundle import verify_bundle
 from boardfit.cli import main
 from boardfit.runtime.images import read_image
@@ -36,6 +37,19 @@ def test_the_bundle_is_whole_and_passes_its_self_test(lite0_bundle, capsys):
     verify_bundle(lite0_bundle)
     assert main(["verify", str(lite0_bundle)]) == 0
     assert "litert" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scenario", ["single-stream", "camera", "offline"])
+def test_a_benchmark_of_every_engine(scenario, demo_folder, lite0_bundle, tmp_path):
+    command = ["bench", str(lite0_bundle), "--engine", "all", "--scenario", scenario, "--threads", "1"]
+    command += ["--runs", "1", "--duration", "0.2", "--images", str(demo_folder / "photos")]
+    assert main([*command, "--batch", "4", "--fps", "60", "--out", str(tmp_path / "out")]) in (0, 3)
+    report = read_report(tmp_path / "out")
+    assert [each.case.engine for each in report.measurements] == sorted(ENGINES)
+    for measurement in report.measurements:
+        assert measurement.case.engine_version
+        inference = measurement.runs[0].stages_s["inference"]
+        assert sum(inference) > 0.5 * sum(measurement.runs[0].latencies_s)
 
 
 @pytest.mark.long

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from boardfit.benchmarks import bench as module
 from boardfit.benchmarks.store import read_report
+from boardfit.boards.detect import detect
 from boardfit.cli import main
 from boardfit.cli.bench import INVALID
 from boardfit.cli.remote import without_board
@@ -72,6 +74,22 @@ def test_labels_give_accuracy_with_the_drop(bundle, photos, tmp_path, capsys):
     accuracy = read_report(tmp_path / "out").measurements[0].accuracy
     assert accuracy.images == 2
     assert accuracy.drop_points is not None
+
+
+def test_times_of_an_emulated_board_are_not_shown(bundle, photos, tmp_path, capsys, monkeypatch):
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\nflat.png,1\n")
+    board = replace(detect(), emulation="the processor calls itself QEMU")
+    monkeypatch.setattr("boardfit.benchmarks.bench.detect", lambda: board)
+    for rules in ("run_faults", "measurement_faults"):  # their sentences have the numbers
+        monkeypatch.setattr(f"boardfit.benchmarks.measure.{rules}", lambda _runs: ())
+    bench(bundle, "--images", photos, "--val", table, "--size", "32", "--out", tmp_path / "out")
+    told = capsys.readouterr()
+    assert not re.search(r"\d ms", told.out + told.err)
+    assert "p50" not in told.out + told.err
+    assert "fake fp32 32, 1 thread" in told.out
+    assert "the processor is emulated (the processor calls itself QEMU)" in told.out
+    assert read_report(tmp_path / "out").measurements[0].runs[0].latencies_s
 
 
 def test_a_fault_is_told_once_and_by_the_exit_status(bundle, tmp_path, capsys, monkeypatch):
