@@ -237,3 +237,13 @@ def test_names_become_plain_and_distinct():
         "input",
         "input_2",
     ]
+
+
+@pytest.mark.long
+def test_saved_models_too(keras_net, tmp_path, request_for):
+    import keras
+
+    keras.models.load_model(keras_net("list")).export(str(tmp_path / "saved"), verbose=False)
+    model = ingest(request_for(tmp_path / "saved", 32))
+    assert [(spec.name, spec.layout) for spec in model.further] == [("box", ""), ("right", "NHWC")]
+    assert worst(model, 32) < 1e-5
