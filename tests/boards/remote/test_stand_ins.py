@@ -12,9 +12,15 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from boardfit.benchmarks.records import Report
+from boardfit.benchmarks.store import read_report
+from boardfit.benchmarks.tuning import read_tuning
 from boardfit.boards.remote import connect
+from boardfit.cli import main
 from boardfit.errors import RemoteError
 from boardfit.runtime.engines.fake import write_fake_bundle
 
@@ -104,6 +110,60 @@ def test_boardfit_runs_on_an_arm64_board_that_has_none_of_it(pi, cuts, tmp_path,
     said = capfd.readouterr()
     assert "sending numpy" in said.err
     assert "aarch64.whl" in said.err
+    assert cuts["leftovers"](pi) == []
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory) -> Path:
+    """A net of a few layers for all three engines, through the command line."""
+    keras = pytest.importorskip("keras")
+    folder = tmp_path_factory.mktemp("tiny")
+    image = keras.Input((None, None, 3))
+    features = keras.layers.Conv2D(8, 3, 2, "same", activation="relu")(image)
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    keras.Model(image, keras.layers.Dense(5, activation="softmax")(pooled)).save(folder / "tiny.keras")
+    (folder / "photos").mkdir()
+    for seed in range(8):
+        picture = np.random.default_rng(seed).integers(0, 256, (90, 120, 3), np.uint8)
+        cv2.imwrite(str(folder / "photos" / f"{seed}.png"), picture)
+    words = ["build", str(folder / "tiny.keras"), "--sizes", "64", "--precisions", "fp32", "--no-fit"]
+    assert main([*words, "--images", str(folder / "photos"), "-o", str(folder / "tiny.boardfit")]) == 0
+    return folder / "tiny.boardfit"
+
+
+ENGINES = {"litert", "onnxruntime", "ncnn"}
+
+
+def bench_elsewhere(bundle: Path, out: Path) -> Report:
+    words = ["bench", str(bundle), "--board", "ssh://board", "--engine", ",".join(sorted(ENGINES))]
+    words += ["--precision", "fp32", "--threads", "1", "--quick", "--runs", "1", "--out", str(out)]
+    assert main(words) in (0, 3)
+    report = read_report(out)
+    assert {each.case.engine for each in report.measurements} == ENGINES
+    assert report.environment.command == ("boardfit", *words)
+    assert report.environment.emulated
+    assert "emulated" in (out / "report.html").read_text()
+    return report
+
+
+@needs_sshd
+def test_the_whole_bench_on_an_arm64_board_by_chroot(pi, cuts, tiny_bundle, tmp_path):
+    report = bench_elsewhere(tiny_bundle, tmp_path / "report")
+    assert report.environment.board == "raspberry-pi-4b"
+    assert cuts["leftovers"](pi) == []
+
+
+def test_the_whole_bench_on_a_virtual_board(booted, tiny_bundle, tmp_path):
+    bench_elsewhere(tiny_bundle, tmp_path / "report")
+    assert left_on(booted) == ""
+
+
+@needs_sshd
+def test_a_board_is_tuned_from_here(pi, cuts, tiny_bundle, tmp_path):
+    out = tmp_path / "tuning.json"
+    words = ["tune", str(tiny_bundle), "--board", "ssh://board", "--runs", "8", "--threads", "1"]
+    assert main([*words, "--out", str(out)]) == 0
+    assert {trial.setup.engine for trial in read_tuning(out).trials} == ENGINES
     assert cuts["leftovers"](pi) == []
 
 
