@@ -355,7 +355,8 @@ def main(argv: list[str] | None = None) -> int:
     bad = sum(bool(row["bad"]) for row in [uncut, *rows])
     struck = sum(row["phase"] != "done" for row in rows)
     print(
-        f"\n{len(rows)} cuts, {struck} before the end: {bad} left a half result here or anything of ours on the board"
+        f"\n{len(rows)} cuts, {struck} before the end: {bad} left a half result here or anything of ours "
+        "on the board"
     )
     return 1 if bad or uncut["here"] != "whole" else 0
 
