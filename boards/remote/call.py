@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
 import time
@@ -95,12 +96,12 @@ def _drain(stream: IO[bytes], on_bytes: Callable[[bytes], None]) -> None:
 
 
 def _feed(stream: IO[bytes], pieces: Iterable[bytes]) -> None:
-    try:
+    # It went away, or the file cannot be read: the exit status, or the hash, says so.
+    with contextlib.suppress(OSError):
         for piece in pieces:
             stream.write(piece)
+    with contextlib.suppress(OSError):
         stream.close()
-    except OSError:
-        pass  # It went away; its exit status says why.
 
 
 class Lines:

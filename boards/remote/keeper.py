@@ -20,7 +20,8 @@ from typing import IO
 from boardfit.boards.remote.link import Link
 from boardfit.errors import RemoteError
 
-PATIENCE_S = 45.0
+# At 1 Mbit/s an answer was seen to wait 21 s behind a transfer, in the buffers on the way.
+PATIENCE_S = 60.0
 _BEATS_PER_PATIENCE = 9
 _OPEN_S = 60.0
 _CLOSE_S = 40.0

@@ -91,7 +91,7 @@ def prepare(
         RemoteError: There is no Python, no wheel, no room, or what was sent does not work there.
     """
     asked = [*needs, *engines, TOMLI]
-    python = find_python(remote, ["pip", *(need.module for need in asked)])
+    python = find_python(remote, [need.module for need in asked])
     version = ".".join(str(each) for each in python.version)
     on_note(f"{remote.name}: {python.machine}, Python {version}, in {remote.workspace()}")
     base = [*needs, TOMLI] if python.version < (3, 11) else [*needs]

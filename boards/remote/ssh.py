@@ -13,12 +13,12 @@ from pathlib import Path
 from boardfit.boards.remote.address import Address
 from boardfit.boards.remote.link import last_line, require_program
 
-# A cable that is pulled is noticed after three answers that did not come.
+# A pulled cable is noticed after four answers that did not come; a board that swaps is slow to give them.
 _OPTIONS = (
     "BatchMode=yes",
     "ConnectTimeout=10",
-    "ServerAliveInterval=5",
-    "ServerAliveCountMax=3",
+    "ServerAliveInterval=10",
+    "ServerAliveCountMax=4",
     "ControlPersist=no",
     "ClearAllForwardings=yes",
     "ForwardAgent=no",

@@ -37,7 +37,7 @@ def test_no_password_is_asked_and_the_user_s_forwardings_are_left_out(ssh_board)
         remote.run(["true"])
     first, *others = ssh_board.calls
     for call in (first, *others):
-        assert {"BatchMode=yes", "ClearAllForwardings=yes", "ServerAliveInterval=5"} <= set(call)
+        assert {"BatchMode=yes", "ClearAllForwardings=yes", "ServerAliveInterval=10"} <= set(call)
         assert call[-3:-1] == ["--", "pi@kitchen"]
     assert "ControlMaster=yes" in first
     assert all("ControlMaster=no" in call for call in others)
