@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -13,10 +14,11 @@ from boardfit.benchmarks.cases import Wanted, cases_of, opener
 from boardfit.benchmarks.environment import environment
 from boardfit.benchmarks.frames import choose_frames
 from boardfit.benchmarks.measure import measure
-from boardfit.benchmarks.records import Measurement, Report
+from boardfit.benchmarks.records import Case, Measurement, Report
 from boardfit.benchmarks.scenario import Plan
 from boardfit.boards.detect import Board, detect
 from boardfit.boards.probes import Probes
+from boardfit.boards.probes.memory import reset_peak
 from boardfit.boards.records import Snapshot
 from boardfit.bundle import open_bundle
 
@@ -80,6 +82,7 @@ def bench(
             opener(bundle, case),
             frames.frames,
             probe=probe,
+            prepare=_prepare,
             plan=plan,
             progress=progress,
             show_times=not board.emulated,
@@ -97,8 +100,20 @@ def bench(
         bundle_name=manifest.name or Path(bundle).name,
         bundle_id=bundle_id,
         measurements=tuple(measurements),
-        notes=(*frames.notes, *_notes(board, state, plan)),
+        notes=(*frames.notes, *_notes(board, state, plan), *_memory_notes(cases)),
     )
+
+
+def _prepare() -> None:
+    """Let go of what the run before has left, so that the peak of memory is this run's own."""
+    gc.collect()
+    reset_peak()
+
+
+def _memory_notes(cases: Sequence[Case]) -> list[str]:
+    if len({case.engine for case in cases}) < 2:
+        return []
+    return ["several engines ran in one process: the memory of each includes the libraries of those before"]
 
 
 def _notes(board: Board, state: Snapshot, plan: Plan) -> list[str]:

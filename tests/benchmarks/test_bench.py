@@ -18,6 +18,8 @@ from boardfit.benchmarks.environment import environment, libc_name
 from boardfit.benchmarks.records import Report
 from boardfit.benchmarks.scenario import Plan
 from boardfit.boards.detect import detect
+from boardfit.boards.probes import Probes
+from boardfit.boards.probes.memory import reset_peak
 from boardfit.boards.records import Snapshot
 from boardfit.bundle import open_bundle
 from boardfit.errors import BundleError, RecipeError
@@ -89,6 +91,18 @@ def test_the_policy_mixes_the_sizes_of_the_users_images(bundle, tmp_path):
         mix = Counter(run.answered_sizes)
         assert mix[32] == 3 * mix[64] > 0
         assert min(run.stages_s["entropy"]) > 0.0
+
+
+def test_the_peak_of_memory_is_the_runs_own(bundle):
+    ballast = np.ones(200 << 20, np.uint8)
+    before = Probes(detect().profile).read(0.0).memory.peak_bytes
+    del ballast
+    run = bench(bundle, plan=SHORT).measurements[0].runs[0]
+    assert run.after.memory.rss_bytes <= run.after.memory.peak_bytes < before - (150 << 20)
+
+
+def test_a_system_that_resets_no_peak_is_no_error(tmp_path):
+    reset_peak(tmp_path)
 
 
 def test_answers_are_judged_beside_fp32(bundle, labelled):
