@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from boardfit.benchmarks.accuracy import Judge, Labelled
-from boardfit.benchmarks.cases import Wanted, cases_of, opener
+from boardfit.benchmarks.cases import Wanted, cases_of, given_inputs, opener
 from boardfit.benchmarks.environment import environment
 from boardfit.benchmarks.frames import choose_frames
 from boardfit.benchmarks.measure import measure
@@ -73,13 +73,14 @@ def bench(
     with open_bundle(bundle) as opened:
         manifest, bundle_id = opened.manifest, opened.content_id
         frames = choose_frames(opened, images=images, size_wh=frame_size_wh)
+        inputs = given_inputs(opened)
     cases = cases_of(manifest, wanted, frame_size_wh=frames.size_wh)
-    judge = Judge(bundle, manifest, labelled, progress=progress) if labelled else None
+    judge = Judge(bundle, manifest, labelled, inputs=inputs, progress=progress) if labelled else None
     measurements = []
     for case in cases:
         found = measure(
             case,
-            opener(bundle, case),
+            opener(bundle, case, inputs),
             frames.frames,
             probe=probe,
             prepare=_prepare,

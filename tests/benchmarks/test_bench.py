@@ -24,6 +24,7 @@ from boardfit.boards.records import Snapshot
 from boardfit.bundle import open_bundle
 from boardfit.errors import BundleError, RecipeError
 from boardfit.runtime.engines.fake import write_fake_bundle
+from boardfit.specs import TensorSpec
 
 SHORT = Plan(runs=2, duration_s=0.05, min_frames=8, warmup_s=0.01)
 
@@ -138,6 +139,14 @@ def test_only_classifiers_are_judged(bundle, labelled):
         Judge(bundle, manifest, [])
     with pytest.raises(RecipeError, match="a label is 10, but the model answers 10 classes, 0 to 9"):
         Judge(bundle, manifest, [*labelled, (labelled[0][0], 10)])
+
+
+@pytest.mark.parametrize("scenario", ["single-stream", "offline"])
+def test_a_net_of_several_inputs_gets_those_of_its_self_test(tmp_path, scenario):
+    path = tmp_path / "two.boardfit"
+    write_fake_bundle(path, sizes=(32, 48), further=(TensorSpec("box", (None, 4)),))
+    report = bench(path, Wanted(scenario=scenario, batch=4, policy="entropy"), plan=SHORT)
+    assert report.measurements[0].runs[0].frames >= 8
 
 
 def test_a_damaged_bundle_is_told(bundle):
