@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from boardfit.benchmarks.cases import opener
 from boardfit.benchmarks.measure import TELL_EVERY_S, Session
@@ -29,6 +31,7 @@ class Judge:
         manifest: Manifest,
         labelled: Labelled,
         *,
+        inputs: Mapping[str, np.ndarray] | None = None,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Take the images.
@@ -37,6 +40,7 @@ class Judge:
             path: Of the bundle.
             manifest: Its manifest.
             labelled: The images.
+            inputs: What the net takes besides each image, by name.
             progress: Told what is judged.
 
         Raises:
@@ -57,6 +61,7 @@ class Judge:
         self._path = path
         self._manifest = manifest
         self._labelled = labelled
+        self._inputs = inputs
         self._progress = progress
         self._known: dict[tuple[str, str, tuple[int, ...], str], float] = {}
 
@@ -86,7 +91,7 @@ class Judge:
         if key not in self._known:
             self._progress(f"{case.name}: answers to {len(self._labelled)} labelled images")
             # Pictures of a folder do not follow each other in time, whatever the scenario.
-            with opener(self._path, replace(case, scenario="single-stream"))() as session:
+            with opener(self._path, replace(case, scenario="single-stream"), self._inputs)() as session:
                 right = sum(self._right(session))
             self._known[key] = right / len(self._labelled)
         return self._known[key]

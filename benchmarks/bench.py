@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -9,14 +10,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from boardfit.benchmarks.accuracy import Judge, Labelled
-from boardfit.benchmarks.cases import Wanted, cases_of, opener
+from boardfit.benchmarks.cases import Wanted, cases_of, given_inputs, opener
 from boardfit.benchmarks.environment import environment
 from boardfit.benchmarks.frames import choose_frames
 from boardfit.benchmarks.measure import measure
-from boardfit.benchmarks.records import Measurement, Report
+from boardfit.benchmarks.records import Case, Measurement, Report
 from boardfit.benchmarks.scenario import Plan
 from boardfit.boards.detect import Board, detect
 from boardfit.boards.probes import Probes
+from boardfit.boards.probes.memory import reset_peak
 from boardfit.boards.records import Snapshot
 from boardfit.bundle import open_bundle
 
@@ -71,15 +73,17 @@ def bench(
     with open_bundle(bundle) as opened:
         manifest, bundle_id = opened.manifest, opened.content_id
         frames = choose_frames(opened, images=images, size_wh=frame_size_wh)
+        inputs = given_inputs(opened)
     cases = cases_of(manifest, wanted, frame_size_wh=frames.size_wh)
-    judge = Judge(bundle, manifest, labelled, progress=progress) if labelled else None
+    judge = Judge(bundle, manifest, labelled, inputs=inputs, progress=progress) if labelled else None
     measurements = []
     for case in cases:
         found = measure(
             case,
-            opener(bundle, case),
+            opener(bundle, case, inputs),
             frames.frames,
             probe=probe,
+            prepare=_prepare,
             plan=plan,
             progress=progress,
             show_times=not board.emulated,
@@ -97,8 +101,20 @@ def bench(
         bundle_name=manifest.name or Path(bundle).name,
         bundle_id=bundle_id,
         measurements=tuple(measurements),
-        notes=(*frames.notes, *_notes(board, state, plan)),
+        notes=(*frames.notes, *_notes(board, state, plan), *_memory_notes(cases)),
     )
+
+
+def _prepare() -> None:
+    """Let go of what the run before has left, so that the peak of memory is this run's own."""
+    gc.collect()
+    reset_peak()
+
+
+def _memory_notes(cases: Sequence[Case]) -> list[str]:
+    if len({case.engine for case in cases}) < 2:
+        return []
+    return ["several engines ran in one process: the memory of each includes the libraries of those before"]
 
 
 def _notes(board: Board, state: Snapshot, plan: Plan) -> list[str]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from boardfit.benchmarks.records import SCENARIOS, Case
-from boardfit.bundle import Manifest
+from boardfit.bundle import Bundle, Manifest
 from boardfit.errors import EngineMissing, RecipeError
 from boardfit.runtime.affinity import check_cores
 from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
 from boardfit.runtime.engines import available_engines, engine_version, find_engine, is_installed
+from boardfit.runtime.inputs import input_specs
+from boardfit.runtime.selftest import golden_inputs
 from boardfit.specs import PRECISIONS
+
+if TYPE_CHECKING:
+    from boardfit.runtime.model import Model
 
 ALL = "all"
 """In place of engines or precisions: whatever the bundle has and this machine runs. Of sizes: each alone."""
@@ -99,19 +106,22 @@ def cases_of(manifest: Manifest, wanted: Wanted, *, frame_size_wh: tuple[int, in
     return tuple(found)
 
 
-def opener(path: str | os.PathLike[str], case: Case) -> Callable[[], AbstractContextManager[Any]]:
+def opener(
+    path: str | os.PathLike[str], case: Case, inputs: Mapping[str, np.ndarray] | None = None
+) -> Callable[[], AbstractContextManager[Any]]:
     """Return what opens the session of a case, by the same ``load`` that users call.
 
     Args:
         path: Of the bundle: opening it is a part of the cold start.
         case: What is to run.
+        inputs: What the net takes besides each frame, by name.
     """
 
     def open_session() -> AbstractContextManager[Any]:
         from boardfit.runtime.model import load
 
         fixed = case.policy == "fixed"
-        return load(
+        session = load(
             path,
             engine=case.engine,
             precision=case.precision,
@@ -121,8 +131,39 @@ def opener(path: str | os.PathLike[str], case: Case) -> Callable[[], AbstractCon
             policy=None if fixed else case.policy,
             stream=case.scenario == "camera",
         )
+        return _with_inputs(session, inputs) if inputs else session
 
     return open_session
+
+
+def given_inputs(bundle: Bundle) -> dict[str, np.ndarray]:
+    """Return what a bundle's net takes besides a frame, as its self-test gives it, by name; mostly nothing.
+
+    Raises:
+        BundleError: A golden file is damaged.
+    """
+    return golden_inputs(bundle, input_specs(bundle.manifest.artifacts)[1:])
+
+
+@contextmanager
+def _with_inputs(opened: Model, inputs: Mapping[str, np.ndarray]) -> Iterator[_Given]:
+    with opened as model:
+        yield _Given(model, inputs)
+
+
+class _Given:
+    """A session whose net takes more than a frame: always the same."""
+
+    def __init__(self, model: Model, inputs: Mapping[str, np.ndarray]) -> None:
+        self._model = model
+        self._inputs = inputs
+
+    def __call__(self, frame: Any) -> Any:
+        given = [self._inputs] * len(frame) if isinstance(frame, list) else self._inputs
+        return self._model(frame, inputs=given)
+
+    def look(self, frame: np.ndarray, size: int) -> Any:
+        return self._model.look(frame, size, inputs=self._inputs)
 
 
 def _engines(manifest: Manifest, wanted: Wanted) -> tuple[str | None, ...]:

@@ -70,6 +70,7 @@ def measure(
     frames: Sequence[np.ndarray],
     *,
     probe: Callable[[], Snapshot],
+    prepare: Callable[[], object] = lambda: None,
     plan: Plan | None = None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
@@ -85,6 +86,7 @@ def measure(
         frames: HxWx3 uint8 BGR, asked in turn.
         probe: Reads the board's state; called before, after, and about once a second between two frames, in
             time that does not count.
+        prepare: Called before each session is opened, in time that does not count.
         plan: How long and how often; five runs of 10 s by default.
         clock: Seconds, ascending.
         sleep: Waits for seconds of that clock.
@@ -100,6 +102,7 @@ def measure(
     plan = plan or Plan()
     runs = []
     for number in range(1, plan.runs + 1):
+        prepare()
         tell = partial(_tell, progress, f"{case.name}: run {number} of {plan.runs}")
         run = _one_run(
             case, open_session, frames, probe=probe, plan=plan, clock=clock, sleep=sleep, tell=tell

@@ -18,10 +18,13 @@ from boardfit.benchmarks.environment import environment, libc_name
 from boardfit.benchmarks.records import Report
 from boardfit.benchmarks.scenario import Plan
 from boardfit.boards.detect import detect
+from boardfit.boards.probes import Probes
+from boardfit.boards.probes.memory import reset_peak
 from boardfit.boards.records import Snapshot
 from boardfit.bundle import open_bundle
 from boardfit.errors import BundleError, RecipeError
 from boardfit.runtime.engines.fake import write_fake_bundle
+from boardfit.specs import TensorSpec
 
 SHORT = Plan(runs=2, duration_s=0.05, min_frames=8, warmup_s=0.01)
 
@@ -91,6 +94,18 @@ def test_the_policy_mixes_the_sizes_of_the_users_images(bundle, tmp_path):
         assert min(run.stages_s["entropy"]) > 0.0
 
 
+def test_the_peak_of_memory_is_the_runs_own(bundle):
+    ballast = np.ones(200 << 20, np.uint8)
+    before = Probes(detect().profile).read(0.0).memory.peak_bytes
+    del ballast
+    run = bench(bundle, plan=SHORT).measurements[0].runs[0]
+    assert run.after.memory.rss_bytes <= run.after.memory.peak_bytes < before - (150 << 20)
+
+
+def test_a_system_that_resets_no_peak_is_no_error(tmp_path):
+    reset_peak(tmp_path)
+
+
 def test_answers_are_judged_beside_fp32(bundle, labelled):
     report = bench(bundle, Wanted(sizes="all", threads=(1,)), plan=SHORT, labelled=labelled)
     small, large = (each.accuracy for each in report.measurements)
@@ -124,6 +139,14 @@ def test_only_classifiers_are_judged(bundle, labelled):
         Judge(bundle, manifest, [])
     with pytest.raises(RecipeError, match="a label is 10, but the model answers 10 classes, 0 to 9"):
         Judge(bundle, manifest, [*labelled, (labelled[0][0], 10)])
+
+
+@pytest.mark.parametrize("scenario", ["single-stream", "offline"])
+def test_a_net_of_several_inputs_gets_those_of_its_self_test(tmp_path, scenario):
+    path = tmp_path / "two.boardfit"
+    write_fake_bundle(path, sizes=(32, 48), further=(TensorSpec("box", (None, 4)),))
+    report = bench(path, Wanted(scenario=scenario, batch=4, policy="entropy"), plan=SHORT)
+    assert report.measurements[0].runs[0].frames >= 8
 
 
 def test_a_damaged_bundle_is_told(bundle):
