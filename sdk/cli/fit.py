@@ -122,7 +122,10 @@ def _setup(args: argparse.Namespace) -> Setup:
 
     asked = Setup(args.engine)
     with open_bundle(args.bundle) as bundle:
-        return advice(bundle, asked, policy="entropy", tuning=args.tuning) or asked
+        tuned = advice(bundle, asked, policy="entropy", tuning=args.tuning)
+    if tuned is not None:
+        print(f"as tuned: {tuned.text}", file=sys.stderr)
+    return tuned or asked
 
 
 def _save_times(args: argparse.Namespace) -> int:

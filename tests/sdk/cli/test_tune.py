@@ -68,6 +68,16 @@ def test_out_leaves_the_cache_alone_and_times_serve_fit(three_engines, tmp_path,
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_fit_times_what_load_would_run(three_engines, tmp_path, capfd):
+    assert main(["tune", str(three_engines), *QUICK, "--engine", "ncnn"]) == 0
+    command = ["fit", str(three_engines), "--save-times", str(tmp_path / "times.json")]
+    assert main(command) == 0
+    assert "as tuned: ncnn fp32, 1 thread" in capfd.readouterr().err
+    assert main([*command, "--tuning", "none"]) == 0
+    assert main([*command, "--engine", "litert"]) == 0
+    assert "as tuned" not in capfd.readouterr().err
+
+
 def test_one_size_alone_has_no_times_to_fit_on(three_engines, tmp_path, capfd):
     command = ["tune", str(three_engines), *QUICK, "--size", "16", "--out", str(tmp_path / "t.json")]
     assert main([*command, "--save-times", str(tmp_path / "times.json")]) == 1
