@@ -318,22 +318,15 @@ def write_json(path: Path, value: object) -> None:
     Raises:
         ReportError: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    from boardfit.benchmarks.store import write_whole
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                json.dump(value, stream, indent=1, allow_nan=False)
-                stream.write("\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ReportError(
             f"cannot write {path} ({error.strerror or error}): choose another place with --out"
         ) from error
+    write_whole(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _checked(key: Key) -> Key:
