@@ -135,7 +135,7 @@ def _run_elsewhere(args: argparse.Namespace) -> int:
 
     require_address(args.board)
     if args.save_times:
-        raise RecipeError("--save-times is of this machine: for a board elsewhere there is boardfit fit --board")
+        raise RecipeError("--save-times is of this machine: of another there is boardfit fit --board")
     words = list(without_board(args.words))
     out = args.out or "tuning.json"
     if not args.out:
