@@ -12,10 +12,13 @@ import numpy as np
 from boardfit.benchmarks import plot
 from boardfit.benchmarks.page import document, facts_list, table
 from boardfit.errors import RecipeError
-from boardfit.runtime.choose import Choice, Setup, choose_engine, default_threads
+from boardfit.runtime.choose import Setup, choose_engine, default_threads
 from boardfit.runtime.engines import engine_classes, is_installed
 from boardfit.runtime.engines.layers import LayerProfile, LayerTime
+from boardfit.runtime.inputs import check_given, further_feeds, input_specs
 from boardfit.runtime.preprocess import Preprocessor
+from boardfit.runtime.selftest import golden_inputs
+from boardfit.specs import Artifact
 from boardfit.timing import machine_name, time_paired
 
 if TYPE_CHECKING:
@@ -100,7 +103,7 @@ def profile_layers(bundle: Bundle, setup: Setup, *, size: int | None = None, run
     artifact = choice.artifact_for(side)
     files = bundle.artifact_files(artifact)
     threads = default_threads() if setup.threads is None else setup.threads
-    feeds = {artifact.inputs[0].name: _image(bundle, choice, side)}
+    feeds = _feeds(bundle, artifact, side)
     engine = choice.engine(artifact, files, threads)
     try:
         call = partial(engine.run, feeds)
@@ -179,8 +182,12 @@ def _row(layer: LayerTime, whole_s: float) -> tuple[str, str, str, str]:
     return layer.name, layer.kind, f"{layer.p50_s * 1e3:.3f}", f"{share:.1f}"
 
 
-def _image(bundle: Bundle, choice: Choice, size: int) -> np.ndarray:
+def _feeds(bundle: Bundle, artifact: Artifact, size: int) -> dict[str, np.ndarray]:
+    """Return the golden input, or grey where there is none, as an artifact takes it."""
     golden = bundle.golden_frame()
     frame = np.full((360, 480, 3), 127, np.uint8) if golden is None else golden
-    layout = choice.artifact_for(size).inputs[0].layout
-    return Preprocessor(bundle.manifest.image, layout).fit(frame, size)[0]
+    specs = input_specs(bundle.manifest.artifacts)[1:]
+    given = check_given(specs, golden_inputs(bundle, specs))
+    preprocessor = Preprocessor(bundle.manifest.image, artifact.inputs[0].layout)
+    further = further_feeds(artifact, [given], size, preprocessor)
+    return {artifact.inputs[0].name: preprocessor.fit(frame, size)[0], **further}

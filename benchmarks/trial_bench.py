@@ -12,7 +12,8 @@ import numpy as np
 from boardfit.benchmarks.halving import Runs
 from boardfit.errors import BoardfitError, BundleError
 from boardfit.runtime.choose import Setup
-from boardfit.runtime.selftest import judge, recorded_answer
+from boardfit.runtime.inputs import input_specs
+from boardfit.runtime.selftest import golden_inputs, judge, recorded_answer
 from boardfit.runtime.session import Session, load
 from boardfit.specs import PolicySpec
 from boardfit.timing import LEAD_IN_S, time_paired
@@ -60,6 +61,7 @@ class TrialBench:
         golden = bundle.golden_frame()
         self._frame = np.full((360, 480, 3), 127, np.uint8) if golden is None else golden
         self._golden = golden is not None
+        self._given = golden_inputs(bundle, input_specs(bundle.manifest.artifacts)[1:])
         self._sessions: dict[Setup, Session] = {}
 
     def __enter__(self) -> TrialBench:
@@ -112,7 +114,8 @@ class TrialBench:
                     policy=self._policy,
                 )
             session = self._sessions[setup]
-            result = session.look(self._frame, size)
+            look = partial(session.look, self._frame, size, inputs=self._given)
+            result = look()
             reason = self._wrong(session, size, result.outputs)
         except BundleError:
             raise
@@ -121,7 +124,7 @@ class TrialBench:
         if reason:
             self._fail(setup, size, reason)
             return None
-        return partial(session.look, self._frame, size)
+        return look
 
     def _wrong(self, session: Session, size: int, outputs: Sequence[np.ndarray]) -> str:
         """Return how the golden frame's answer is off here; empty where it is not, or none is known."""

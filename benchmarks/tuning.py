@@ -254,15 +254,10 @@ def key_here(manifest: Manifest, engines: Iterable[str]) -> Key:
     return Key(models_id(manifest), machine_here(), versions)
 
 
-def own_path(models: str, machine: str) -> Path:
-    """Return where this user's tuning of some models on some machine lies, if there is one.
+def own_folder() -> Path:
+    """Return where this user's tunings lie, if there are any.
 
-    By the XDG Base Directory Specification: in ``$XDG_CACHE_HOME``, or ``~/.cache`` where that is not set. A
-    home may be shared by several boards, or move to another one with its card.
-
-    Args:
-        models: As ``models_id`` returns it.
-        machine: As ``machine_here`` returns it.
+    By the XDG Base Directory Specification: in ``$XDG_CACHE_HOME``, or ``~/.cache`` where that is not set.
 
     Raises:
         ReportError: This user has no home folder.
@@ -273,8 +268,23 @@ def own_path(models: str, machine: str) -> Path:
         root = Path(named) if named and Path(named).is_absolute() else Path.home() / ".cache"
     except RuntimeError as error:
         raise ReportError("this user has no home folder: set XDG_CACHE_HOME, or use --out") from error
+    return root / "boardfit" / "tuning"
+
+
+def own_path(models: str, machine: str) -> Path:
+    """Return where this user's tuning of some models on some machine lies, if there is one.
+
+    A home may be shared by several boards, or move to another one with its card.
+
+    Args:
+        models: As ``models_id`` returns it.
+        machine: As ``machine_here`` returns it.
+
+    Raises:
+        ReportError: This user has no home folder.
+    """
     board = hashlib.sha256(machine.encode()).hexdigest()[:16]
-    return root / "boardfit" / "tuning" / models / f"{board}.json"
+    return own_folder() / models / f"{board}.json"
 
 
 def read_tuning(path: Path) -> Tuning:
@@ -308,22 +318,15 @@ def write_json(path: Path, value: object) -> None:
     Raises:
         ReportError: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    from boardfit.benchmarks.store import write_whole
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                json.dump(value, stream, indent=1, allow_nan=False)
-                stream.write("\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ReportError(
             f"cannot write {path} ({error.strerror or error}): choose another place with --out"
         ) from error
+    write_whole(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _checked(key: Key) -> Key:

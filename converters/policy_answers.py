@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from boardfit.errors import BundleError, RecipeError
+from boardfit.errors import BundleError
 from boardfit.runtime.decode.classify import averaged_scores
 from boardfit.runtime.results import contest_bits
 
@@ -127,34 +127,3 @@ def answers_of(
 def chains(count: int) -> list[Chain]:
     """Return every chain of one to MOST_LOOKS looks over so many sizes, each look larger than the last."""
     return [chain for length in range(1, MOST_LOOKS + 1) for chain in combinations(range(count), length)]
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """What a look costs.
-
-    Attributes:
-        look_s: Seconds of one look at each size, in the order of ``Answers.sizes``: preprocessing,
-            inference and decoding.
-        switch_s: Seconds that a change of size costs on top.
-        entropy_s: Seconds of one image entropy.
-        two_look_switch_s: The same as ``switch_s`` under a two-look policy, for which some engines keep their
-            sizes ready; None where that is no other number.
-    """
-
-    look_s: tuple[float, ...]
-    switch_s: float = 0.0
-    entropy_s: float = 0.0
-    two_look_switch_s: float | None = None
-
-    def __post_init__(self) -> None:
-        extra = (self.switch_s, self.entropy_s, self.two_look_switch_s or 0.0)
-        numbers = (*self.look_s, *extra)
-        if not self.look_s or not np.isfinite(numbers).all() or min(self.look_s) <= 0.0 or min(extra) < 0.0:
-            raise RecipeError(f"the times {self} make no sense: expected seconds, one look per size")
-
-    def change_s(self, kind: str) -> float:
-        """Return the seconds that a change of size costs under a kind of policy."""
-        if kind == "two-look" and self.two_look_switch_s is not None:
-            return self.two_look_switch_s
-        return self.switch_s

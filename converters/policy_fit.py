@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from boardfit.converters.policy_answers import Answers, Times
+from boardfit.converters.policy_answers import Answers
 from boardfit.converters.policy_candidates import FAMILIES, candidates, family_of
 from boardfit.converters.policy_evidence import FEWEST_IMAGES
 from boardfit.converters.policy_solve import (
@@ -23,6 +23,7 @@ from boardfit.converters.policy_solve import (
     split,
 )
 from boardfit.errors import InputError, RecipeError
+from boardfit.runtime.times import Times
 from boardfit.specs import FitSummary, PolicySpec, classic_policy
 
 DEFAULT_MAX_DROP = 0.5

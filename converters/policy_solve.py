@@ -11,9 +11,10 @@ from itertools import combinations
 
 import numpy as np
 
-from boardfit.converters.policy_answers import Answers, Chain, Times
+from boardfit.converters.policy_answers import Answers, Chain
 from boardfit.converters.policy_candidates import FAMILIES, candidates, family_of
 from boardfit.errors import RecipeError
+from boardfit.runtime.times import Times
 from boardfit.specs import PolicySpec
 
 BOOTSTRAPS = 1000

@@ -2,100 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from boardfit.bundle import Bundle, open_bundle, write_tree
-from boardfit.converters.policy_answers import Answers, Times
-from boardfit.converters.policy_evidence import DEFAULT, Photo, Progress, gather, measure_times
+from boardfit.converters.policy_answers import Answers
+from boardfit.converters.policy_evidence import Photo, Progress, gather
 from boardfit.converters.policy_fit import Fit, Goal, fit
 from boardfit.errors import RecipeError
 from boardfit.runtime.choose import Setup
-from boardfit.timing import machine_name
-
-TIMES_SCHEMA = 1
-
-
-@dataclass(frozen=True, slots=True)
-class BoardTimes:
-    """What a look costs on some machine, as it travels between machines.
-
-    Attributes:
-        machine: The machine's name.
-        sizes: Input sides in pixels, in the order of ``times.look_s``.
-        times: Seconds.
-    """
-
-    machine: str
-    sizes: tuple[int, ...]
-    times: Times
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON values."""
-        return {
-            "schema": TIMES_SCHEMA,
-            "machine": self.machine,
-            "sizes": list(self.sizes),
-            **asdict(self.times),
-        }
-
-    @classmethod
-    def from_dict(cls, data: object) -> BoardTimes:
-        """Read the record back.
-
-        Raises:
-            RecipeError: It is no record of times.
-        """
-        try:
-            if not isinstance(data, Mapping) or data["schema"] != TIMES_SCHEMA:
-                raise ValueError(f"expected an object of schema {TIMES_SCHEMA}")
-            two_look = data.get("two_look_switch_s")
-            times = Times(
-                look_s=tuple(float(value) for value in data["look_s"]),
-                switch_s=float(data["switch_s"]),
-                entropy_s=float(data["entropy_s"]),
-                two_look_switch_s=None if two_look is None else float(two_look),
-            )
-            return cls(machine=str(data["machine"]), sizes=tuple(map(int, data["sizes"])), times=times)
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecipeError(
-                f"the times cannot be used ({error}): write them on the board with "
-                "boardfit fit BUNDLE --save-times FILE"
-            ) from error
-
-
-def measure_board(bundle: Bundle, *, setup: Setup = DEFAULT) -> BoardTimes:
-    """Time this machine; see ``measure_times``."""
-    return BoardTimes(
-        machine=machine_name(), sizes=bundle.manifest.sizes, times=measure_times(bundle, setup=setup)
-    )
-
-
-def save_times(path: Path, board: BoardTimes) -> None:
-    """Write a file of times.
-
-    Raises:
-        RecipeError: It cannot be written.
-    """
-    try:
-        path.write_text(json.dumps(board.to_dict(), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"cannot write {path}: {error.strerror}") from error
-
-
-def load_times(path: Path) -> BoardTimes:
-    """Read a file of times.
-
-    Raises:
-        RecipeError: The file cannot be read, or is no record of times.
-    """
-    try:
-        return BoardTimes.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RecipeError(f"cannot read the times in {path}: {error}") from error
+from boardfit.runtime.times import DEFAULT, BoardTimes, measure_board
 
 
 def refit(

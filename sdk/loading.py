@@ -150,12 +150,14 @@ def advice(
 
 def own_tuning(manifest: Manifest) -> Path | None:
     """Return the path of this user's own tuning of a bundle's models on this board; None without one."""
-    from boardfit.benchmarks.tuning import machine_here, models_id, own_path
+    from boardfit.benchmarks.tuning import machine_here, models_id, own_folder, own_path
 
     try:
-        path = own_path(models_id(manifest), machine_here())
+        if not own_folder().is_dir():  # the usual case: nobody has tuned anything
+            return None
     except ReportError:  # a service without a home has not tuned either
         return None
+    path = own_path(models_id(manifest), machine_here())
     return path if path.is_file() else None
 
 

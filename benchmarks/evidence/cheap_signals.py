@@ -23,9 +23,10 @@ from cheap_statistics import SIZES, batches, tensors
 from signals import area
 
 from boardfit.converters.ingest.keras_file import load_keras_file
-from boardfit.converters.policy_answers import Answers, Times, answers_of
+from boardfit.converters.policy_answers import Answers, answers_of
 from boardfit.converters.policy_solve import best_mix, choose, interval, replay
 from boardfit.runtime.entropy import entropy_bits
+from boardfit.runtime.times import Times
 from boardfit.specs import PolicySpec
 from boardfit.timing import machine_name
 

@@ -31,12 +31,13 @@ from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.resize import resize_batch
 from boardfit.converters.ingest.reference import keras_reference
 from boardfit.converters.model import TrainedModel
-from boardfit.converters.policy_answers import Answers, Times, answers_of
+from boardfit.converters.policy_answers import Answers, answers_of
 from boardfit.converters.policy_fit import describe
 from boardfit.converters.policy_solve import best_mix, choose, interval, oracle, replay
 from boardfit.converters.targets import export
 from boardfit.converters.verify import open_engine
 from boardfit.runtime.entropy import entropy_bits
+from boardfit.runtime.times import Times
 from boardfit.specs import PolicySpec, TensorSpec
 from boardfit.timing import machine_name, time_paired
 

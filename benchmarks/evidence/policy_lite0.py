@@ -15,10 +15,11 @@ from time import process_time
 from photos import labelled
 
 from boardfit.bundle import open_bundle
-from boardfit.converters.policy_evidence import Photo, gather, measure_times
+from boardfit.converters.policy_evidence import Photo, gather
 from boardfit.converters.policy_fit import describe
 from boardfit.converters.policy_solve import best_mix, choose, interval, oracle, replay
 from boardfit.runtime.choose import Setup
+from boardfit.runtime.times import measure_times
 from boardfit.specs import PolicySpec, classic_policy
 from boardfit.timing import machine_name
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardfit.cli.tuned import add_tuning
+from boardfit.errors import RecipeError, RemoteError
 
 if TYPE_CHECKING:
     from boardfit.converters.policy_evidence import Photo
-    from boardfit.converters.refit import BoardTimes
     from boardfit.runtime.choose import Setup
+    from boardfit.runtime.times import BoardTimes
 
 EXAMPLE = """\
 examples:
@@ -21,6 +23,7 @@ examples:
   boardfit fit model.boardfit --max-time 0.7                  from recorded answers, with this board's times
   boardfit fit model.boardfit --save-times board.json         only time this board
   boardfit fit model.boardfit --times board.json              from recorded answers, with another's times
+  boardfit fit model.boardfit --board ssh://pi@kitchen        the same, timed there now
 """
 
 
@@ -42,6 +45,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--val", metavar="CSV", help="columns file,label: score right answers, not agreement")
     parser.add_argument("--times", metavar="FILE", help="times of another board, from --save-times there")
     parser.add_argument("--save-times", metavar="FILE", help="time this machine, write FILE, and stop")
+    parser.add_argument(
+        "--board",
+        default="local",
+        metavar="ADDRESS",
+        help="whose times: local (default), ssh://user@host[:port] or adb://serial",
+    )
     add_goal(parser)
     parser.add_argument("--engine", help="the engine to run and to time (default: as boardfit.load chooses)")
     add_tuning(parser)
@@ -66,19 +75,21 @@ def add_goal(parser: argparse.ArgumentParser, prefix: str = "max") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit and rewrite the bundle, or only save this machine's times."""
-    from boardfit.cli.text import fit_text, policy_text
-    from boardfit.converters.policy_fit import fit_table, goal_of
-    from boardfit.converters.refit import load_times, refit
-
+    if args.board != "local" and args.times:
+        raise RecipeError("--times are another board's, and --board times one: leave out one of them")
     if args.save_times:
         return _save_times(args)
+    from boardfit.cli.text import fit_text, policy_text
+    from boardfit.converters.policy_fit import fit_table, goal_of
+    from boardfit.converters.refit import refit
+
     photos = choose_photos(args.images, args.val)
     result = refit(
         args.bundle,
         args.out or args.bundle,
         goal=goal_of(args.max_drop, args.max_time),
         photos=photos,
-        board=load_times(Path(args.times)) if args.times else None,
+        board=_times(args),
         setup=_setup(args),
         progress=lambda text: print(text, file=sys.stderr, flush=True),
     )
@@ -99,7 +110,6 @@ def choose_photos(images: str | None, val: str | None) -> list[Photo] | None:
     """Return the images to fit on; None where none are named."""
     from boardfit.converters.policy_evidence import Photo, labelled_photos
     from boardfit.converters.samples import choose_images
-    from boardfit.errors import RecipeError
 
     if images is None:
         if val is not None:
@@ -122,13 +132,48 @@ def _setup(args: argparse.Namespace) -> Setup:
 
     asked = Setup(args.engine)
     with open_bundle(args.bundle) as bundle:
-        return advice(bundle, asked, policy="entropy", tuning=args.tuning) or asked
+        tuned = advice(bundle, asked, policy="entropy", tuning=args.tuning)
+    if tuned is not None:
+        print(f"as tuned: {tuned.text}", file=sys.stderr)
+    return tuned or asked
+
+
+def _times(args: argparse.Namespace) -> BoardTimes | None:
+    """Return the times of a file or of a board elsewhere; None to time this machine."""
+    from boardfit.runtime.times import load_times
+
+    if args.board == "local":
+        return load_times(Path(args.times)) if args.times else None
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "times.json"
+        _time_elsewhere(args, out)
+        return load_times(out)
+
+
+def _time_elsewhere(args: argparse.Namespace, out: Path) -> None:
+    """Time the bundle on a board, as that is tuned, and fetch the times.
+
+    Raises:
+        RemoteError: The board cannot be reached, or has not timed it.
+    """
+    from boardfit.cli.remote import require_address, run_remotely
+
+    require_address(args.board)
+    words = ["fit", args.bundle, "--save-times", str(out)]
+    words += ["--engine", args.engine] if args.engine else []
+    engines = [args.engine] if args.engine else []
+    status = run_remotely(args.board, words, bundle=Path(args.bundle), out=out, engines=engines)
+    if status != 0 or not out.is_file():
+        raise RemoteError(f"{args.board} has not timed {args.bundle} (exit status {status}): see above")
 
 
 def _save_times(args: argparse.Namespace) -> int:
+    if args.board != "local":
+        _time_elsewhere(args, Path(args.save_times))
+        return 0
     from boardfit.bundle import open_bundle
     from boardfit.cli.quiet import quiet_engines
-    from boardfit.converters.refit import measure_board, save_times
+    from boardfit.runtime.times import measure_board, save_times
 
     with open_bundle(args.bundle) as bundle, quiet_engines():
         board = measure_board(bundle, setup=_setup(args))

@@ -135,7 +135,7 @@ def _run_elsewhere(args: argparse.Namespace) -> int:
 
     require_address(args.board)
     if args.save_times:
-        raise RecipeError("--save-times writes a file there: tune with --board first, then fit on the board")
+        raise RecipeError("--save-times is of this machine: of another there is boardfit fit --board")
     words = list(without_board(args.words))
     out = args.out or "tuning.json"
     if not args.out:
@@ -220,7 +220,7 @@ def tuning_text(tuning: Tuning, manifest: Manifest) -> str:
 def _save_times(bundle: Bundle, tuning: Tuning, path: Path) -> None:
     from boardfit.cli.fit import times_text
     from boardfit.cli.quiet import quiet_engines
-    from boardfit.converters.refit import measure_board, save_times
+    from boardfit.runtime.times import measure_board, save_times
 
     chosen = tuning.choose(bundle.manifest.sizes)
     if chosen is None:

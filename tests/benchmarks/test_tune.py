@@ -15,6 +15,8 @@ from boardfit.benchmarks.tuning import Key, key_here
 from boardfit.bundle import open_bundle
 from boardfit.errors import EngineError, EngineMissing, RecipeError
 from boardfit.runtime.choose import Setup
+from boardfit.runtime.engines.fake import write_fake_bundle
+from boardfit.specs import TensorSpec
 
 KEY = Key("0" * 64, "here", {"x": "1"})
 SETUPS = tuple(Setup("x", "fp32", threads, ()) for threads in range(1, 9))
@@ -36,7 +38,7 @@ class Board:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
 
-        def look(frame, size):
+        def look(frame, size, inputs):
             self.looks.append((threads, size))
             cost = self.costs(threads, size)
             if isinstance(cost, Exception):
@@ -222,3 +224,13 @@ def test_real_engines_are_tuned_and_a_wrong_answer_is_left_out(three_engines, mo
         with pytest.raises(RecipeError, match="golden frame is off"):
             tune(bundle, field, key=key, board="b", plan=Plan(runs=BURST))
         assert whole == sum(map(len, field.by_size.values()))
+
+
+def test_a_net_of_several_inputs_is_tuned_with_its_golden_ones(tmp_path):
+    further = (TensorSpec("box", (None, 4)), TensorSpec("right", (None, None, None, 3), layout="NHWC"))
+    write_fake_bundle(tmp_path / "b", further=further)
+    with open_bundle(tmp_path / "b") as bundle:
+        field = candidates(bundle, Wish(), cores=1)
+        key = key_here(bundle.manifest, ["fake"])
+        tuning = tune(bundle, field, key=key, board="b", plan=Plan(runs=BURST))
+    assert tuning.sizes == (32, 48, 64) and tuning.left_out == ()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from boardfit.converters.policy_answers import Answers, Times, answers_of, chains
+from boardfit.converters.policy_answers import Answers, answers_of, chains
 from boardfit.converters.policy_candidates import candidates, family_of
 from boardfit.converters.policy_fit import Goal, fit, fit_table, goal_of
 from boardfit.converters.policy_solve import (
@@ -21,6 +21,7 @@ from boardfit.converters.policy_solve import (
 from boardfit.errors import InputError, RecipeError
 from boardfit.runtime.decode.classify import average
 from boardfit.runtime.results import Classes
+from boardfit.runtime.times import Times
 from boardfit.specs import PolicySpec
 
 SIZES = (16, 24, 32)

@@ -12,8 +12,7 @@ import boardfit
 from boardfit.bundle import open_bundle, verify_bundle
 from boardfit.cli import main
 from boardfit.converters.policy_answers import Answers
-from boardfit.converters.policy_evidence import labelled_photos, measure_times
-from boardfit.converters.refit import BoardTimes
+from boardfit.converters.policy_evidence import labelled_photos
 from boardfit.converters.samples import synthetic_frame
 from boardfit.errors import BundleError, InputError, RecipeError
 from boardfit.runtime.engines.fake import write_fake_bundle
@@ -163,18 +162,3 @@ def test_a_label_file_that_names_absent_images_or_classes(pictures, tmp_path, bu
     table.write_text(f"file,label\n{rows}")
     command = ["fit", str(bundle), "--images", str(pictures), "--val", str(table)]
     assert "a label is 959, but the model answers" in refused(command, capsys)
-
-
-def test_board_times_survive_the_way_through_json():
-    data = {"schema": 1, "machine": "m", "sizes": [8], "look_s": [0.5], "switch_s": 0.1, "entropy_s": 0.2}
-    assert BoardTimes.from_dict(data).to_dict() == {**data, "look_s": (0.5,), "two_look_switch_s": None}
-    assert BoardTimes.from_dict({**data, "two_look_switch_s": 0.01}).times.change_s("two-look") == 0.01
-
-
-@pytest.mark.parametrize(("activation", "expected"), [("softmax", True), ("none", False)])
-def test_a_change_of_size_is_timed_as_each_kind_of_policy_pays_it(tmp_path, activation, expected):
-    write_fake_bundle(tmp_path / "b", sizes=(16, 24), activation=activation)
-    with open_bundle(tmp_path / "b") as bundle:
-        times = measure_times(bundle)
-    assert (times.two_look_switch_s is not None) == expected
-    assert min(times.look_s) > 0.0

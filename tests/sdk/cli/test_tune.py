@@ -12,6 +12,7 @@ from boardfit.benchmarks.tuning import read_tuning
 from boardfit.cli import main
 from boardfit.cli.tune import cores
 from boardfit.runtime.engines.fake import write_fake_bundle
+from boardfit.runtime.times import load_times
 
 QUICK = ["--runs", "6", "--threads", "1"]
 
@@ -62,10 +63,18 @@ def test_out_leaves_the_cache_alone_and_times_serve_fit(three_engines, tmp_path,
     assert not cache.exists()
     assert read_tuning(out).sizes == (16, 24, 31)
     assert json.loads(times.read_text())["sizes"] == [16, 24, 31]
-    from boardfit.converters.refit import load_times
-
     assert min(load_times(times).times.look_s) > 0.0
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_fit_times_what_load_would_run(three_engines, tmp_path, capfd):
+    assert main(["tune", str(three_engines), *QUICK, "--engine", "ncnn"]) == 0
+    command = ["fit", str(three_engines), "--save-times", str(tmp_path / "times.json")]
+    assert main(command) == 0
+    assert "as tuned: ncnn fp32, 1 thread" in capfd.readouterr().err
+    assert main([*command, "--tuning", "none"]) == 0
+    assert main([*command, "--engine", "litert"]) == 0
+    assert "as tuned" not in capfd.readouterr().err
 
 
 def test_one_size_alone_has_no_times_to_fit_on(three_engines, tmp_path, capfd):
@@ -177,3 +186,17 @@ def test_a_board_elsewhere_is_tuned_and_what_it_found_comes_here(tmp_path, cache
 def test_what_cannot_be_asked_of_a_board_is_told(three_engines, words, message, capfd):
     assert main(["tune", str(three_engines), *words]) == 1
     assert message in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("kitchen")
+def test_a_policy_is_fitted_on_the_times_of_a_board_elsewhere(tmp_path, monkeypatch, capfd):
+    write_fake_bundle(tmp_path / "fake.boardfit")
+    monkeypatch.chdir(tmp_path)
+    command = ["fit", "fake.boardfit", "--board", "ssh://pi@kitchen", "--engine", "fake"]
+    assert main([*command, "--save-times", "times.json"]) == 0
+    assert load_times(tmp_path / "times.json").sizes == (32, 48, 64)
+    # Timed there; what lacks are the answers, of which this bundle has none.
+    assert main(command) == 1
+    assert "no recorded answers" in capfd.readouterr().err
+    assert main([*command, "--times", "times.json"]) == 1
+    assert "leave out one" in capfd.readouterr().err
