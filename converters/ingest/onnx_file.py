@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.ingest.interface import Further
-from boardfit.converters.ingest.onnx_inputs import describe_further, looks_like_image
+from boardfit.converters.ingest.onnx_inputs import describe_further, kind_name, looks_like_image
 from boardfit.errors import ToolMissing, UnsupportedModel
 
 OPSETS = range(11, 23)
@@ -150,7 +150,7 @@ def initializers(source: OnnxSource) -> Mapping[str, np.ndarray]:
 def _image_shape(onnx: Any, item: Any, name: str) -> tuple[str, int | None, int | None]:
     tensor = item.type.tensor_type
     shape = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
-    found = f"input {item.name!r} of {name} is {onnx.TensorProto.DataType.Name(tensor.elem_type)}{shape}"
+    found = f"input {item.name!r} of {name} is {kind_name(onnx, tensor.elem_type)}{shape}"
     if tensor.elem_type != onnx.TensorProto.FLOAT or len(shape) != 4 or 3 not in (shape[1], shape[3]):
         raise UnsupportedModel(
             f"{found}: expected one FLOAT image with 3 channels, [N, 3, H, W] or [N, H, W, 3]. "
@@ -180,9 +180,10 @@ def _check_model(onnx: Any, model: Any, path: Path) -> None:
     The whole model is not given to it: it refuses an output without a shape, which other tools write.
     """
     context = onnx.checker.C.CheckerContext()
-    context.ir_version = model.ir_version
-    context.opset_imports = {item.domain: item.version for item in model.opset_import}
     try:
+        # Both are int32 there, and int64 in the file.
+        context.ir_version = model.ir_version
+        context.opset_imports = {item.domain: item.version for item in model.opset_import}
         for node in model.graph.node:
             if not node.output:
                 raise ValueError(f"node {node.name!r} has no output")

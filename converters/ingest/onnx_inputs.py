@@ -25,6 +25,12 @@ def looks_like_image(onnx: Any, item: Any) -> bool:
     return tensor.elem_type == onnx.TensorProto.FLOAT and len(extents) == 4 and 3 in (extents[1], extents[3])
 
 
+def kind_name(onnx: Any, elem_type: int) -> str:
+    """Return the name of an element type, or its number where it is none: a damaged file may say anything."""
+    kinds = onnx.TensorProto.DataType
+    return str(kinds.Name(elem_type)) if elem_type in kinds.values() else f"element type {elem_type} "
+
+
 def describe_further(
     onnx: Any, inputs: Sequence[Any], *, name: str, batch: int | None, size: int | None
 ) -> tuple[Further, ...]:
@@ -51,8 +57,7 @@ def describe_further(
 def _describe(onnx: Any, item: Any, label: str, *, name: str, batch: int | None, size: int | None) -> Further:
     tensor = item.type.tensor_type
     shape = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
-    kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
-    found = f"input {item.name!r} of {name} is {kind}{shape}"
+    found = f"input {item.name!r} of {name} is {kind_name(onnx, tensor.elem_type)}{shape}"
     try:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     except (KeyError, TypeError, ValueError):

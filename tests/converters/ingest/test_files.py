@@ -213,3 +213,23 @@ def test_foreign_class_is_refused(change, small, request_for):
     repack(path, config__json=json.dumps(config).encode())
     with pytest.raises(UnsupportedModel, match=change["class_name"]):
         ingest(request_for(path, 16))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda model: setattr(model, "ir_version", 1 << 40), "damaged, or no valid ONNX"),
+        (lambda model: setattr(model.graph.input[0].type.tensor_type, "elem_type", 76), "element type 76"),
+        (lambda model: setattr(model.opset_import[0], "version", 1 << 40), "damaged, or no valid ONNX"),
+    ],
+    ids=["ir-version", "element-type", "opset"],
+)
+def test_numbers_that_onnx_does_not_know(change, match, export_torch, request_for):
+    import onnx
+
+    path = export_torch("residual")
+    model = onnx.load(str(path))
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnsupportedModel, match=match):
+        ingest(request_for(path, 32))
