@@ -18,7 +18,7 @@ from boardfit.bundle.rules import (
 from boardfit.errors import BundleError
 from boardfit.specs import TASKS, Artifact, ImageSpec, PolicySpec, TensorSpec
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)

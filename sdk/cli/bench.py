@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardfit.cli.quiet import quiet_engines
 from boardfit.errors import InputError, RecipeError, ReportError
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     def progress(text: str) -> None:
         print(f"[{time.monotonic() - started:6.1f} s] {text}", file=sys.stderr, flush=True)
 
-    with new_folder(args.out) as folder:
+    with new_folder(args.out) as folder, quiet_engines():
         report = bench(
             args.bundle,
             _as_tuned(args.bundle, wanted, progress),

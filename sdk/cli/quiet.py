@@ -30,7 +30,8 @@ def quiet_engines() -> Iterator[None]:
     _leave_quietly()
     before = sys.stderr
     with tempfile.TemporaryFile() as notes, os.fdopen(kept, "w", closefd=True) as still_here:
-        sys.stderr = still_here
+        if _is_on_2(before):
+            sys.stderr = still_here
         os.dup2(notes.fileno(), 2)
         try:
             yield
@@ -41,6 +42,13 @@ def quiet_engines() -> Iterator[None]:
             still_here.flush()
             os.dup2(kept, 2)
             sys.stderr = before
+
+
+def _is_on_2(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (OSError, ValueError):  # it is none of the system's, such as a test's
+        return False
 
 
 @cache

@@ -67,7 +67,7 @@ def base() -> Draft:
     image = {**tensors, "name": "image", "shape": [None, None, None, 3], "layout": "NHWC"}
     artifact = {"precision": "fp32", "sizes": [32], "inputs": [image], "outputs": [tensors]}
     manifest = {
-        "schema": 1,
+        "schema": 2,
         "name": "hostile",
         "task": "classify",
         "labels": ["a", "b", "c"],
