@@ -141,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.out:
         raise RecipeError("no place for the bundle was given: add -o NAME.boardfit")
+    from boardfit.cli.quiet import quiet_engines
     from boardfit.converters.build import build
     from boardfit.converters.plan import plan
 
@@ -151,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         print(_plan_text(checked))
         return 0
     try:
-        with TrainingProgress() as watch:
+        with quiet_engines(), TrainingProgress() as watch:
             report = build(recipe, args.out, resume=args.resume, watch=watch, progress=progress)
     except KeyboardInterrupt:
         if recipe.distill.folder:

@@ -79,20 +79,22 @@ def run(args: argparse.Namespace) -> int:
         raise RecipeError("--times are another board's, and --board times one: leave out one of them")
     if args.save_times:
         return _save_times(args)
+    from boardfit.cli.quiet import quiet_engines
     from boardfit.cli.text import fit_text, policy_text
     from boardfit.converters.policy_fit import fit_table, goal_of
     from boardfit.converters.refit import refit
 
     photos = choose_photos(args.images, args.val)
-    result = refit(
-        args.bundle,
-        args.out or args.bundle,
-        goal=goal_of(args.max_drop, args.max_time),
-        photos=photos,
-        board=_times(args),
-        setup=_setup(args),
-        progress=lambda text: print(text, file=sys.stderr, flush=True),
-    )
+    with quiet_engines():
+        result = refit(
+            args.bundle,
+            args.out or args.bundle,
+            goal=goal_of(args.max_drop, args.max_time),
+            photos=photos,
+            board=_times(args),
+            setup=_setup(args),
+            progress=lambda text: print(text, file=sys.stderr, flush=True),
+        )
     print(fit_table(result))
     print(f"chosen: {policy_text(result.policy)}")
     if result.policy.fit is not None:
