@@ -6,7 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from boardfit.boards.remote.package import pack_package
 from boardfit.boards.remote.python_there import PythonThere, find_python
@@ -110,7 +110,7 @@ def prepare(
         archives = [own, *(wheel.path for wheel in wheels)]
         _require_room(remote, archives)
         for archive in archives:
-            _send(remote, python, archive, on_note)
+            _send_archive(remote, python, archive, on_note)
     prepared = Prepared(python, _environment(remote, python), tuple(path.name for path in archives))
     _try_imports(remote, prepared, [need.module for need in (*base, *served)])
     return prepared
@@ -152,19 +152,40 @@ def _require_room(remote: Remote, archives: Sequence[Path]) -> None:
         )
 
 
-def _send(remote: Remote, python: PythonThere, archive: Path, on_note: Callable[[str], None]) -> None:
-    size = archive.stat().st_size
+def send(
+    remote: Remote, local: Path, path: str, *, on_note: Callable[[str], None] = lambda _: None
+) -> PurePosixPath:
+    """Push a file or folder, and tell how far it is.
+
+    Args:
+        remote: The open board.
+        local: What to push.
+        path: Where to, below the workspace.
+        on_note: Gets a line at the beginning, and of what is large at each quarter.
+
+    Returns:
+        The path on the board.
+
+    Raises:
+        RemoteError: As ``Remote.push``.
+    """
+    inside = [each for each in local.rglob("*") if each.is_file()] if local.is_dir() else [local]
+    size = sum(each.stat().st_size for each in inside)
     told = sent = 0
 
     def count(piece: int) -> None:
         nonlocal told, sent
         sent += piece
-        if size > 4_000_000 and sent * 4 // size > told:
-            told = sent * 4 // size
-            on_note(f"  {archive.name}: {sent / 1e6:.1f} of {size / 1e6:.1f} MB")
+        if size > 4_000_000 and told < min(sent * 4 // size, 4):
+            told = min(sent * 4 // size, 4)
+            on_note(f"  {local.name}: {min(sent, size) / 1e6:.1f} of {size / 1e6:.1f} MB")
 
-    on_note(f"sending {archive.name} ({size / 1e6:.1f} MB)")
-    there = remote.push(archive, f"wheels/{archive.name}", on_bytes=count)
+    on_note(f"sending {local.name} ({size / 1e6:.1f} MB)")
+    return remote.push(local, path, on_bytes=count)
+
+
+def _send_archive(remote: Remote, python: PythonThere, archive: Path, on_note: Callable[[str], None]) -> None:
+    there = send(remote, archive, f"wheels/{archive.name}", on_note=on_note)
     done = remote.run([python.path, "-c", _UNPACK, str(there), SITE], timeout_s=_TIMEOUT_S)
     if done.status != 0:
         why = done.stderr.strip().splitlines()[-1:] or ["it does not say why"]

@@ -14,6 +14,7 @@ from boardfit.errors import RemoteError
 
 if TYPE_CHECKING:
     from boardfit.boards.remote import Remote
+    from boardfit.boards.remote.session import Prepared
     from boardfit.boards.remote.wheels import Need
 
 ALL = "all"
@@ -99,21 +100,13 @@ def run_remotely(
         BundleError: The bundle is damaged.
     """
     from boardfit.boards.remote import connect
-    from boardfit.boards.remote.session import prepare
 
     able = _engine_needs(bundle)
-    named = [need for name in engines if name != ALL for need in _named_engine(name)]
     for path in (bundle, *inputs):
         if not path.exists():
             raise RemoteError(f"{path} is not there: a board is sent files and folders, and no patterns")
     with connect(address) as remote:
-        prepared = prepare(
-            remote,
-            needs=[*_base_needs(), *named],
-            engines=able if not engines or ALL in engines else [],
-            every_engine=ALL in engines,
-            on_note=_note,
-        )
+        prepared = _prepare(remote, able, engines)
         there = {str(path): _send(remote, number, path) for number, path in enumerate([bundle, *inputs])}
         if out is not None:
             there[str(out)] = f"out/{out.name}"
@@ -131,9 +124,25 @@ def run_remotely(
     return done.status
 
 
+def _prepare(remote: Remote, able: Sequence[Need], engines: Sequence[str]) -> Prepared:
+    """Send what the board lacks: of the engines those that are named, or one of the able, or all of them."""
+    from boardfit.boards.remote.session import prepare
+
+    named = [need for name in engines if name != ALL for need in _named_engine(name)]
+    return prepare(
+        remote,
+        needs=[*_base_needs(), *named],
+        engines=able if not engines or ALL in engines else [],
+        every_engine=ALL in engines,
+        on_note=_note,
+    )
+
+
 def _send(remote: Remote, number: int, path: Path) -> str:
+    from boardfit.boards.remote.session import send
+
     # A folder of its own each, so that two of the same name do not meet.
-    return str(remote.push(path, f"in/{number}/{path.name or 'folder'}"))
+    return str(send(remote, path, f"in/{number}/{path.name or 'folder'}", on_note=_note))
 
 
 def _note(line: str) -> None:
