@@ -32,7 +32,10 @@ try() {
     case $1 in /*) ;; *) return 1 ;; esac
     work=${1%/}/boardfit-work-$token-$$
     mkdir "$work" 2>/dev/null || return 1
-    printf '#!%s\n' "$(command -v sh)" >"$work/probe" 2>/dev/null && chmod 700 "$work/probe" &&
+    shell=$(command -v sh)
+    # busybox may call it one of its own and name no path.
+    case $shell in /*) ;; *) shell=/bin/sh ;; esac
+    printf '#!%s\n' "$shell" >"$work/probe" 2>/dev/null && chmod 700 "$work/probe" &&
         "$work/probe" 2>/dev/null && rm "$work/probe" && return 0
     rm -rf "$work"
     return 1
@@ -56,6 +59,7 @@ stop() {
 
 end() {
     [ -n "$dog" ] && kill "$dog" 2>/dev/null
+    dog=
     tries=0
     while [ -e "$work" ] && [ "$tries" -lt 30 ]; do
         for each in "$work"/.boardfit/running/*; do
@@ -86,36 +90,40 @@ watch() {
     end
 }
 
-for place in "$TMPDIR" /var/tmp "$HOME" /data/local/tmp /tmp; do
-    [ -d "$place" ] && sweep "${place%/}"
-done
+keep() {
+    for place in "$TMPDIR" /var/tmp "$HOME" /data/local/tmp /tmp; do
+        [ -d "$place" ] && sweep "${place%/}"
+    done
+    if ! choose; then
+        work=
+        echo "boardfit no-place"
+        exit 1
+    fi
+    mkdir "$work/.boardfit" "$work/.boardfit/running" "$work/tmp"
+    echo 0 >"$work/.boardfit/beat"
+    while IFS= read -r line && [ "$line" != boardfit-end ]; do
+        printf '%s\n' "$line"
+    done >"$work/.boardfit/board"
+    watch </dev/null >/dev/null 2>&1 &
+    dog=$!
+    echo "boardfit ready $(free_kb "$work") $(uname -m) $work"
+    while read -r word rest; do
+        case $word in
+        beat)
+            echo "$rest" >"$work/.boardfit/beat"
+            echo "boardfit beat $rest"
+            ;;
+        stop) stop "$work/.boardfit/running/$rest" ;;
+        bye) break ;;
+        esac
+    done
+    end
+    if [ -e "$work" ]; then echo "boardfit left $work"; else echo "boardfit gone"; fi
+}
+
 dog=
 work=
 trap end EXIT
 trap 'exit 1' TERM INT
-if ! choose; then
-    work=
-    echo "boardfit no-place"
-    exit 1
-fi
-mkdir "$work/.boardfit" "$work/.boardfit/running" "$work/tmp"
-echo 0 >"$work/.boardfit/beat"
-while IFS= read -r line && [ "$line" != boardfit-end ]; do
-    printf '%s\n' "$line"
-done >"$work/.boardfit/board"
-watch </dev/null >/dev/null 2>&1 &
-dog=$!
-echo "boardfit ready $(free_kb "$work") $(uname -m) $work"
-while read -r word rest; do
-    case $word in
-    beat)
-        echo "$rest" >"$work/.boardfit/beat"
-        echo "boardfit beat $rest"
-        ;;
-    stop) stop "$work/.boardfit/running/$rest" ;;
-    bye) break ;;
-    esac
-done
-end
-trap - EXIT
-if [ -e "$work" ]; then echo "boardfit left $work"; else echo "boardfit gone"; fi
+# The last line: of a script that was cut off on its way nothing runs.
+keep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -158,3 +159,32 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox", "mksh"])
+def test_the_shells_of_small_boards_will_do(ssh_board, tmp_path, shell, eventually):
+    """mksh is Android's, busybox that of small distributions."""
+    if (found := shutil.which(shell)) is None:
+        pytest.skip(f"{shell} is not installed")
+    words = f"{found} sh" if shell == "busybox" else found
+    ssh_board.program(
+        "sh",
+        f'#!{sys.executable} -S\nimport os, sys\nwords = "{words}".split()\n'
+        "os.execv(words[0], [*words, *sys.argv[1:]])\n",
+    )
+    (tmp_path / "in").write_bytes(os.urandom(300_000))
+    with connect(ssh_board.address, patience_s=2) as remote:
+        remote.push(tmp_path / "in", "deep/in")
+        remote.pull("deep", tmp_path / "back")
+        assert remote.run(["sh", "-c", "echo $$ >pid; exit 9"]).status == 9
+        with pytest.raises(RemoteError, match="took over 1 s"):
+            remote.run([sys.executable, "-S", "-c", "import time; time.sleep(60)"], timeout_s=1)
+    assert (tmp_path / "back" / "in").read_bytes() == (tmp_path / "in").read_bytes()
+    assert ssh_board.leftovers() == []
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, ssh_board.address], stdout=subprocess.PIPE, text=True
+    )
+    work, pid = Path(owner.stdout.readline().strip()), int(owner.stdout.readline())
+    owner.kill()
+    owner.wait()
+    assert eventually(lambda: not work.exists() and not is_alive(pid))
