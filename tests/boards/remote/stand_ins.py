@@ -154,6 +154,7 @@ class VirtualBoard:
             if subprocess.run([str(self.bin / "ssh"), "board", "true"], capture_output=True).returncode == 0:
                 return
             time.sleep(1)
+        self.stop()
         raise RuntimeError(
             f"the virtual board does not answer: {(self.folder / 'console').read_text()[-2000:]}"
         )
