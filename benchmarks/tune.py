@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RUNS = 96
 """Of the last candidates of a size; 5 of them are above a 95th percentile."""
-RUNGS = 4
+RUNGS = 5
 
 Progress = Callable[[str], None]
 

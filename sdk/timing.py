@@ -15,7 +15,7 @@ _Argument = TypeVar("_Argument")
 _Answer = TypeVar("_Answer")
 
 LEAD_IN_S = 0.04
-"""The threads of ONNX Runtime spin for 25 ms after a run and those of OpenMP for 4 (measured on two x86-64
+"""The threads of ONNX Runtime spin for 23 ms after a run and those of OpenMP for 6 (measured on two x86-64
 cores): so long they take a core from whatever runs next."""
 
 

@@ -50,7 +50,7 @@ def test_half_of_the_runs_find_the_best_under_noise_nearly_always():
 
         order = list(costs)
         dice.shuffle(order)
-        had = halve(order, (2, 2, 4, 8), measure)
+        had = halve(order, (1, 1, 2, 4, 8), measure)
         most = max(len(runs.values_s) for runs in had.values())
         best = min((item for item in had if len(had[item].values_s) == most), key=lambda i: had[i].cost)
         good += costs[best] <= 1.03
