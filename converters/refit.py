@@ -13,6 +13,7 @@ from boardfit.converters.policy_evidence import Photo, Progress, gather
 from boardfit.converters.policy_fit import Fit, Goal, fit
 from boardfit.errors import RecipeError
 from boardfit.runtime.choose import Setup
+from boardfit.runtime.inputs import input_specs
 from boardfit.runtime.times import DEFAULT, BoardTimes, measure_board
 
 
@@ -45,6 +46,13 @@ def refit(
     """
     with open_bundle(source) as bundle:
         recorded = bundle.measurements or {}
+        further = input_specs(bundle.manifest.artifacts)[1:]
+        if further:
+            names = ", ".join(spec.name for spec in further)
+            raise RecipeError(
+                f"{bundle.manifest.name} takes {names} besides the frame, and a policy is fitted on "
+                "images alone: choose a size with load(size=...)"
+            )
         if bundle.manifest.task != "classify":
             raise RecipeError(
                 f"{bundle.manifest.name} is built for the task {bundle.manifest.task}, and a policy is "

@@ -85,6 +85,12 @@ def test_run_takes_them_from_files(built, folder, tmp_path, capsys):
     assert "is missing" in capsys.readouterr().err
 
 
+def test_a_policy_is_not_fitted_on_images_alone(built, folder, tmp_path, capsys):
+    words = ["fit", str(built.out), "--images", str(folder / "photos"), "-o", str(tmp_path / "b.boardfit")]
+    assert main(words) != 0
+    assert "takes right, box, tilt besides the frame" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
