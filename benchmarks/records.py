@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
-from math import isfinite
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -19,6 +18,9 @@ SCENARIOS = ("single-stream", "camera", "offline")
 STAGES = ("entropy", "preprocess", "inference", "postprocess")
 
 _Record = TypeVar("_Record")
+
+# No time, clock or size of a board is as large; nor is what is no number.
+_MOST = 1e18
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +349,7 @@ def _misfit(kind: Any, value: Any, where: str) -> str:
     """
     parts: list[tuple[Any, Any, str]] = []
     origin, inner = get_origin(kind), get_args(kind)
-    if is_dataclass(kind) and isinstance(value, kind):  # type: ignore[arg-type]
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, kind):
         parts = [(each, getattr(value, name), f"{where}.{name}") for name, each in _hints(kind).items()]
     elif origin is UnionType:
         return "" if any(not _misfit(each, value, where) for each in inner) else _shown(where, value)
@@ -357,12 +359,12 @@ def _misfit(kind: Any, value: Any, where: str) -> str:
             return _shown(where, value)
         if set(kinds) <= {int, float}:  # samples, by the hundred thousand
             fits = set(map(type, value)) <= ({int, float} if float in kinds else {int})
-            return "" if fits and all(map(isfinite, value)) else _shown(where, value)
+            return "" if fits and all(-_MOST < item < _MOST for item in value) else _shown(where, value)
         parts = [(*pair, f"{where}[{index}]") for index, pair in enumerate(zip(kinds, value, strict=True))]
     elif origin is Mapping and isinstance(value, Mapping):
         parts = [(inner[1], item, f"{where}.{name}") for name, item in value.items()]
     elif kind is float:
-        return "" if type(value) in (int, float) and isfinite(value) else _shown(where, value)
+        return "" if type(value) in (int, float) and -_MOST < value < _MOST else _shown(where, value)
     elif type(value) is not kind:
         return _shown(where, value)
     return next((wrong for part in parts if (wrong := _misfit(*part))), "")

@@ -115,6 +115,8 @@ _FIRST_RUN = ("measurements", 0, "runs", 0)
         (("measurements", 0, "accuracy", "top1"), None, "damaged"),
         (("measurements", 0, "accuracy", "images"), 0, "0 images"),
         ((*_FIRST_RUN, "load_s"), float("inf"), "load_s: inf"),
+        ((*_FIRST_RUN, "latencies_s"), [0.01, 10**400], "latencies_s"),
+        ((*_FIRST_RUN, "first_s"), 1e300, "first_s"),
         ((*_FIRST_RUN, "answered_sizes"), [112, 1.5], "answered_sizes"),
         ((*_FIRST_RUN, "stages_s"), {}, "stages"),
         ((*_FIRST_RUN, "after", "temperatures_c"), None, "temperatures_c: None"),
