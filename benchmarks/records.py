@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar
+from functools import cache
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from boardfit.boards.records import Snapshot
 from boardfit.errors import ReportError
@@ -16,6 +18,9 @@ SCENARIOS = ("single-stream", "camera", "offline")
 STAGES = ("entropy", "preprocess", "inference", "postprocess")
 
 _Record = TypeVar("_Record")
+
+# No time, clock or size of a board is as large; nor is what is no number.
+_MOST = 1e18
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,8 @@ class Run:
         for name in ("warmup_s", "latencies_s", "answered_sizes", "ages_s"):
             found[name] = _numbers(found[name], name)
         found["stages_s"] = {name: _numbers(values, name) for name, values in found["stages_s"].items()}
+        if set(found["stages_s"]) != set(STAGES):
+            raise ReportError(f"a run with the stages {list(found['stages_s'])}: expected {list(STAGES)}")
         if any(len(values) != len(found["latencies_s"]) for values in found["stages_s"].values()):
             raise ReportError("a stage has another number of samples than there are latencies")
         found["before"] = Snapshot.from_dict(found["before"])
@@ -132,6 +139,13 @@ class Accuracy:
     images: int
     top1: float
     top1_fp32: float | None
+
+    def __post_init__(self) -> None:
+        shares = (self.top1, 0.0 if self.top1_fp32 is None else self.top1_fp32)
+        if self.images < 1 or not all(0.0 <= share <= 1.0 for share in shares):
+            raise ReportError(
+                f"{self.images} images, shares of right answers {shares}: expected 0 to 1 of some"
+            )
 
     @property
     def drop_points(self) -> float | None:
@@ -280,11 +294,17 @@ class Report:
             ]
             found["measurements"] = tuple(map(Measurement.from_dict, rows))
             found["environment"] = _record(Environment, _tuples(found["environment"], "command"))
-            return _record(cls, found)
+            report = _record(cls, found)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ReportError(
                 f"a damaged report ({error}): expected the report.json of boardfit bench"
             ) from error
+        wrong = _misfit(cls, report, "")
+        if wrong:
+            raise ReportError(
+                f"a damaged report ({wrong} is no value for it): expected the report.json of boardfit bench"
+            )
+        return report
 
 
 def _plain(value: Any) -> Any:
@@ -299,7 +319,11 @@ def _plain(value: Any) -> Any:
 
 
 def _tuples(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {key: tuple(value) if key in names else value for key, value in data.items()}
+    """Return the values with the lists of these names as tuples; what is no list is refused later."""
+    return {
+        key: tuple(value) if key in names and isinstance(value, list) else value
+        for key, value in data.items()
+    }
 
 
 def _numbers(values: Any, name: str) -> tuple[Any, ...]:
@@ -313,3 +337,44 @@ def _record(cls: type[_Record], found: Mapping[str, Any]) -> _Record:
     if set(found) != names:
         raise ReportError(f"{cls.__name__.lower()} has the fields {sorted(found)}: expected {sorted(names)}")
     return cls(**found)
+
+
+def _misfit(kind: Any, value: Any, where: str) -> str:
+    """Return the path of a value within a record that is not of its field's type, and it; empty if none is.
+
+    Args:
+        kind: The annotation: a record, a plain type, or a tuple, mapping or union of these.
+        value: To check.
+        where: Its path.
+    """
+    parts: list[tuple[Any, Any, str]] = []
+    origin, inner = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, kind):
+        parts = [(each, getattr(value, name), f"{where}.{name}") for name, each in _hints(kind).items()]
+    elif origin is UnionType:
+        return "" if any(not _misfit(each, value, where) for each in inner) else _shown(where, value)
+    elif origin is tuple and isinstance(value, tuple):
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        if len(kinds) != len(value):
+            return _shown(where, value)
+        if set(kinds) <= {int, float}:  # samples, by the hundred thousand
+            fits = set(map(type, value)) <= ({int, float} if float in kinds else {int})
+            return "" if fits and all(-_MOST < item < _MOST for item in value) else _shown(where, value)
+        parts = [(*pair, f"{where}[{index}]") for index, pair in enumerate(zip(kinds, value, strict=True))]
+    elif origin is Mapping and isinstance(value, Mapping):
+        parts = [(inner[1], item, f"{where}.{name}") for name, item in value.items()]
+    elif kind is float:
+        return "" if type(value) in (int, float) and -_MOST < value < _MOST else _shown(where, value)
+    elif type(value) is not kind:
+        return _shown(where, value)
+    return next((wrong for part in parts if (wrong := _misfit(*part))), "")
+
+
+def _shown(where: str, value: Any) -> str:
+    text = repr(value)
+    return f"{where.removeprefix('.')}: {text if len(text) <= 40 else f'{text[:40]}...'}"
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)

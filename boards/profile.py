@@ -24,6 +24,7 @@ from boardfit.boards.sections import (
     Threads,
     matches,
     one_of,
+    some_text,
 )
 from boardfit.boards.toml_records import parse_toml, record
 from boardfit.errors import BoardError
@@ -71,6 +72,7 @@ class Profile:
         if self.schema != SCHEMA:
             raise BoardError(f"schema is {self.schema}: expected {SCHEMA}")
         matches("name", self.name, r"[a-z0-9]+(-[a-z0-9]+)*", "small letters, digits and hyphens")
+        some_text("title", self.title)
         for word in self.instructions:
             one_of("instructions", word, INSTRUCTION_SETS)
         if self.instructions and "instructions" not in self.sources:

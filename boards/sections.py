@@ -79,6 +79,7 @@ class Cluster:
     part: int | None = None
 
     def __post_init__(self) -> None:
+        some_text("cpu", self.cpu)
         within("cores", self.cores, 1, 512)
         within("first_core", self.first_core, 0, 511)
         within("max_hz", self.max_hz, 1e8, 1e10)
@@ -123,7 +124,9 @@ class EngineChoice:
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        matches("name", self.name, r"\w+(:\S+)?", "an engine such as litert or onnxruntime:cuda")
         one_of("precision", self.precision, PRECISIONS)
+        some_text("reason", self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class Threads:
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        some_text("reason", self.reason)
         if self.count is not None:
             within("count", self.count, 1, 512)
         for core in self.cores:
@@ -216,6 +220,9 @@ class System:
     sources: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        some_text("name", self.name)
+        if not self.sources:
+            raise BoardError("sources is empty: versions have a source as other numbers have")
         matches("python", self.python, r"(3\.\d+)?", "a version such as 3.11, or nothing")
         matches("platform", self.platform, r"(manylinux|android|musllinux)_\d+(_\d+)?_\w+", "a platform tag")
 
@@ -257,6 +264,12 @@ def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raise BoardError unless a word is known."""
     if value not in known:
         raise BoardError(f"{name} is {value!r}: expected one of {', '.join(known)}")
+
+
+def some_text(name: str, value: str) -> None:
+    """Raise BoardError if there is nothing to read."""
+    if not value.strip():
+        raise BoardError(f"{name} is empty: expected some text")
 
 
 def matches(name: str, value: str, pattern: str, expected: str) -> None:

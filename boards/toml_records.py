@@ -70,16 +70,23 @@ def _value(kind: Any, value: object, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise BoardError(f"{where} is {value!r}: expected a list")
-        return tuple(_value(inner[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+        return tuple(_listed(inner[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is Mapping:
         if not isinstance(value, Mapping):
             raise BoardError(f"{where} is {value!r}: expected a table")
-        return {key: _value(inner[1], item, _path(where, key)) for key, item in value.items()}
+        return {key: _listed(inner[1], item, _path(where, key)) for key, item in value.items()}
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
         raise BoardError(f"{where} is {value!r}: expected {_NAMES[kind]}")
     return value
+
+
+def _listed(kind: Any, value: object, where: str) -> Any:
+    """Return the value of one item of a list or a table, where an empty text has no meaning."""
+    if value == "":
+        raise BoardError(f"{where} is empty: expected some text")
+    return _value(kind, value, where)
 
 
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

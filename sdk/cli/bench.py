@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardfit.cli.quiet import quiet_engines
+from boardfit.cli.tuned import add_tuning, tuned_engines, tuning_files
 from boardfit.errors import InputError, RecipeError, ReportError
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _add_case(parser: argparse.ArgumentParser) -> None:
         "--size", type=_sizes, default=(), metavar="S,..", help="input sides, each alone, or all"
     )
     case.add_argument("--policy", metavar="P", help="fixed, entropy or two-look (default: the bundle's)")
+    add_tuning(case)
     case.add_argument("--fps", type=float, default=15.0, metavar="F", help="of the camera (default: 15)")
     case.add_argument(
         "--batch", type=_count, default=8, metavar="N", help="frames a call, offline (default: 8)"
@@ -141,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     with new_folder(args.out) as folder, quiet_engines():
         report = bench(
             args.bundle,
-            _as_tuned(args.bundle, wanted, progress),
+            _as_tuned(args.bundle, wanted, args.tuning, progress),
             plan=plan,
             images=[path for path, _ in labelled] or ([args.images] if args.images else []),
             frame_size_wh=args.frame_size,
@@ -187,9 +189,12 @@ def _run_elsewhere(args: argparse.Namespace) -> int:
         args.board,
         list(without_board(args.words)),
         bundle=Path(args.bundle),
-        inputs=[Path(path) for path in (args.images, args.val) if path is not None],
+        inputs=[
+            *(Path(path) for path in (args.images, args.val) if path is not None),
+            *tuning_files(args.tuning),
+        ],
         out=Path(args.out) if args.out else None,
-        engines=args.engine or (),
+        engines=tuned_engines(args.tuning, args.engine or ()),
         typed=args.words,
     )
 
@@ -213,19 +218,30 @@ def _wanted(args: argparse.Namespace) -> Wanted:
     )
 
 
-def _as_tuned(bundle: str, wanted: Wanted, progress: Callable[[str], None]) -> Wanted:
-    """Return what is wanted with what ``boardfit tune`` found here, as ``boardfit.load`` would use it."""
+def _as_tuned(bundle: str, wanted: Wanted, tuning: str | bool, progress: Callable[[str], None]) -> Wanted:
+    """Return what is wanted with what ``boardfit tune`` found for all that is left open, as in ``load``.
+
+    Where several engines, precisions, threads or all sizes are to be compared, it stays as it is.
+    """
     from dataclasses import replace
 
+    from boardfit.benchmarks.cases import ALL
     from boardfit.bundle import open_bundle
     from boardfit.loading import advice
     from boardfit.runtime.choose import Setup
 
-    if wanted.engines or wanted.precisions or wanted.threads or wanted.affinity or wanted.sizes == "all":
+    named = (wanted.engines, wanted.precisions, wanted.threads)
+    if wanted.sizes == ALL or any(each == ALL or len(each) > 1 for each in named):
         return wanted
+    asked = Setup(
+        engine=next(iter(wanted.engines), None),
+        precision=next(iter(wanted.precisions), None),
+        threads=next(iter(wanted.threads), None),
+        affinity=wanted.affinity or None,
+    )
     with open_bundle(bundle) as opened:
         size = wanted.sizes[0] if len(wanted.sizes) == 1 and isinstance(wanted.sizes[0], int) else None
-        tuned = advice(opened, Setup(), policy=wanted.policy, size=size)
+        tuned = advice(opened, asked, policy=wanted.policy, size=size, tuning=tuning)
     if tuned is None or tuned.engine is None or tuned.precision is None or tuned.threads is None:
         return wanted
     progress(f"as tuned: {tuned.text}")

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boardfit.cli.tuned import add_tuning
+from boardfit.cli.tuned import add_tuning, tuned_engines, tuning_files, tuning_words
 from boardfit.errors import RecipeError, RemoteError
 
 if TYPE_CHECKING:
@@ -163,8 +163,15 @@ def _time_elsewhere(args: argparse.Namespace, out: Path) -> None:
     require_address(args.board)
     words = ["fit", args.bundle, "--save-times", str(out)]
     words += ["--engine", args.engine] if args.engine else []
-    engines = [args.engine] if args.engine else []
-    status = run_remotely(args.board, words, bundle=Path(args.bundle), out=out, engines=engines)
+    words += tuning_words(args.tuning)
+    status = run_remotely(
+        args.board,
+        words,
+        bundle=Path(args.bundle),
+        inputs=tuning_files(args.tuning),
+        out=out,
+        engines=tuned_engines(args.tuning, (args.engine,) if args.engine else ()),
+    )
     if status != 0 or not out.is_file():
         raise RemoteError(f"{args.board} has not timed {args.bundle} (exit status {status}): see above")
 

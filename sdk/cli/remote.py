@@ -63,7 +63,7 @@ def without_board(words: Sequence[str]) -> Iterator[str]:
     rest = iter(words)
     for word in rest:
         name, given, _ = word.partition("=")
-        if len(name) > len("--b") and "--board".startswith(name):
+        if len(name) > len("--") and "--board".startswith(name):
             if not given:
                 next(rest)
         else:
@@ -183,7 +183,9 @@ def _named_engine(name: str) -> list[Need]:
 
 
 def _replace(word: str, there: Mapping[str, str]) -> str:
-    """Return a word with a path of this machine replaced by the board's, also behind ``--option=``."""
+    """Return a word with a path of this machine replaced by the board's, also one stuck to its option."""
+    if word[:1] == "-" and word[1:2].isalpha():  # -oPATH
+        return word[:2] + (_replace(word[2:].removeprefix("="), there) if word[2:] else "")
     option, equals, value = word.partition("=")
     if option.startswith("--") and equals:
         return f"{option}={_replace(value, there)}"

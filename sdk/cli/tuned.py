@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -15,6 +17,21 @@ def add_tuning(parser: Any) -> None:
         metavar="FILE",
         help="a tuning.json of boardfit tune, or 'none' (default: this board's own, where there is one)",
     )
+
+
+def tuning_words(tuning: str | bool) -> list[str]:
+    """Return the words that say --tuning again; none for the default."""
+    return [] if tuning is True else ["--tuning", tuning or "none"]
+
+
+def tuning_files(tuning: str | bool) -> list[Path]:
+    """Return the file that a board needs which runs with --tuning; none where it names none."""
+    return [Path(tuning)] if isinstance(tuning, str) else []
+
+
+def tuned_engines(tuning: str | bool, engines: Sequence[str]) -> tuple[str, ...]:
+    """Return what engines a board needs: a tuning holds only beside all that it was made with."""
+    return (*engines, "all") if isinstance(tuning, str) else tuple(engines)
 
 
 def _tuning(text: str) -> str | bool:

@@ -26,7 +26,10 @@ RUN = Run(
     first_s=0.03,
     warmup_s=(0.02,),
     latencies_s=(0.01, 0.011),
-    stages_s={"inference": (0.009, 0.01)},
+    stages_s={
+        "inference": (0.009, 0.01),
+        **dict.fromkeys(("entropy", "preprocess", "postprocess"), (0.0, 0.0)),
+    },
     answered_sizes=(112, 224),
     duration_s=0.021,
     frames=2,
@@ -84,6 +87,47 @@ def test_points_lost_against_fp32():
 def test_the_hottest_zone_counts():
     assert SNAPSHOT.hottest_c == 51.5
     assert Snapshot(time_s=0.0).hottest_c is None
+
+
+def with_value(*path, value):
+    """Return a report as JSON values, one of them another."""
+    data = json.loads(json.dumps(REPORT.to_dict()))
+    place = data
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return data
+
+
+_FIRST_RUN = ("measurements", 0, "runs", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (("environment", "board_title"), 5, r"environment\.board_title: 5"),
+        (("environment", "packages"), {"boardfit": None}, r"packages\.boardfit: None"),
+        (("environment", "command"), ["boardfit", 1], r"command\[1\]: 1"),
+        (("notes",), [{}], r"notes\[0\]"),
+        (("measurements", 0, "case", "frame_size_wh"), [640], "frame_size_wh"),
+        (("measurements", 0, "case", "threads"), True, "threads: True"),
+        (("measurements", 0, "faults"), "busy", "faults"),
+        (("measurements", 0, "accuracy", "top1"), None, "damaged"),
+        (("measurements", 0, "accuracy", "images"), 0, "0 images"),
+        ((*_FIRST_RUN, "load_s"), float("inf"), "load_s: inf"),
+        ((*_FIRST_RUN, "latencies_s"), [0.01, 10**400], "latencies_s"),
+        ((*_FIRST_RUN, "first_s"), 1e300, "first_s"),
+        ((*_FIRST_RUN, "answered_sizes"), [112, 1.5], "answered_sizes"),
+        ((*_FIRST_RUN, "stages_s"), {}, "stages"),
+        ((*_FIRST_RUN, "after", "temperatures_c"), None, "temperatures_c: None"),
+        ((*_FIRST_RUN, "trace", 0, "temperatures_c", "cpu"), "hot", "temperatures_c.cpu: 'hot'"),
+        ((*_FIRST_RUN, "before", "memory", "peak_bytes"), "3", "peak_bytes: '3'"),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_a_value_of_another_kind_is_named(path, value, told):
+    with pytest.raises(ReportError, match=told):
+        Report.from_dict(with_value(*path, value=value))
 
 
 def damaged(**changes):

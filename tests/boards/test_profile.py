@@ -61,6 +61,17 @@ def test_a_whole_profile_is_read():
         ("schema = 1", "schema = 2", "schema is 2"),
         ('title = "Moon Board"', "", "title is missing"),
         ('title = "Moon Board"', "title = 7", "title is 7: expected text"),
+        ('title = "Moon Board"', 'title = " "', "title is empty"),
+        ('"https://example.org/moon"', '""', "sources.paper is empty"),
+        # Every machine's name begins with nothing.
+        ('["moon,board"]', '["moon,board"]\nmodel = [""]', "recognition.model[0] is empty"),
+        ('name = "ncnn"', 'name = ""', "engines[0].name is ''"),
+        ('reason = "it is there"', 'reason = ""', "engines[0].reason is empty"),
+        (
+            "[build]",
+            '[[systems]]\nname = "OS"\npython = ""\nplatform = "android_30_arm64_v8a"\nsources = []\n[build]',
+            "systems[0].sources is empty",
+        ),
         ('name = "moon-board"', 'name = "Moon Board"', "name is 'Moon Board'"),
         ('name = "moon-board"', 'name = "sun-board"', "name is 'sun-board'"),
         ('["neon"]', '["mmx"]', "instructions is 'mmx'"),

@@ -232,12 +232,12 @@ def test_images_for_a_board_elsewhere_are_there(bundle, capsys):
     assert "photos/*.jpg is not there: name one image or one folder" in capsys.readouterr().err
 
 
-def test_what_was_tuned_is_measured_where_nothing_is_named(bundle, tmp_path, capsys, monkeypatch):
+def test_what_was_tuned_is_measured_for_all_that_is_left_open(bundle, tmp_path, capsys, monkeypatch):
     asked = []
 
-    def advice(_bundle, _asked, *, policy, size):
-        asked.append((policy, size))
-        return Setup("fake", "fp32", 3, ())
+    def advice(_bundle, setup, *, policy, size, tuning):
+        asked.append((setup, policy, size, tuning))
+        return Setup("fake", "fp32", setup.threads or 3, ())
 
     monkeypatch.setattr("boardfit.loading.advice", advice)
     words = ["bench", str(bundle), "--runs", "1", "--duration", "0.01", "--size", "48"]
@@ -246,7 +246,10 @@ def test_what_was_tuned_is_measured_where_nothing_is_named(bundle, tmp_path, cap
     assert read_report(tmp_path / "tuned").measurements[0].case.threads == 3
     main([*words, "--threads", "1", "--out", str(tmp_path / "named")])
     assert read_report(tmp_path / "named").measurements[0].case.threads == 1
-    assert asked == [(None, 48)]
+    assert asked == [(Setup(), None, 48, True), (Setup(threads=1), None, 48, True)]
+    main([*words, "--threads", "1,2", "--tuning", "none", "--out", str(tmp_path / "several")])
+    assert [row.case.threads for row in read_report(tmp_path / "several").measurements] == [1, 2]
+    assert len(asked) == 2
 
 
 def test_an_empty_folder_may_be_there(bundle, tmp_path):

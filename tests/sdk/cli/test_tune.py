@@ -170,7 +170,23 @@ def test_a_board_elsewhere_is_tuned_and_what_it_found_comes_here(tmp_path, cache
     assert read_tuning(tmp_path / "tuning.json").sizes == (32, 48, 64)
     assert main([*words, "--out", "other.json", "--size", "32"]) == 0
     assert read_tuning(tmp_path / "other.json").sizes == (32,)
+    assert main([*words, "-oshort.json", "--size", "32"]) == 0
+    assert read_tuning(tmp_path / "short.json").sizes == (32,)
+    assert main(["tune", "fake.boardfit", "--b", *words[3:], "--out=third.json", "--size", "32"]) == 0
     assert not cache.exists() and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.usefixtures("kitchen")
+@pytest.mark.parametrize("command", ["fit", "bench"])
+def test_what_a_board_elsewhere_was_tuned_to_serves_there_again(tmp_path, monkeypatch, capfd, command):
+    write_fake_bundle(tmp_path / "fake.boardfit")
+    monkeypatch.chdir(tmp_path)
+    there = ["fake.boardfit", "--board", "ssh://pi@kitchen"]
+    assert main(["tune", *there, "--engine", "fake", "--threads", "1", "--runs", "6", "-o", "t.json"]) == 0
+    what = {"fit": ["--save-times", "x.json"], "bench": ["--runs", "1", "--duration", "0.1"]}
+    capfd.readouterr()
+    main([command, *there, *what[command], "--tuning", "t.json"])
+    assert "as tuned: fake fp32, 1 thread" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
