@@ -72,7 +72,7 @@ def candidates(bundle: Bundle, wish: Wish, *, cores: int, groups: Sequence[tuple
         groups: Cores of each kind, where there is more than one kind, as on big.LITTLE processors.
 
     Raises:
-        EngineMissing: No engine that may be tried is installed.
+        EngineMissing: No engine that may be tried is installed, or one is wished for that does not exist.
         RecipeError: Nothing is left, or a size is not in the bundle.
     """
     sizes = _sizes(bundle, wish)
@@ -141,9 +141,6 @@ def _choices(bundle: Bundle, wish: Wish, left_out: list[str]) -> Iterable[Choice
     """Yield engines with precisions; note what falls out."""
     artifacts = bundle.manifest.artifacts
     for name, engine in _engines(artifacts, wish):
-        if isinstance(engine, str):
-            left_out.append(f"{name}: {engine}")
-            continue
         if not is_installed(engine):
             libraries = " or ".join(getattr(engine, "libraries", ())) or "its library"
             left_out.append(f"{name}: {libraries} is not installed")
@@ -155,7 +152,7 @@ def _choices(bundle: Bundle, wish: Wish, left_out: list[str]) -> Iterable[Choice
                 left_out.append(f"{name} {precision}: {error}")
 
 
-def _engines(artifacts: Sequence[Artifact], wish: Wish) -> Iterable[tuple[str, type[Engine] | str]]:
+def _engines(artifacts: Sequence[Artifact], wish: Wish) -> Iterable[tuple[str, type[Engine]]]:
     formats = {artifact.format for artifact in artifacts}
     if wish.engines is None:
         for name, engine in sorted(engine_classes().items()):
@@ -163,10 +160,7 @@ def _engines(artifacts: Sequence[Artifact], wish: Wish) -> Iterable[tuple[str, t
                 yield name, engine
         return
     for name in dict.fromkeys(wish.engines):
-        try:
-            yield name, find_engine(name)
-        except EngineMissing as error:
-            yield name, str(error)
+        yield name, find_engine(name)
 
 
 def _precisions(engine: type[Engine], artifacts: Sequence[Artifact]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from boardfit.benchmarks.records import Report
 from boardfit.errors import ReportError
+from boardfit.files import write_whole
 
 REPORT_JSON = "report.json"
 
@@ -32,27 +33,19 @@ def write_report(folder: str | os.PathLike[str], report: Report) -> Path:
     """
     text = json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
     path = Path(folder) / REPORT_JSON
-    write_whole(path, text.encode())
+    write_file(path, text.encode())
     return path
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all; its folder is made if need be.
 
     Raises:
         ReportError: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        try:
-            with temporary.open("xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, data)
     except OSError as error:
         raise ReportError(
             f"cannot write {path} ({error.strerror or error}): make room, or choose another folder"

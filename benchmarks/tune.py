@@ -48,11 +48,10 @@ class Plan:
     def __post_init__(self) -> None:
         if self.goal not in GOALS:
             raise RecipeError(f"the goal is {self.goal!r}: expected one of {', '.join(GOALS)}")
-        if self.runs < BURST or self.at_once < 1:
-            raise RecipeError(
-                f"{self.runs} runs, {self.at_once} at once: expected at least {BURST}, which are timed in a "
-                "row, and 1"
-            )
+        if self.runs < BURST:
+            raise RecipeError(f"{self.runs} runs: expected at least {BURST}, which are timed in a row")
+        if self.at_once < 1:
+            raise RecipeError(f"{self.at_once} setups at once: expected at least 1")
 
     @property
     def rounds(self) -> tuple[int, ...]:

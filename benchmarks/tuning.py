@@ -318,7 +318,7 @@ def write_json(path: Path, value: object) -> None:
     Raises:
         ReportError: It cannot be written.
     """
-    from boardfit.benchmarks.store import write_whole
+    from boardfit.benchmarks.store import write_file
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -326,7 +326,7 @@ def write_json(path: Path, value: object) -> None:
         raise ReportError(
             f"cannot write {path} ({error.strerror or error}): choose another place with --out"
         ) from error
-    write_whole(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_file(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _checked(key: Key) -> Key:

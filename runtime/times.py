@@ -15,6 +15,7 @@ import numpy as np
 
 from boardfit.bundle import Bundle
 from boardfit.errors import RecipeError
+from boardfit.files import write_whole
 from boardfit.runtime.choose import Setup
 from boardfit.runtime.session import Session, load
 from boardfit.specs import PolicySpec, classic_policy
@@ -119,7 +120,7 @@ def save_times(path: Path, board: BoardTimes) -> None:
         RecipeError: It cannot be written.
     """
     try:
-        path.write_text(json.dumps(board.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(board.to_dict(), indent=2) + "\n").encode())
     except OSError as error:
         raise RecipeError(f"cannot write {path}: {error.strerror}") from error
 

@@ -20,7 +20,7 @@ from typing import IO
 from boardfit.boards.remote.link import Link
 from boardfit.errors import RemoteError
 
-# At 1 Mbit/s an answer was seen to wait 21 s behind a transfer, in the buffers on the way.
+# On a link of 1 Mbit/s an answer waits for many seconds behind a transfer, in the buffers on the way.
 PATIENCE_S = 60.0
 _BEATS_PER_PATIENCE = 9
 _OPEN_S = 60.0

@@ -8,17 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from boardfit.boards.remote.python_there import PythonThere
 from boardfit.boards.remote.transfer import hash_file
 from boardfit.errors import RemoteError
+from boardfit.files import write_whole
 
 _TIMEOUT_S = 900.0
 
@@ -92,10 +93,9 @@ def fetch_wheel(need: Need, python: PythonThere, *, board: str, cache: Path | No
         digest = hash_file(found)
         target = folder / digest / found.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part, found.open("rb") as source:
-            shutil.copyfileobj(source, part)
-        Path(part.name).replace(target)
-    _write(note, json.dumps({"sha256": digest, "name": target.name}))
+        with found.open("rb") as source:
+            write_whole(target, iter(partial(source.read, 1 << 20), b""))
+    write_whole(note, json.dumps({"sha256": digest, "name": target.name}).encode())
     return Wheel(target, digest)
 
 
@@ -173,9 +173,3 @@ def no_wheel(needs: Sequence[Need], python: PythonThere, board: str) -> RemoteEr
 def _key(need: Need, python: PythonThere) -> str:
     parts = [need.requirement, *python.platforms, repr(python.version), repr(python.free_threaded)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
-
-
-def _write(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as part:
-        part.write(text)
-    Path(part.name).replace(path)

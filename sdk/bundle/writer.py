@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from boardfit.bundle.rules import (
 from boardfit.bundle.signing import Signature, dump_signatures
 from boardfit.bundle.store import FolderStore
 from boardfit.errors import BundleError
+from boardfit.files import beside, sync_folder, write_synced, write_whole
 from boardfit.specs import Artifact, ImageSpec, PolicySpec
 
 SUFFIX = ".boardfit"
@@ -199,22 +198,19 @@ def _golden(
 
 
 def _write_file(target: Path, tree: Mapping[str, bytes]) -> None:
-    with _beside(target) as temporary:
-        _write_synced(temporary, zip_pieces(tree))
-        temporary.replace(target)
-    _sync_folder(target.parent)
+    write_whole(target, zip_pieces(tree))
 
 
 def _write_folder(target: Path, tree: Mapping[str, bytes]) -> None:
-    with _beside(target) as temporary:
+    with beside(target) as temporary:
         temporary.mkdir()
         for path, data in tree.items():
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(temporary / path, [data])
+            write_synced(temporary / path, [data])
         for folder in {(temporary / path).parent for path in tree}:
-            _sync_folder(folder)
+            sync_folder(folder)
         _swap(temporary, target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _refuse_other_content(target: Path) -> None:
@@ -238,40 +234,10 @@ def _swap(temporary: Path, target: Path) -> None:
     if not target.exists():
         temporary.rename(target)
         return
-    with _beside(target) as old:
+    with beside(target) as old:
         target.rename(old)
         try:
             temporary.rename(target)
         except BaseException:
             old.rename(target)
             raise
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Give a free path beside a target, and remove what is left there in the end."""
-    temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
-    try:
-        yield temporary
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
-
-
-def _write_synced(path: Path, pieces: Iterator[bytes] | Sequence[bytes]) -> None:
-    with path.open("xb") as stream:
-        for piece in pieces:
-            stream.write(piece)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a loss of power."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

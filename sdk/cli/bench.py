@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardfit.cli.lists import cores, count, counts, size_wh, words
 from boardfit.cli.quiet import quiet_engines
 from boardfit.cli.tuned import add_tuning, tuned_engines, tuning_files
 from boardfit.errors import InputError, RecipeError, ReportError
@@ -67,7 +68,7 @@ def add_parser(subparsers: Any) -> None:
         help="image, folder or pattern; 64 are taken at most (default: the bundle's test picture)",
     )
     pictures.add_argument(
-        "--frame-size", type=_size_wh, metavar="WxH", help="made pictures of this size, such as 640x480"
+        "--frame-size", type=size_wh, metavar="WxH", help="made pictures of this size, such as 640x480"
     )
     pictures.add_argument(
         "--val",
@@ -97,21 +98,20 @@ def _add_case(parser: argparse.ArgumentParser) -> None:
         help="single-stream: the next frame when the last is answered (default). camera: frames at --fps, "
         "the newest first, dropped ones counted. offline: batches, as many as it can",
     )
-    case.add_argument("--engine", type=_words, metavar="E,..", help="litert, onnxruntime, ncnn, or all")
-    case.add_argument("--precision", type=_words, metavar="P,..", help="fp32, fp16, int8, or all")
+    case.add_argument("--engine", type=words, metavar="E,..", help="litert, onnxruntime, ncnn, or all")
+    case.add_argument("--precision", type=words, metavar="P,..", help="fp32, fp16, int8, or all")
     case.add_argument(
         "--threads",
-        type=_counts,
+        type=counts,
         default=(),
         metavar="N,..",
         help="of the engine (default: cores, at most 4)",
     )
     case.add_argument(
         "--affinity",
-        type=_cores,
-        default=(),
-        metavar="C,..",
-        help="cores that the engine is bound to, as 2,3",
+        type=cores,
+        metavar="LIST",
+        help="cores that the engine is bound to, as in 0-3,6; 'all' for none (default)",
     )
     case.add_argument(
         "--size", type=_sizes, default=(), metavar="S,..", help="input sides, each alone, or all"
@@ -120,7 +120,7 @@ def _add_case(parser: argparse.ArgumentParser) -> None:
     add_tuning(case)
     case.add_argument("--fps", type=float, default=15.0, metavar="F", help="of the camera (default: 15)")
     case.add_argument(
-        "--batch", type=_count, default=8, metavar="N", help="frames a call, offline (default: 8)"
+        "--batch", type=count, default=8, metavar="N", help="frames a call, offline (default: 8)"
     )
 
 
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     with new_folder(args.out) as folder, quiet_engines():
         report = bench(
             args.bundle,
-            _as_tuned(args.bundle, wanted, args.tuning, progress),
+            _as_tuned(args, wanted, progress),
             plan=plan,
             images=[path for path, _ in labelled] or ([args.images] if args.images else []),
             frame_size_wh=args.frame_size,
@@ -210,7 +210,7 @@ def _wanted(args: argparse.Namespace) -> Wanted:
         engines=names(args.engine),
         precisions=names(args.precision),
         threads=args.threads,
-        affinity=args.affinity,
+        affinity=args.affinity or (),
         sizes=args.size,
         policy=args.policy,
         fps=args.fps,
@@ -218,7 +218,7 @@ def _wanted(args: argparse.Namespace) -> Wanted:
     )
 
 
-def _as_tuned(bundle: str, wanted: Wanted, tuning: str | bool, progress: Callable[[str], None]) -> Wanted:
+def _as_tuned(args: argparse.Namespace, wanted: Wanted, progress: Callable[[str], None]) -> Wanted:
     """Return what is wanted with what ``boardfit tune`` found for all that is left open, as in ``load``.
 
     Where several engines, precisions, threads or all sizes are to be compared, it stays as it is.
@@ -237,11 +237,11 @@ def _as_tuned(bundle: str, wanted: Wanted, tuning: str | bool, progress: Callabl
         engine=next(iter(wanted.engines), None),
         precision=next(iter(wanted.precisions), None),
         threads=next(iter(wanted.threads), None),
-        affinity=wanted.affinity or None,
+        affinity=args.affinity,
     )
-    with open_bundle(bundle) as opened:
+    with open_bundle(args.bundle) as opened:
         size = wanted.sizes[0] if len(wanted.sizes) == 1 and isinstance(wanted.sizes[0], int) else None
-        tuned = advice(opened, asked, policy=wanted.policy, size=size, tuning=tuning)
+        tuned = advice(opened, asked, policy=wanted.policy, size=size, tuning=args.tuning)
     if tuned is None or tuned.engine is None or tuned.precision is None or tuned.threads is None:
         return wanted
     progress(f"as tuned: {tuned.text}")
@@ -273,36 +273,5 @@ def _labelled(args: argparse.Namespace) -> Labelled:
     return read_labels(args.val, args.images)
 
 
-def _words(text: str) -> tuple[str, ...]:
-    words = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
-    if not all(words):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected names with commas between them")
-    return words
-
-
-def _count(text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
-    return int(text)
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(map(_count, text.split(","))))
-
-
-def _cores(text: str) -> tuple[int, ...]:
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of cores with commas between them")
-    return tuple(map(int, words))
-
-
 def _sizes(text: str) -> tuple[int, ...] | str:
-    return "all" if text == "all" else _counts(text)
-
-
-def _size_wh(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition("x")
-    if not cross:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 640x480")
-    return _count(width), _count(height)
+    return "all" if text == "all" else counts(text)

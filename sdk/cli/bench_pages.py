@@ -38,7 +38,7 @@ def write_pages(folder: str | os.PathLike[str], reports: Sequence[Report]) -> li
     from boardfit.benchmarks.bench_markdown import bench_markdown
     from boardfit.benchmarks.bench_page import bench_html
     from boardfit.benchmarks.published import read_published
-    from boardfit.benchmarks.store import write_whole
+    from boardfit.benchmarks.store import write_file
     from boardfit.cli.raster import png
 
     published = read_published()
@@ -51,7 +51,7 @@ def write_pages(folder: str | os.PathLike[str], reports: Sequence[Report]) -> li
     }
     place = Path(folder)
     for name, data in files.items():
-        write_whole(place / name, data)
+        write_file(place / name, data)
     return [place / name for name in files]
 
 
@@ -84,7 +84,7 @@ def write_index(folder: str | os.PathLike[str]) -> tuple[Path, list[str]]:
         ReportError: There is no report to show, or the page cannot be written.
     """
     from boardfit.benchmarks.index_page import index_html
-    from boardfit.benchmarks.store import write_whole
+    from boardfit.benchmarks.store import write_file
 
     place = Path(folder)
     entries, left_out = _entries(place)
@@ -95,7 +95,7 @@ def write_index(folder: str | os.PathLike[str]) -> tuple[Path, list[str]]:
         )
     path = place / INDEX_HTML
     page = index_html(entries, left_out, title=f"Benchmarks in {place.resolve().name}")
-    write_whole(path, page.encode())
+    write_file(path, page.encode())
     return path, left_out
 
 

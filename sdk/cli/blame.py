@@ -94,6 +94,7 @@ def _write_page(path: Path, name: str, chosen: Sequence[Quantized]) -> None:
     from boardfit.benchmarks.blame_page import LayerNoise, NoiseOf, blame_html
     from boardfit.cli.quantized import gate_text
     from boardfit.errors import RecipeError
+    from boardfit.files import write_whole
 
     parts = [
         NoiseOf(
@@ -112,6 +113,6 @@ def _write_page(path: Path, name: str, chosen: Sequence[Quantized]) -> None:
         for each in chosen
     ]
     try:
-        path.write_text(blame_html(f"Quantisation noise of {name}", parts), encoding="utf-8")
+        write_whole(path, blame_html(f"Quantisation noise of {name}", parts).encode())
     except OSError as error:
         raise RecipeError(f"cannot write {path} ({error.strerror}): choose another --report") from error

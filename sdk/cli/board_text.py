@@ -92,7 +92,7 @@ def board_text(board: Board, now: Snapshot) -> str:
             "power": ", ".join(f"{name} {watts:.2f} W" for name, watts in now.power_w.items()),
             "power mode": now.power_mode or "",
             "load": "" if now.load_1min is None else f"{now.load_1min:g} runnable tasks, over a minute",
-            "engine": f"{first.name} {first.precision} first: {reasons}",
+            "engine": f"documents say {first.name} {first.precision} ({reasons}); boardfit tune measures",
             "next": "boardfit doctor",
         }
     )

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from boardfit.cli.fit import add_goal
+from boardfit.cli.lists import words
 from boardfit.cli.training import TrainingProgress
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ def add_parser(subparsers: Any) -> None:
         help="input sides (default: 112,160,224); auto proposes: the source's own, and about 1/2 and 1/3 "
         "of its time",
     )
-    parser.add_argument("--formats", type=_words, metavar="F,F", help="default: tflite,onnx,ncnn")
+    parser.add_argument("--formats", type=words, metavar="F,F", help="default: tflite,onnx,ncnn")
     parser.add_argument(
         "--precisions",
-        type=_words,
+        type=words,
         metavar="P,P",
         help="fp32, fp16 (both the default), int8, int16x8, dynamic",
     )
@@ -125,7 +126,7 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--calibration", metavar="DIR", help="calibrate on these (default: some of --images)")
     group.add_argument("--calibration-images", type=int, metavar="N", help="at most N (default: 256)")
-    group.add_argument("--estimators", type=_words, metavar="E,E", help="default: min-max,percentile,mse,kl")
+    group.add_argument("--estimators", type=words, metavar="E,E", help="default: min-max,percentile,mse,kl")
     group.add_argument("--no-rescue", action="store_true", help="refuse at once what is outside the gate")
 
 
@@ -300,7 +301,3 @@ def _sizes(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: expected sides like 112,160,224, or auto") from None
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())

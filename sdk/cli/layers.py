@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from boardfit.bundle import open_bundle
     from boardfit.cli.quiet import quiet_engines
     from boardfit.errors import RecipeError
+    from boardfit.files import write_whole
     from boardfit.loading import advice
     from boardfit.runtime.choose import Setup
 
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     print(layers_text(layers, every=args.all))
     if args.report:
         try:
-            Path(args.report).write_text(layers_html(layers), encoding="utf-8")
+            write_whole(Path(args.report), layers_html(layers).encode())
         except OSError as error:
             raise RecipeError(f"cannot write {args.report}: {error.strerror}") from error
         print(f"wrote {args.report}")

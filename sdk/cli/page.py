@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from boardfit.cli.measured import read_measured
 from boardfit.cli.text import image_text, megabytes, policy_text
 from boardfit.errors import InputError
+from boardfit.files import write_whole
 
 if TYPE_CHECKING:
     from boardfit.benchmarks.report import Answer
@@ -64,7 +65,7 @@ def write_page(
         skipped=tuple(skipped),
     )
     try:
-        path.write_text(report_html(page), encoding="utf-8")
+        write_whole(path, report_html(page).encode())
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}): choose another --report") from error
 

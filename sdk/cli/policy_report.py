@@ -35,6 +35,7 @@ def write_policy_report(path: Path, bundle_path: str | Path, result: Fit, photos
     from boardfit.bundle import open_bundle
     from boardfit.cli.text import fit_text, policy_text
     from boardfit.errors import RecipeError
+    from boardfit.files import write_whole
 
     answers, policy = result.answers, result.policy
     assert policy.fit is not None
@@ -63,7 +64,7 @@ def write_policy_report(path: Path, bundle_path: str | Path, result: Fit, photos
         examples=tuple(examples),
     )
     try:
-        path.write_text(policy_html(page), encoding="utf-8")
+        write_whole(path, policy_html(page).encode())
     except OSError as error:
         raise RecipeError(f"cannot write {path}: {error.strerror}") from error
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from boardfit.cli.given import add_input, read_given
+from boardfit.cli.lists import count
 from boardfit.cli.quiet import quiet_engines
 from boardfit.cli.tuned import add_tuning
 
@@ -42,15 +43,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a .boardfit file or folder")
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="image, folder of images, pattern, video")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, for programs")
-    parser.add_argument("--top", type=_positive, metavar="K", help="show the K best classes")
+    parser.add_argument("--top", type=count, metavar="K", help="show the K best classes")
     parser.add_argument("--save", metavar="DIR", help="write annotated pictures to this folder")
     parser.add_argument("--report", metavar="FILE.html", help="write a page with pictures and figures")
     parser.add_argument("--policy", metavar="P", help="fixed, entropy or two-look (default: the bundle's)")
-    parser.add_argument("--size", type=_positive, metavar="S", help="one input side for every frame")
+    parser.add_argument("--size", type=count, metavar="S", help="one input side for every frame")
     parser.add_argument("--engine", metavar="NAME", help="litert, onnxruntime or ncnn (default: the first)")
     parser.add_argument("--precision", metavar="P", help="fp32, fp16, int8, ... (default: the most exact)")
     parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="of the engine (default: cores, at most 4)"
+        "--threads", type=count, metavar="N", help="of the engine (default: cores, at most 4)"
     )
     add_tuning(parser)
     parser.add_argument(
@@ -150,9 +151,3 @@ def _answer(
         sinks.skip(ref.name, error)
         return
     sinks.add(ref, frame, result)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
-    return int(text)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardfit.cli.lists import cores, counts, words
 from boardfit.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ EXAMPLE = """\
 examples:
   boardfit tune model.boardfit
   boardfit tune model.boardfit --engine litert,onnxruntime --threads 1,2
-  boardfit tune model.boardfit --cpus 4-7 --cpus 0-3           bound to the big cores, or to the small ones
+  boardfit tune model.boardfit --affinity 4-7 --affinity 0-3   bound to the big cores, or to the small ones
   boardfit tune model.boardfit --save-times board.json         for boardfit fit --times, on any machine
   boardfit tune model.boardfit --out tuning.json               for boardfit.load(..., tuning="tuning.json")
   boardfit tune model.boardfit --board ssh://pi@kitchen        the same, tuned on that board
@@ -52,25 +53,23 @@ def add_parser(subparsers: Any) -> None:
         help="local (default), ssh://user@host[:port] or adb://serial: what it lacks is sent, and removed; "
         "what was found comes here, to --out (default then: tuning.json)",
     )
-    parser.add_argument(
-        "--engine", type=_words, metavar="A,B", help="only these (default: what is installed)"
-    )
+    parser.add_argument("--engine", type=words, metavar="A,B", help="only these (default: what is installed)")
     parser.add_argument(
         "--precision",
-        type=_words,
+        type=words,
         metavar="A,B",
         help="only these, and without asking the bundle's gate (default: what its gate and parity admit)",
     )
-    parser.add_argument("--threads", type=_numbers, metavar="N,N", help="default: 1, 2, 4 up to the cores")
+    parser.add_argument("--threads", type=counts, metavar="N,N", help="default: 1, 2, 4 up to the cores")
     parser.add_argument(
-        "--cpus",
+        "--affinity",
         type=cores,
         action="append",
         metavar="LIST",
         help="bind the engine to these cores, as in 0-3,6; may be given again; 'all' for unbound (default: "
         "unbound, and each kind of core where there are several)",
     )
-    parser.add_argument("--size", type=_numbers, metavar="S,S", help="only these (default: all)")
+    parser.add_argument("--size", type=counts, metavar="S,S", help="only these (default: all)")
     parser.add_argument(
         "--for",
         dest="goal",
@@ -103,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         engines=args.engine,
         precisions=args.precision,
         threads=args.threads,
-        affinities=None if args.cpus is None else tuple(dict.fromkeys(args.cpus)),
+        affinities=None if args.affinity is None else tuple(dict.fromkeys(args.affinity)),
         sizes=args.size,
     )
     board = detect()
@@ -250,34 +249,6 @@ def _at_once(bundle: Bundle) -> int:
     available = read_memory(Path("/")).available_bytes
     sizes = {entry.path: entry.size_bytes for entry in bundle.manifest.files}
     files = max(sum(sizes[path] for path in artifact.files) for artifact in bundle.manifest.artifacts)
-    # The file, the engine's packed copy of it, and what runs through: some 40 MiB for Lite0 at 224.
+    # The file, the engine's packed copy of it, a third for safety, and what runs through, which is a guess.
     each = 3 * files + (48 << 20)
     return 64 if available is None else max(2, min(64, available // 2 // each))
-
-
-def _words(text: str) -> tuple[str, ...]:
-    words = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
-    if not all(words):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected words with commas between them")
-    return words
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    words = _words(text)
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers above 0 with commas between them")
-    return tuple(sorted({int(word) for word in words}))
-
-
-def cores(text: str) -> tuple[int, ...]:
-    """Return the cores of a list as ``taskset -c`` takes it: ``0-3,6``; none for ``all``."""
-    if text == "all":
-        return ()
-    found: set[int] = set()
-    for word in text.split(","):
-        low, dash, high = word.strip().partition("-")
-        last = high if dash else low
-        if not (low.isdecimal() and last.isdecimal() and int(low) <= int(last) < 4096):
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a list of cores such as 0-3,6, or 'all'")
-        found.update(range(int(low), int(last) + 1))
-    return tuple(sorted(found))

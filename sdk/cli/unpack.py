@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     from boardfit.bundle import open_bundle
     from boardfit.errors import BundleError
+    from boardfit.files import write_whole
 
     folder = Path(args.out)
     try:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             contents = plain_files(bundle)
             folder.mkdir(parents=True, exist_ok=True)
             for name, data in contents.items():
-                _write(folder / name, data)
+                write_whole(folder / name, data)
     except OSError as error:
         raise BundleError(
             f"cannot write to {folder} ({error.strerror or error}): make room, or choose another folder"
@@ -135,13 +136,3 @@ def _require_room(folder: Path, force: bool) -> None:
         raise BundleError(f"{folder} is a file: choose another folder")
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise BundleError(f"{folder} is not empty: choose another folder, or add --force")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from boardfit.cli.lists import count, size_wh
 from boardfit.cli.quiet import quiet_engines
 from boardfit.cli.tuned import add_tuning
 from boardfit.errors import InputError
@@ -65,9 +66,7 @@ def add_parser(subparsers: Any) -> None:
     out.add_argument(
         "--record", metavar="FILE", help="film with the answers: .mp4, .mkv (survives a power cut)"
     )
-    out.add_argument(
-        "--top", type=_positive, metavar="K", default=3, help="keep the K best classes (default: 3)"
-    )
+    out.add_argument("--top", type=count, metavar="K", default=3, help="keep the K best classes (default: 3)")
     out.add_argument("--stats", action="store_true", help="print times and counts every 10 seconds")
     out.add_argument("--quiet", action="store_true", help="print no answers")
     how = parser.add_argument_group("how to look")
@@ -75,7 +74,7 @@ def add_parser(subparsers: Any) -> None:
         "--for", type=_above_zero, metavar="S", dest="duration_s", help="end after so many seconds"
     )
     how.add_argument("--wait", action="store_true", help="wait for cameras that are not there yet")
-    how.add_argument("--camera-size", type=_size_wh, metavar="WxH", help="size in pixels to ask cameras for")
+    how.add_argument("--camera-size", type=size_wh, metavar="WxH", help="size in pixels to ask cameras for")
     how.add_argument("--every-frame", action="store_true", help="of files: every frame, as fast as possible")
     how.add_argument(
         "--fps", type=_above_zero, metavar="N", help="smaller inputs where N frames a second are missed"
@@ -94,12 +93,10 @@ def add_parser(subparsers: Any) -> None:
         help="run only what this key has signed; given again: or that one",
     )
     how.add_argument("--policy", metavar="P", help="fixed, entropy or two-look (default: the bundle's)")
-    how.add_argument("--size", type=_positive, metavar="S", help="one input side for every frame")
+    how.add_argument("--size", type=count, metavar="S", help="one input side for every frame")
     how.add_argument("--engine", metavar="NAME", help="litert, onnxruntime or ncnn (default: the first)")
     how.add_argument("--precision", metavar="P", help="fp32, fp16, int8, ... (default: the most exact)")
-    how.add_argument(
-        "--threads", type=_positive, metavar="N", help="of the engine (default: cores, at most 4)"
-    )
+    how.add_argument("--threads", type=count, metavar="N", help="of the engine (default: cores, at most 4)")
     add_tuning(how)
     parser.set_defaults(run=run)
 
@@ -290,12 +287,6 @@ def _summary(running: Loop) -> str:
     return f"\n{_table(running)}" if running.stats.results else "no frame was answered"
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
-    return int(text)
-
-
 def _above_zero(text: str) -> float:
     try:
         value = float(text)
@@ -304,10 +295,3 @@ def _above_zero(text: str) -> float:
     if not 0.0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
     return value
-
-
-def _size_wh(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 640x480")
-    return int(width), int(height)

@@ -62,10 +62,9 @@ def test_an_engine_that_is_not_installed_is_left_out_with_the_reason(bundle, mon
         candidates(bundle, Wish(engines=("ncnn",)), cores=1)
 
 
-def test_an_engine_that_nobody_knows_is_left_out_beside_one_that_is(bundle):
-    found = candidates(bundle, Wish(engines=("litert", "tensorrt")), cores=1)
-    assert names(found.setups) == {"litert fp32"}
-    assert any("no engine 'tensorrt'" in reason for reason in found.left_out)
+def test_an_engine_that_nobody_knows_is_refused(bundle):
+    with pytest.raises(EngineMissing, match="no engine 'tensorrt': registered are"):
+        candidates(bundle, Wish(engines=("litert", "tensorrt")), cores=1)
 
 
 def test_a_bundle_with_one_artifact_has_one_candidate(tmp_path):

@@ -10,7 +10,7 @@ import boardfit
 from boardfit.benchmarks import tune as module
 from boardfit.benchmarks.tuning import read_tuning
 from boardfit.cli import main
-from boardfit.cli.tune import cores
+from boardfit.cli.lists import cores
 from boardfit.runtime.engines.fake import write_fake_bundle
 from boardfit.runtime.times import load_times
 
@@ -109,7 +109,7 @@ def test_after_an_interruption_the_same_command_goes_on(three_engines, cache, ca
         (["--engine", "tensorrt"], "no engine 'tensorrt'"),
         (["--precision", "int16x8"], "not int16x8"),
         (["--size", "99"], "choose among these"),
-        (["--cpus", "4000"], "usable cores"),
+        (["--affinity", "4000"], "usable cores"),
         (["--runs", "1"], "at least 6"),
         (["--out", "/proc/no/t.json"], "cannot write"),
         (["--out", "/tmp"], "is a folder"),
@@ -125,7 +125,7 @@ def test_what_cannot_be_is_told_in_one_line_before_any_work(three_engines, words
 
 @pytest.mark.parametrize(
     "words",
-    [["--threads", "0"], ["--threads", "a"], ["--size", "1,,2"], ["--cpus", "3-1"], ["--cpus", ""]],
+    [["--threads", "0"], ["--threads", "a"], ["--size", "1,,2"], ["--affinity", "3-1"], ["--affinity", ""]],
     ids=" ".join,
 )
 def test_what_is_no_list_is_wrong_usage(three_engines, words):
