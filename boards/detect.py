@@ -12,7 +12,7 @@ from typing import Any
 
 from boardfit.boards.cpuinfo import CpuInfo, parse_cpuinfo
 from boardfit.boards.profile import Profile, profiles
-from boardfit.boards.system import Ask, ask_tool, read_text, read_words
+from boardfit.boards.system import Ask, ask_tool, read_kilobytes, read_text, read_words
 from boardfit.errors import BoardError
 
 _FAMILIES = {"aarch64": "arm", "x86_64": "x86", "i686": "x86", "i386": "x86"}
@@ -93,7 +93,7 @@ def detect(root: Path = Path("/"), *, ask: Ask = ask_tool, machine: str | None =
     words = (read_text(tree / "model") or "").rstrip("\0"), cpu.board
     models = tuple(word for word in words if word)
     facts = _Facts(machine, read_words(tree / "compatible"), models, properties, cpu)
-    profile = recognise(facts)
+    profile = _recognise(facts)
     return Board(
         profile=profile,
         model=models[0] if models else _phone(properties) or _pc(root),
@@ -102,22 +102,21 @@ def detect(root: Path = Path("/"), *, ask: Ask = ask_tool, machine: str | None =
         instructions=cpu.instructions,
         machine=machine,
         bits=8 * struct.calcsize("P"),
-        memory_bytes=_memory_bytes(root),
+        memory_bytes=read_kilobytes(root / "proc/meminfo").get("MemTotal"),
         os_name=_os_name(root, properties),
         kernel=read_text(root / "proc/sys/kernel/osrelease") or "",
         emulation=_emulation(root, facts, profile),
     )
 
 
-def recognise(facts: _Facts) -> Profile:
+def _recognise(facts: _Facts) -> Profile:
     """Return the profile that fits best: the most special mark wins.
 
     Raises:
         BoardError: None fits.
     """
-    ranks = {profile.name: _rank(profile, facts) for profile in profiles()}
-    best = max(profiles(), key=lambda profile: ranks[profile.name])
-    if ranks[best.name] < (0, 0):
+    best = max(profiles(), key=lambda profile: _rank(profile, facts))
+    if _rank(best, facts) < (0, 0):
         raise BoardError(
             f"no board profile fits a machine {facts.machine!r}: boardfit boards lists those that there are"
         )
@@ -158,7 +157,7 @@ def _emulation(root: Path, facts: _Facts, profile: Profile) -> str:
     if facts.cpu.family and facts.cpu.family != family:
         return f"/proc/cpuinfo tells of {facts.cpu.name}, uname says {facts.machine}"
     # Only kernels for x86 write this line (and s390 and PowerPC, which boardfit does not know).
-    if family == "arm" and "DirectMap4k:" in (read_text(root / "proc/meminfo") or ""):
+    if family == "arm" and "DirectMap4k" in read_kilobytes(root / "proc/meminfo"):
         return f"/proc/meminfo is that of an x86 kernel, uname says {facts.machine}"
     if facts.cpu.model_name.startswith("QEMU TCG"):
         return f"the processor calls itself {facts.cpu.model_name}"
@@ -185,13 +184,6 @@ def _usable_cores(root: Path) -> int:
     for first, last in re.findall(r"(\d{1,4})(?:-(\d{1,4}))?", found[1]) if found else ():
         total += int(last or first) - int(first) + 1
     return max(total, 0)
-
-
-def _memory_bytes(root: Path) -> int | None:
-    found = re.search(
-        r"^MemTotal:\s*(\d{1,15}) kB", read_text(root / "proc/meminfo") or "", flags=re.MULTILINE
-    )
-    return int(found[1]) * 1024 if found else None
 
 
 def _os_name(root: Path, properties: Mapping[str, str]) -> str:

@@ -113,17 +113,13 @@ class Profile:
         return asdict(self)
 
 
+@cache
 def profiles() -> tuple[Profile, ...]:
-    """Return every profile, by name.
+    """Return every profile, by name; their files are read once.
 
     Raises:
         BoardError: A profile's file is damaged.
     """
-    return _shipped()
-
-
-@cache
-def _shipped() -> tuple[Profile, ...]:
     folder = files("boardfit.boards") / "profiles"
     found = [
         parse_profile(entry.read_text(encoding="utf-8"), name=entry.name)

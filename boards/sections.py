@@ -181,7 +181,6 @@ class Sensors:
         throttling: ``vcgencmd`` (firmware of a Raspberry Pi; where it is silent, as below), ``cooling``
             (Linux's cooling devices) or ``none``.
         power: ``ina3221``, ``pmic`` (``vcgencmd pmic_read_adc``), ``battery`` or ``none``.
-        zones: Thermal zones that count; empty for all.
         ignored_zones: Thermal zones that tell nothing.
         nvpmodel: Whether it has NVIDIA's power modes.
         soft_limit_c: From where it lowers its clock by itself, in degrees Celsius.
@@ -191,7 +190,6 @@ class Sensors:
     throttling: str
     power: str
     sources: tuple[str, ...] = ()
-    zones: tuple[str, ...] = ()
     ignored_zones: tuple[str, ...] = ()
     nvpmodel: bool = False
     soft_limit_c: float | None = None

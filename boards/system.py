@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,6 +63,12 @@ def read_number(path: str | Path, *, scale: float = 1.0) -> float | None:
     except ValueError:
         return None
     return value * scale if math.isfinite(value) else None
+
+
+def read_kilobytes(path: str | Path) -> dict[str, int]:
+    """Return bytes by name from a file's lines such as ``VmRSS:  1234 kB``."""
+    lines = re.findall(r"^(\w+):\s*(\d{1,15}) kB$", read_text(path) or "", flags=re.MULTILINE)
+    return {name: int(value) * 1024 for name, value in lines}
 
 
 def read_words(path: str | Path) -> tuple[str, ...]:

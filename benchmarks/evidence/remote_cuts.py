@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import getpass
-import hashlib
 import os
 import random
 import shutil
@@ -264,7 +263,7 @@ def local_faults(folder: Path, payload: Path, said: str) -> list[str]:
     names = sorted(path.name for path in folder.iterdir())
     if names not in ([], ["result"]):
         return [f"files left: {names}"]
-    if names and hash_of(folder / "result") != hashlib.sha256(payload.read_bytes() * 2).hexdigest():
+    if names and (folder / "result").read_bytes() != payload.read_bytes() * 2:
         return ["half a result"]
     return [] if names or said != "finished" else ["finished without a result"]
 
@@ -286,10 +285,6 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
     except OSError:
         return ""
-
-
-def hash_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def free_port() -> int:

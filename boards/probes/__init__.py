@@ -68,7 +68,7 @@ class Probes:
             throttled=throttled,
             throttle_bits=bits,
             power_w=self._power(),
-            power_mode=self._modes.read(locked=self._clocks.locked()),
+            power_mode=self._modes.read(locked=self._clocks.locked),
             memory=read_memory(self._root),
             load_1min=read_load(self._root),
             busy_share=self._busy.read(),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from pathlib import Path
 
 from boardfit.boards.records import MemoryUse
-from boardfit.boards.system import read_text
+from boardfit.boards.system import read_kilobytes
 
 
 def read_memory(root: Path) -> MemoryUse:
@@ -16,11 +15,11 @@ def read_memory(root: Path) -> MemoryUse:
     Args:
         root: Folder that holds ``proc``.
     """
-    status = _kilobytes(root / "proc/self/status")
-    machine = _kilobytes(root / "proc/meminfo")
+    status = read_kilobytes(root / "proc/self/status")
+    machine = read_kilobytes(root / "proc/meminfo")
     return MemoryUse(
         rss_bytes=status.get("VmRSS"),
-        pss_bytes=_kilobytes(root / "proc/self/smaps_rollup").get("Pss"),
+        pss_bytes=read_kilobytes(root / "proc/self/smaps_rollup").get("Pss"),
         peak_bytes=status.get("VmHWM"),
         available_bytes=machine.get("MemAvailable"),
         total_bytes=machine.get("MemTotal"),
@@ -37,9 +36,3 @@ def reset_peak(root: Path = Path("/")) -> None:
     """
     with contextlib.suppress(OSError):
         (root / "proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _kilobytes(file: Path) -> dict[str, int]:
-    """Return bytes by name from lines such as ``VmRSS:  1234 kB``."""
-    lines = re.findall(r"^(\w+):\s*(\d{1,15}) kB$", read_text(file) or "", flags=re.MULTILINE)
-    return {name: int(value) * 1024 for name, value in lines}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from boardfit.boards.sections import Sensors
@@ -29,16 +30,16 @@ class PowerModes:
         }
         self._asked = _query(ask) if self._present and self._mode() is None else None
 
-    def read(self, *, locked: bool) -> str | None:
+    def read(self, *, locked: Callable[[], bool]) -> str | None:
         """Return the mode, such as ``MAXN`` or ``15W + jetson_clocks``; None where there is none.
 
         Args:
-            locked: Whether no clock can move.
+            locked: Tells whether no clock can move; asked only where there are modes.
         """
         if not self._present:
             return None
         mode = self._mode() or self._asked
-        return mode if mode is None or not locked else f"{mode} + jetson_clocks"
+        return f"{mode} + jetson_clocks" if mode is not None and locked() else mode
 
     def _mode(self) -> str | None:
         found = re.search(r"pmode:(\d{1,9})", read_text(self._status) or "")

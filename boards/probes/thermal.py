@@ -22,13 +22,12 @@ class Thermal:
 
         Args:
             root: Folder that holds ``sys``.
-            sensors: Of the profile: which zones count, which tell nothing.
+            sensors: Of the profile: which zones tell nothing.
         """
         found: dict[str, Path] = {}
         for zone in paths_in(root / "sys/class/thermal", "thermal_zone*"):
             name = read_text(zone / "type") or zone.name
-            counts = name in sensors.zones if sensors.zones else name not in sensors.ignored_zones
-            if counts:
+            if name not in sensors.ignored_zones:
                 found[name if name not in found else f"{name}-{zone.name}"] = zone / "temp"
         self._files = found or _of_hwmon(root)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from boardfit.boards.remote.link import last_line
 from boardfit.boards.remote.remote import Remote
 from boardfit.errors import RemoteError
 
@@ -116,7 +117,8 @@ def find_python(remote: Remote, modules: Sequence[str]) -> PythonThere:
         )
     asked = remote.run([path, "-c", _ASK, *modules], timeout_s=_TIMEOUT_S)
     if asked.status != 0:
-        raise RemoteError(f"{remote.name}: {path} does not work: {asked.stderr.strip().splitlines()[-1:]}")
+        why = last_line(asked.stderr, f"exit status {asked.status}")
+        raise RemoteError(f"{remote.name}: {path} does not work: {why}")
     return _read(path, json.loads(asked.stdout.splitlines()[-1]))
 
 

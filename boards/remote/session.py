@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from boardfit.boards.remote.link import last_line
 from boardfit.boards.remote.package import pack_package
 from boardfit.boards.remote.python_there import PythonThere, find_python
 from boardfit.boards.remote.remote import Remote
@@ -188,8 +189,8 @@ def _send_archive(remote: Remote, python: PythonThere, archive: Path, on_note: C
     there = send(remote, archive, f"wheels/{archive.name}", on_note=on_note)
     done = remote.run([python.path, "-c", _UNPACK, str(there), SITE], timeout_s=_TIMEOUT_S)
     if done.status != 0:
-        why = done.stderr.strip().splitlines()[-1:] or ["it does not say why"]
-        hint = "its disk is full: set TMPDIR there to another disk" if "No space left" in why[0] else why[0]
+        why = last_line(done.stderr, "it does not say why")
+        hint = "its disk is full: set TMPDIR there to another disk" if "No space left" in why else why
         raise RemoteError(f"{remote.name}: unpacking {archive.name} failed: {hint}")
 
 
@@ -209,8 +210,8 @@ def _try_imports(remote: Remote, prepared: Prepared, modules: Sequence[str]) -> 
     done = remote.run(words, env=prepared.env, timeout_s=_TIMEOUT_S)
     if done.status == 0:
         return
-    why = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.status}"]
+    why = last_line(done.stderr, f"exit status {done.status}")
     raise RemoteError(
-        f"{remote.name}: a library does not work there: {why[0]}; install what it names, or its whole "
+        f"{remote.name}: a library does not work there: {why}; install what it names, or its whole "
         "package, on the board"
     )

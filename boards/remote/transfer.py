@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
+from boardfit.boards.remote.link import last_line
 from boardfit.errors import RemoteError
 
 if TYPE_CHECKING:
@@ -219,10 +220,7 @@ def _refused(remote: Remote, what: str, said: str) -> RemoteError:
         return RemoteError(
             f"{remote.name}: {what}: there is neither sha256sum nor python3 there; install one of them"
         )
-    lines = [line for line in said.splitlines() if line.strip()]
-    return RemoteError(
-        f"{remote.name}: {what} failed: {lines[-1] if lines else 'the board does not say why'}"
-    )
+    return RemoteError(f"{remote.name}: {what} failed: {last_line(said, 'the board does not say why')}")
 
 
 def _read_from(local: Path, offset: int, on_bytes: Callable[[int], None] | None) -> Iterator[bytes]:

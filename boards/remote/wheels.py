@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from boardfit.boards.remote.link import last_line
 from boardfit.boards.remote.python_there import PythonThere
 from boardfit.boards.remote.transfer import hash_file
 from boardfit.errors import RemoteError
@@ -51,11 +52,6 @@ class Wheel:
 
     path: Path
     sha256: str
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the file."""
-        return self.path.stat().st_size
 
 
 def default_cache() -> Path:
@@ -143,10 +139,9 @@ def _download(need: Need, python: PythonThere, board: str, folder: Path) -> Path
             f"{board}: it lacks {need.module}, and this Python has no pip to fetch it with: "
             f"{sys.executable} -m ensurepip"
         )
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
     raise RemoteError(
         f"{board}: it lacks {need.module}, and fetching it here failed: "
-        f"{lines[-1] if lines else 'pip does not say why'}; is this machine in a network? Or install "
+        f"{last_line(done.stderr, 'pip does not say why')}; is this machine in a network? Or install "
         f"{need.requirement} on the board"
     )
 

@@ -139,8 +139,10 @@ def engines(board: Board) -> list[Finding]:
     bases = [choice.name.partition(":")[0] for choice in profile.engines]
     found = {name: _engine(name) for name in dict.fromkeys([*bases, *_installed()])}
     variants = [choice.name for choice in profile.engines if ":" in choice.name]
-    usable = "onnxruntime" in found and found["onnxruntime"].state == OK
-    return [*found.values(), *(_provider(name) for name in variants if usable)]
+    if not variants or "onnxruntime" not in found or found["onnxruntime"].state != OK:
+        return list(found.values())
+    there = attempt(_PROVIDERS).said.split()
+    return [*found.values(), *(_provider(name, there) for name in variants)]
 
 
 def _installed() -> list[str]:
@@ -181,11 +183,11 @@ def _library(name: str, module: str, command: str, *, needed: bool) -> Finding:
     return Finding(name, WRONG, f"cannot be imported: {tried.fault}", again)
 
 
-def _provider(name: str) -> Finding:
+def _provider(name: str, there: Sequence[str]) -> Finding:
     from boardfit.runtime.engines.onnxruntime import PROVIDERS
 
     provider, advice = PROVIDERS[name.partition(":")[2]]
-    if provider in attempt(_PROVIDERS).said.split():
+    if provider in there:
         return Finding(name, OK, f"this ONNX Runtime has {provider}")
     return Finding(name, ABSENT, f"this ONNX Runtime has no {provider}: {advice}")
 

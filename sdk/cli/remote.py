@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 
 ALL = "all"
 
-# Engines that can be sent, the best first: module, and extra of this package that says which version.
-_ENGINES = {
-    "litert": ("ai_edge_litert", "litert"),
-    "onnxruntime": ("onnxruntime", "onnx"),
-    "ncnn": ("ncnn", "ncnn"),
-}
+_SENT = ("litert", "onnxruntime", "ncnn")
+"""Engines that can be sent, the best first."""
+
 _FORWARDED = ("BOARDFIT_DEBUG",)
 _TYPED = "BOARDFIT_TYPED"
 
@@ -171,15 +168,21 @@ def _engine_needs(bundle: Path) -> list[Need]:
     with open_bundle(bundle) as opened:
         formats = {artifact.format for artifact in opened.manifest.artifacts}
     classes = engine_classes()
-    return [need for name in _ENGINES if formats & set(classes[name].formats) for need in _named_engine(name)]
+    return [need for name in _SENT if formats & set(classes[name].formats) for need in _named_engine(name)]
 
 
 def _named_engine(name: str) -> list[Need]:
     """Return the library of an engine; none for one that needs none, such as OpenCV's own."""
     from boardfit.boards.remote.wheels import Need
+    from boardfit.cli.checkup import EXTRAS
+    from boardfit.runtime.engines import find_engine
 
-    module, extra = _ENGINES.get(name.partition(":")[0], ("", ""))
-    return [Need(module, _requirements(extra)[module.replace("_", "-")])] if module else []
+    base = name.partition(":")[0]
+    if base not in _SENT:
+        return []
+    modules: Sequence[str] = getattr(find_engine(base), "libraries", ())
+    wanted = _requirements(EXTRAS[base])
+    return [Need(module, wanted[module.replace("_", "-")]) for module in modules]
 
 
 def _replace(word: str, there: Mapping[str, str]) -> str:

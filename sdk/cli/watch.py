@@ -234,10 +234,12 @@ def _budget(args: argparse.Namespace, model: Model) -> Budget | None:
         return None
     from boardfit.boards.detect import detect
     from boardfit.boards.probes import Probes
+    from boardfit.boards.probes.ahead import asked_ahead
 
     probes = Probes(detect().profile)
+    throttled = asked_ahead(probes.throttled)  # a tool on a Raspberry Pi: no frame waits for it
     settings = BudgetSettings(fps=args.fps, max_temp_c=args.max_temp)
-    return Budget(settings, model.sizes, temperature_c=probes.temperature_c, throttled=probes.throttled)
+    return Budget(settings, model.sizes, temperature_c=probes.temperature_c, throttled=throttled)
 
 
 def _close(model: Model) -> None:

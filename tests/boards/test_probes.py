@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from boardfit.boards.probes import Probes
+from boardfit.boards.probes.ahead import asked_ahead
 from boardfit.boards.probes.power import parse_pmic
 from boardfit.boards.profile import find_profile, profiles
 from boardfit.boards.records import MemoryUse, Snapshot
@@ -132,6 +134,24 @@ def test_two_who_ask_do_not_take_each_others_rise(plant):
     tree.write("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", "9")
     assert mine.throttled()
     assert yours.throttled()
+
+
+def test_a_slow_probe_that_is_asked_ahead_lets_nobody_wait():
+    answers, may_go = iter([1, 2, 3]), threading.Semaphore(1)
+
+    def slow():
+        assert may_go.acquire(timeout=20)
+        return next(answers)
+
+    latest = asked_ahead(slow)
+    # The second answer is held back: the first one stands, and nobody asks a third time meanwhile.
+    assert [latest(), latest()] == [1, 1]
+    may_go.release()
+    deadline = time.monotonic() + 20
+    while latest() == 1:
+        assert time.monotonic() < deadline
+    assert latest() == 2
+    may_go.release()  # or its thread would be waited for
 
 
 @pytest.mark.parametrize(

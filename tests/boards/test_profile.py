@@ -109,7 +109,7 @@ def test_a_bad_field_is_named_with_its_file(old, new, field):
     assert str(caught.value).startswith(f"board profile moon-board.toml: {field}")
 
 
-OPTIONAL = {"implementer", "part", "cores", "count", "packages", "zones", "ignored_zones", "nvpmodel"}
+OPTIONAL = {"implementer", "part", "cores", "count", "packages", "ignored_zones", "nvpmodel"}
 OPTIONAL |= {"soft_limit_c", "emulate_note", "compatible", "model", "sources"}
 FREE_TEXT = {"title", "cpu", "reason", "emulate", "emulate_note", "name"}
 

@@ -68,6 +68,17 @@ def test_a_board_without_python_says_so(ssh_board, monkeypatch):
             find_python(remote, [])
 
 
+def test_a_python_that_does_not_work_says_why(ssh_board, monkeypatch):
+    program = "#!/bin/sh\ncase $2 in *json*) echo 'no module json' >&2; exit 1 ;; *) echo 3.11 ;; esac\n"
+    ssh_board.program("ill", program)
+    monkeypatch.setenv("BOARDFIT_BOARD_PYTHON", "ill")
+    with (
+        connect(ssh_board.address) as remote,
+        pytest.raises(RemoteError, match=r"ill does not work: no module"),
+    ):
+        find_python(remote, [])
+
+
 def test_a_32_bit_userland_on_a_64_bit_kernel_takes_armv7l_wheels(ssh_board, monkeypatch):
     said = (
         '{"version": [3, 11], "machine": "aarch64", "bits": 32, "libc": "glibc", "libc_version": "2.36", '
