@@ -11,6 +11,7 @@ from pathlib import Path
 
 from boardfit.benchmarks.accuracy import Judge, Labelled
 from boardfit.benchmarks.cases import Wanted, cases_of, given_inputs, opener
+from boardfit.benchmarks.compare import LEAST_RUNS
 from boardfit.benchmarks.environment import environment
 from boardfit.benchmarks.frames import choose_frames
 from boardfit.benchmarks.measure import measure
@@ -21,9 +22,6 @@ from boardfit.boards.probes import Probes
 from boardfit.boards.probes.memory import reset_peak
 from boardfit.boards.records import Snapshot
 from boardfit.bundle import open_bundle
-
-ENOUGH_RUNS = 5
-"""Fewer say too little of how repeats vary for two reports to be compared."""
 
 
 def bench(
@@ -131,6 +129,6 @@ def _notes(board: Board, state: Snapshot, plan: Plan) -> list[str]:
         notes.append(
             f"the frequency governor is {', '.join(others)}: its changes of the clock are in these times"
         )
-    if plan.runs < ENOUGH_RUNS:
-        notes.append(f"{plan.runs} runs: fewer than {ENOUGH_RUNS} say too little to compare reports")
+    if plan.runs < LEAST_RUNS:
+        notes.append(f"{plan.runs} runs: fewer than {LEAST_RUNS} say too little to compare reports")
     return notes

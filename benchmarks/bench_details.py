@@ -7,7 +7,7 @@ from statistics import fmean
 
 from boardfit.benchmarks.bench_figures import distribution, heat_and_clock
 from boardfit.benchmarks.figure import Figure, svg
-from boardfit.benchmarks.page import table
+from boardfit.benchmarks.page import COLOURS, size_mix, table
 from boardfit.benchmarks.records import STAGES, Measurement, Run
 from boardfit.benchmarks.summary import bytes_text, fault_kinds, frames_by_size, ms_text, name_of
 from boardfit.timing import percentile
@@ -25,8 +25,6 @@ details h4 { font-size: .95rem; margin: 1.1rem 0 .3rem; }
 .runs td:first-child.left { min-width: 0; }
 .mix.stages span { overflow: hidden; min-width: 0; font-size: .85rem; white-space: nowrap; }
 """
-
-_COLOURS = ("#2a6f97", "#468c5b", "#a65628", "#7b4f9d", "#5f6b76")
 
 
 def details(each: Measurement, *, opened: bool) -> str:
@@ -110,7 +108,7 @@ def _stages(each: Measurement) -> str:
 
 
 def _stage(index: int, name: str, share: float) -> str:
-    colour, words = _COLOURS[index % len(_COLOURS)], escape(name)
+    colour, words = COLOURS[index % len(COLOURS)], escape(name)
     shown = words if share > 0.2 else ""
     looks = f"flex:{share:.4f};background:{colour}"
     return f'<span style="{looks}" title="{words} {100.0 * share:.0f} %">{shown}</span>'
@@ -118,18 +116,13 @@ def _stage(index: int, name: str, share: float) -> str:
 
 def _sizes(each: Measurement) -> str:
     counts = frames_by_size(each.runs)
-    total = sum(count for _, count in counts)
-    if not total:
+    if not counts:
         return ""
-    bars = "".join(
-        f'<span style="flex:{count};background:{_COLOURS[i % len(_COLOURS)]}">{size}</span>'
-        for i, (size, count) in enumerate(counts)
-    )
-    words = ", ".join(f"{count} at {size} ({100 * count / total:.0f} %)" for size, count in counts)
+    bar, words = size_mix(counts)
     if len(counts) == 1:
         return f"<h4>Sizes that answered</h4>\n<p>{escape(words)}</p>"
     told = f"<p>{escape(words)}; {_by_size(each)}</p>"
-    return f'<h4>Sizes that answered</h4>\n<div class="mix">{bars}</div>\n{told}'
+    return f"<h4>Sizes that answered</h4>\n{bar}\n{told}"
 
 
 def _by_size(each: Measurement) -> str:

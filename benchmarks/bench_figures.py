@@ -20,6 +20,7 @@ from boardfit.benchmarks.figure import (
     axes,
     figure,
     x_axis,
+    y_grid,
 )
 from boardfit.benchmarks.plot import LINE_PX, Axis, Canvas, axis_over, place_labels
 from boardfit.benchmarks.ratios import wilson
@@ -266,12 +267,7 @@ def _panels(canvas: Canvas, *, count: int) -> Iterator[tuple[float, float]]:
 
 
 def _grid(canvas: Canvas, y: Axis, title: str) -> list[Shape]:
-    shapes: list[Shape] = []
-    for value in y.ticks():
-        at = y.px(value)
-        shapes.append(Line(((canvas.left, at), (canvas.right, at)), opacity=0.13))
-        shapes.append(Words((canvas.left - 6, at + 4), y.text(value), anchor="end", opacity=0.75))
-    return [*shapes, Words((4, y.end - 12), title)]
+    return [*y_grid(canvas, y), Words((4, y.end - 12), title)]
 
 
 def _throttled(shots: Sequence[Snapshot]) -> list[tuple[float, float]]:

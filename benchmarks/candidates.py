@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from boardfit.errors import BoardfitError, EngineMissing, RecipeError
 from boardfit.runtime.affinity import check_cores
-from boardfit.runtime.choose import Choice, Setup, choose_engine
+from boardfit.runtime.choose import Choice, Setup, choose_engine, precisions_of
 from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_by_name_only, is_installed
-from boardfit.specs import PRECISIONS, Artifact
+from boardfit.specs import Artifact
 
 if TYPE_CHECKING:
     from boardfit.bundle import Bundle
@@ -79,22 +79,15 @@ def candidates(bundle: Bundle, wish: Wish, *, cores: int, groups: Sequence[tuple
     left_out: list[str] = []
     kept: dict[int, list[Setup]] = {size: [] for size in sizes}
     choices = list(_choices(bundle, wish, left_out))
-    for choice, (affinity, threads) in product(choices, _thread_plans(wish, cores, groups)):
-        for size in sizes:
-            if size in choice.sizes:
-                kept[size].append(Setup(choice.name, choice.precision, threads, affinity))
-    refused = [
-        (choice, size, reason)
-        for choice, size in product(choices, sizes)
-        if size in choice.sizes and (reason := _reason_against(bundle, choice, size, wish))
-    ]
-    for choice, size, reason in refused:
-        left_out.append(f"{choice.name} {choice.precision} at {size}: {reason}")
-        kept[size] = [
-            setup
-            for setup in kept[size]
-            if (setup.engine, setup.precision) != (choice.name, choice.precision)
-        ]
+    plans = _thread_plans(wish, cores, groups)
+    for choice, size in product(choices, sizes):
+        if size not in choice.sizes:
+            continue
+        reason = _reason_against(bundle, choice, size, wish)
+        if reason:
+            left_out.append(f"{choice.name} {choice.precision} at {size}: {reason}")
+            continue
+        kept[size] += [Setup(choice.name, choice.precision, threads, affinity) for affinity, threads in plans]
     for size, setups in kept.items():
         if not setups:
             reasons = "; ".join(left_out) or "nothing in the bundle serves it"
@@ -145,7 +138,7 @@ def _choices(bundle: Bundle, wish: Wish, left_out: list[str]) -> Iterable[Choice
             libraries = " or ".join(getattr(engine, "libraries", ())) or "its library"
             left_out.append(f"{name}: {libraries} is not installed")
             continue
-        for precision in wish.precisions or _precisions(engine, artifacts):
+        for precision in wish.precisions or precisions_of(engine, artifacts):
             try:
                 yield choose_engine(artifacts, engine=name, precision=precision)
             except BoardfitError as error:
@@ -161,15 +154,6 @@ def _engines(artifacts: Sequence[Artifact], wish: Wish) -> Iterable[tuple[str, t
         return
     for name in dict.fromkeys(wish.engines):
         yield name, find_engine(name)
-
-
-def _precisions(engine: type[Engine], artifacts: Sequence[Artifact]) -> list[str]:
-    found = {artifact.precision for artifact in artifacts if artifact.format in engine.formats}
-    return sorted(found, key=_exactness)
-
-
-def _exactness(precision: str) -> tuple[int, str]:
-    return (PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS), precision)
 
 
 def _thread_plans(
@@ -197,8 +181,8 @@ def _reason_against(bundle: Bundle, choice: Choice, size: int, wish: Wish) -> st
 
     The most exact precision of a format is what runs without a tuning, so it needs no proof here.
     """
-    mine = [item for item in bundle.manifest.artifacts if item.format in choice.engine.formats]
-    if wish.precisions is not None or choice.precision == _precisions(choice.engine, mine)[0]:
+    ranked = precisions_of(choice.engine, bundle.manifest.artifacts)
+    if wish.precisions is not None or choice.precision == ranked[0]:
         return ""
     artifact = choice.artifact_for(size)
     measured = bundle.measurements or {}

@@ -15,11 +15,10 @@ from boardfit.benchmarks.records import SCENARIOS, Case
 from boardfit.bundle import Bundle, Manifest
 from boardfit.errors import EngineMissing, RecipeError
 from boardfit.runtime.affinity import check_cores
-from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads
+from boardfit.runtime.choose import Choice, choose_engine, choose_policy, default_threads, precisions_of
 from boardfit.runtime.engines import available_engines, engine_version, find_engine, is_installed
 from boardfit.runtime.inputs import input_specs
 from boardfit.runtime.selftest import golden_inputs
-from boardfit.specs import PRECISIONS
 
 if TYPE_CHECKING:
     from boardfit.runtime.model import Model
@@ -187,6 +186,5 @@ def _choices(manifest: Manifest, engine: str | None, wanted: Wanted) -> list[Cho
         names: Sequence[str | None] = tuple(wanted.precisions) or (None,)
         return [choose_engine(manifest.artifacts, engine=engine, precision=name) for name in names]
     first = choose_engine(manifest.artifacts, engine=engine)
-    have = {each.precision for each in manifest.artifacts if each.format in first.engine.formats}
-    ranked = sorted(have, key=lambda name: (PRECISIONS.index(name) if name in PRECISIONS else 99, name))
+    ranked = precisions_of(first.engine, manifest.artifacts)
     return [choose_engine(manifest.artifacts, engine=first.name, precision=name) for name in ranked]

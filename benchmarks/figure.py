@@ -159,13 +159,16 @@ def style() -> str:
 
 def axes(canvas: Canvas, x: Axis, y: Axis, *, x_title: str, y_title: str) -> list[Shape]:
     """Return grid, ticks with their numbers, and both titles."""
+    return [*y_grid(canvas, y), *x_axis(canvas, x, title=x_title), Words((4, 14), y_title)]
+
+
+def y_grid(canvas: Canvas, y: Axis) -> list[Shape]:
+    """Return a line across and a number for each tick."""
     shapes: list[Shape] = []
     for value in y.ticks():
         at = y.px(value)
         shapes.append(Line(((canvas.left, at), (canvas.right, at)), opacity=0.13))
         shapes.append(Words((canvas.left - 6, at + 4), y.text(value), anchor="end", opacity=0.75))
-    shapes += x_axis(canvas, x, title=x_title)
-    shapes.append(Words((4, 14), y_title))
     return shapes
 
 

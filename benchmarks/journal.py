@@ -49,12 +49,10 @@ class Journal:
             ReportError: It cannot be written.
         """
         self._steps[name] = {"of": list(of), "found": found}
-        if self._path is not None:
-            content = {"schema": JOURNAL_SCHEMA, "subject": self._subject, "steps": self._steps}
-            write_json(self._path, content)
+        self.check()
 
     def check(self) -> None:
-        """Raise ReportError now if the file cannot be written later."""
+        """Write what there is; raise ReportError now if the file cannot be written later."""
         if self._path is not None:
             write_json(self._path, {"schema": JOURNAL_SCHEMA, "subject": self._subject, "steps": self._steps})
 

@@ -17,7 +17,7 @@ from boardfit.runtime.engines import engine_classes, is_installed
 from boardfit.runtime.engines.layers import LayerProfile, LayerTime
 from boardfit.runtime.inputs import check_given, further_feeds, input_specs
 from boardfit.runtime.preprocess import Preprocessor
-from boardfit.runtime.selftest import golden_inputs
+from boardfit.runtime.selftest import golden_inputs, golden_or_grey
 from boardfit.specs import Artifact
 from boardfit.timing import machine_name, time_paired
 
@@ -184,10 +184,8 @@ def _row(layer: LayerTime, whole_s: float) -> tuple[str, str, str, str]:
 
 def _feeds(bundle: Bundle, artifact: Artifact, size: int) -> dict[str, np.ndarray]:
     """Return the golden input, or grey where there is none, as an artifact takes it."""
-    golden = bundle.golden_frame()
-    frame = np.full((360, 480, 3), 127, np.uint8) if golden is None else golden
     specs = input_specs(bundle.manifest.artifacts)[1:]
     given = check_given(specs, golden_inputs(bundle, specs))
     preprocessor = Preprocessor(bundle.manifest.image, artifact.inputs[0].layout)
     further = further_feeds(artifact, [given], size, preprocessor)
-    return {artifact.inputs[0].name: preprocessor.fit(frame, size)[0], **further}
+    return {artifact.inputs[0].name: preprocessor.fit(golden_or_grey(bundle), size)[0], **further}

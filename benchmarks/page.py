@@ -6,6 +6,9 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
+COLOURS = ("#2a6f97", "#468c5b", "#a65628", "#7b4f9d", "#5f6b76")
+"""Grounds of white letters, for the parts of a bar."""
+
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bar: #3b82c4; }
 * { box-sizing: border-box; }
@@ -74,6 +77,21 @@ def picture(jpeg: bytes, *, source: str, headline: str, lines: Sequence[str] = (
         f'<figure><img loading="lazy" alt="{escape(source)}" src="data:image/jpeg;base64,{data}">'
         f"<figcaption><b>{escape(headline)}</b>{caption}</figcaption></figure>"
     )
+
+
+def size_mix(by_size: Sequence[tuple[int, int]]) -> tuple[str, str]:
+    """Return a bar of the sizes that answered, as markup, and the same in words, as plain text.
+
+    Args:
+        by_size: (input side in pixels, frames), ascending; at least one frame.
+    """
+    total = sum(count for _, count in by_size)
+    parts = "".join(
+        f'<span style="flex:{count};background:{COLOURS[i % len(COLOURS)]}">{size}</span>'
+        for i, (size, count) in enumerate(by_size)
+    )
+    words = ", ".join(f"{count} at {size} ({100 * count / total:.0f} %)" for size, count in by_size)
+    return f'<div class="mix">{parts}</div>', words
 
 
 def table(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from boardfit.benchmarks.page import document, facts_list, picture, table
+from boardfit.benchmarks.page import document, facts_list, picture, size_mix, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,6 @@ ARTIFACT_HEADER = (
     "engine",
 )
 
-_COLOURS = ("#2a6f97", "#468c5b", "#a65628", "#7b4f9d", "#5f6b76")
-
 
 def report_html(page: Page) -> str:
     """Return the page as HTML text. It requests nothing from anywhere.
@@ -94,14 +92,8 @@ def report_html(page: Page) -> str:
 def _size_mix(page: Page) -> str:
     if not page.by_size:
         return ""
-    bars = "".join(
-        f'<span style="flex:{count};background:{_COLOURS[i % len(_COLOURS)]}">{size}</span>'
-        for i, (size, count) in enumerate(page.by_size)
-    )
-    words = ", ".join(
-        f"{count} at {size} ({100 * count / page.frames:.0f} %)" for size, count in page.by_size
-    )
-    return f'<h2>Sizes that the policy chose</h2>\n<div class="mix">{bars}</div>\n<p>{escape(words)}</p>'
+    bar, words = size_mix(page.by_size)
+    return f"<h2>Sizes that the policy chose</h2>\n{bar}\n<p>{escape(words)}</p>"
 
 
 def _stages(page: Page) -> str:

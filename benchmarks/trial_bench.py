@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from boardfit.benchmarks.cases import given_inputs
 from boardfit.benchmarks.halving import Runs
 from boardfit.errors import BoardfitError, BundleError
 from boardfit.runtime.choose import Setup
-from boardfit.runtime.inputs import input_specs
-from boardfit.runtime.selftest import golden_inputs, judge, recorded_answer
+from boardfit.runtime.selftest import golden_or_grey, judge, recorded_answer
 from boardfit.runtime.session import Session, load
 from boardfit.specs import PolicySpec
 from boardfit.timing import LEAD_IN_S, time_paired
@@ -58,10 +58,9 @@ class TrialBench:
         self._at_once = at_once
         self._meter = meter
         self._clock = clock
-        golden = bundle.golden_frame()
-        self._frame = np.full((360, 480, 3), 127, np.uint8) if golden is None else golden
-        self._golden = golden is not None
-        self._given = golden_inputs(bundle, input_specs(bundle.manifest.artifacts)[1:])
+        self._frame = golden_or_grey(bundle)
+        self._golden = bundle.golden_frame() is not None
+        self._given = given_inputs(bundle)
         self._sessions: dict[Setup, Session] = {}
 
     def __enter__(self) -> TrialBench:

@@ -102,9 +102,10 @@ def tune(
 
         def measure(size: int, step: int, setups: Sequence[Setup], rounds: int) -> Mapping[Setup, Runs]:
             known = _known(journal, f"{size}/{step}", setups, bench)
+            before = len(bench.failed)
             found = known if known is not None else bench.measure(size, setups, rounds)
             if known is None:
-                _keep(journal, f"{size}/{step}", setups, found, bench)
+                _keep(journal, f"{size}/{step}", setups, found, bench.failed[before:])
             clerk.tell(size, step, rounds * len(setups), fresh=known is None)
             return found
 
@@ -178,12 +179,14 @@ def _known(
 
 
 def _keep(
-    journal: Journal, name: str, setups: Sequence[Setup], found: Mapping[Setup, Runs], bench: TrialBench
+    journal: Journal,
+    name: str,
+    setups: Sequence[Setup],
+    found: Mapping[Setup, Runs],
+    failed: Sequence[str],
 ) -> None:
     runs = {setup.text: asdict(each) for setup, each in found.items()}
-    texts = [setup.text for setup in setups]
-    failed = [sentence for sentence in bench.failed if sentence.startswith(tuple(texts))]
-    journal.put(name, texts, {"runs": runs, "failed": failed})
+    journal.put(name, [setup.text for setup in setups], {"runs": runs, "failed": list(failed)})
 
 
 class _Clerk:

@@ -86,6 +86,11 @@ class Key:
     machine: str
     versions: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        words = (self.models_id, self.machine, *self.versions, *self.versions.values())
+        if not all(isinstance(word, str) for word in words):
+            raise ReportError(f"the key of a tuning is {words}: expected text alone")
+
     def differs_from(self, here: Key) -> str:
         """Return in words why what was found under this key does not hold here; empty where it does."""
         if self.models_id != here.models_id:
@@ -197,7 +202,7 @@ class Tuning:
             )
         try:
             found = {name: value for name, value in data.items() if name != "schema"}
-            found["key"] = _checked(Key(**found["key"]))
+            found["key"] = Key(**found["key"])
             found["trials"] = tuple(Trial.from_dict(trial) for trial in found["trials"])
             found["left_out"] = tuple(found["left_out"])
             if set(found) != {item.name for item in fields(cls)}:
@@ -326,11 +331,5 @@ def write_json(path: Path, value: object) -> None:
         raise ReportError(
             f"cannot write {path} ({error.strerror or error}): choose another place with --out"
         ) from error
-    write_file(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
-
-
-def _checked(key: Key) -> Key:
-    words = (key.models_id, key.machine, *key.versions, *key.versions.values())
-    if not all(isinstance(word, str) for word in words):
-        raise TypeError("its key is no text")
-    return key
+    write_file(path, (json.dumps(value, indent=1, allow_nan=False) + "
+").encode())

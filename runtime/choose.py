@@ -124,6 +124,12 @@ def choose_engine(
     return _choice(engine, found, mine, precision)
 
 
+def precisions_of(engine: type[Engine], artifacts: Sequence[Artifact]) -> tuple[str, ...]:
+    """Return the precisions of those artifacts that an engine runs, the most exact first."""
+    found = {artifact.precision for artifact in artifacts if artifact.format in engine.formats}
+    return tuple(sorted(found, key=_precision_rank))
+
+
 def choose_policy(
     own: PolicySpec, *, policy: str | PolicySpec | None, size: int | None, choice: Choice
 ) -> PolicySpec:
@@ -204,7 +210,7 @@ def _artifacts_for(engine: type[Engine], artifacts: Sequence[Artifact]) -> tuple
 
 
 def _choice(name: str, engine: type[Engine], mine: tuple[Artifact, ...], precision: str | None) -> Choice:
-    have = sorted({artifact.precision for artifact in mine}, key=_precision_rank)
+    have = precisions_of(engine, mine)
     wanted = precision or have[0]
     if wanted not in have:
         raise RecipeError(

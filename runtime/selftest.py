@@ -116,6 +116,16 @@ def _test(
     return records
 
 
+def golden_or_grey(bundle: Bundle) -> np.ndarray:
+    """Return the frame that a bundle is timed with: its golden one, or grey (HxWx3 uint8 BGR) without one.
+
+    Raises:
+        BundleError: The golden file is damaged.
+    """
+    golden = bundle.golden_frame()
+    return np.full((360, 480, 3), 127, np.uint8) if golden is None else golden
+
+
 def golden_inputs(bundle: Bundle, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
     """Return what the self-test gives besides its frame, by name; zeros where the bundle has none.
 

@@ -17,6 +17,7 @@ from boardfit.bundle import Bundle
 from boardfit.errors import RecipeError
 from boardfit.files import write_whole
 from boardfit.runtime.choose import Setup
+from boardfit.runtime.selftest import golden_or_grey
 from boardfit.runtime.session import Session, load
 from boardfit.specs import PolicySpec, classic_policy
 from boardfit.timing import LEAD_IN_S, machine_name, time_paired
@@ -155,8 +156,7 @@ def measure_times(
     from boardfit.runtime.entropy import entropy_bits
 
     sizes = bundle.manifest.sizes
-    golden = bundle.golden_frame()
-    frame = np.full((360, 480, 3), 127, np.uint8) if golden is None else golden
+    frame = golden_or_grey(bundle)
     sessions = {size: open_setup(bundle, setup, size=size) for size in sizes}
     try:
         calls: dict[str, Callable[[], object]] = {

@@ -21,6 +21,7 @@ import numpy as np
 
 from boardfit.bundle import Bundle, open_bundle
 from boardfit.cli.quiet import quiet_engines
+from boardfit.runtime.selftest import golden_or_grey
 from boardfit.runtime.session import Session, load
 from boardfit.timing import LEAD_IN_S, machine_name, time_paired
 
@@ -73,8 +74,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=60)
     args = parser.parse_args(argv)
     with open_bundle(args.bundle) as bundle, quiet_engines():
-        golden = bundle.golden_frame()
-        frame = np.full((360, 480, 3), 127, np.uint8) if golden is None else golden
+        frame = golden_or_grey(bundle)
         size = args.size or bundle.manifest.sizes[-1]
         print(f"{machine_name()}; {bundle.manifest.name} at {size}, ms\n")
         print("| engine | spins after a run | run alone | in turn | in turn, led in |")

@@ -165,6 +165,21 @@ def test_an_interrupted_tune_goes_on_where_it_was(run, tmp_path):
     ]
 
 
+def test_what_failed_before_an_interruption_is_told_once(run, tmp_path):
+    def cost(threads, size):
+        return EngineError("it died") if threads == 1 and size == 16 else 0.01 * threads
+
+    def interrupt(text):
+        if text.startswith("31 pixels, step 2"):
+            raise KeyboardInterrupt
+
+    whole = run(Board(cost))
+    with pytest.raises(KeyboardInterrupt):
+        run(Board(cost), journal=Journal(tmp_path / "j", {}), progress=interrupt)
+    again = run(Board(cost), journal=Journal(tmp_path / "j", {}))
+    assert again.left_out == whole.left_out and sum("it died" in each for each in again.left_out) == 1
+
+
 def test_the_journal_of_another_tune_is_not_taken(bundle):
     fields = [Field({16: SETUPS}, ()), Field({16: SETUPS[:2]}, ())]
     plans = [Plan(), Plan(runs=48), Plan(goal="energy"), Plan(exhaustive=True)]

@@ -10,7 +10,7 @@ from boardfit.bundle import open_bundle, write_bundle
 from boardfit.errors import BundleError, RecipeError
 from boardfit.runtime.engines.fake import FakeEngine, fake_artifact, fake_files, write_fake_bundle
 from boardfit.runtime.preprocess import Preprocessor
-from boardfit.runtime.selftest import _compare, _is_near, self_test
+from boardfit.runtime.selftest import _compare, _is_near, golden_or_grey, self_test
 from boardfit.specs import ImageSpec, PolicySpec
 
 
@@ -122,3 +122,12 @@ def test_a_damaged_record_is_named(tmp_path):
     quantized_bundle(tmp_path / "b", lambda _: "not base64!")
     with pytest.raises(BundleError, match="recorded answer of fake-int8-16 is damaged"):
         self_test(tmp_path / "b")
+
+
+def test_a_bundle_without_a_golden_frame_is_timed_with_grey(tmp_path, monkeypatch):
+    write_fake_bundle(tmp_path / "fake.boardfit")
+    with open_bundle(tmp_path / "fake.boardfit") as bundle:
+        assert np.array_equal(golden_or_grey(bundle), bundle.golden_frame())
+        monkeypatch.setattr(type(bundle), "golden_frame", lambda self: None)
+        grey = golden_or_grey(bundle)
+    assert (grey.dtype, grey.ndim, set(grey.ravel().tolist())) == (np.uint8, 3, {127})
