@@ -150,8 +150,7 @@ def _run_cells(run: Run, *, camera: bool) -> list[str]:
     values = list(run.latencies_s)
     verdict = f"no: {'; '.join(fault.partition(':')[0] for fault in run.faults)}" if run.faults else "yes"
     times = [*(percentile(values, p) for p in (50.0, 90.0, 99.0)), run.load_s, run.first_s]
-    rate = run.frames / run.duration_s if run.duration_s > 0.0 else 0.0
-    cells = [verdict, *map(ms_text, times), str(run.frames), f"{rate:.1f}"]
+    cells = [verdict, *map(ms_text, times), str(run.frames), f"{run.frames_per_s or 0.0:.1f}"]
     if camera:
         cells += [str(run.dropped), ms_text(percentile(list(run.ages_s), 99.0)) if run.ages_s else "-"]
     ends = (run.before, run.after)

@@ -56,17 +56,21 @@ def _age(run: Run) -> float | None:
     return percentile(run.ages_s, 99.0) if run.ages_s else None
 
 
-def _rate(run: Run) -> float | None:
-    return run.frames / run.duration_s if run.duration_s > 0.0 else None
-
-
 _TIME = ("faster", "slower")
 METRICS = (
     Metric("p50", "s", _TIME, True, True, _latency(50.0)),
     Metric("p90", "s", _TIME, True, True, _latency(90.0)),
     Metric("p99", "s", _TIME, True, False, _latency(99.0)),
     Metric("age p99", "s", ("younger", "older"), True, False, _age, ("camera",)),
-    Metric("frames/s", "frames/s", ("slower", "faster"), False, True, _rate, ("camera", "offline")),
+    Metric(
+        "frames/s",
+        "frames/s",
+        ("slower", "faster"),
+        False,
+        True,
+        lambda run: run.frames_per_s,
+        ("camera", "offline"),
+    ),
     Metric("load", "s", _TIME, True, False, lambda run: run.load_s),
     Metric("first", "s", _TIME, True, False, lambda run: run.first_s),
     Metric("memory peak", "bytes", ("less", "more"), True, True, lambda run: run.after.memory.peak_bytes),

@@ -150,7 +150,6 @@ def _one_run(
         stages_s=counted.stages(),
         answered_sizes=tuple(counted.sizes),
         duration_s=counted.elapsed_s,
-        frames=len(counted.sizes),
         before=before,
         after=after,
         trace=tuple(trace.seen),

@@ -82,7 +82,6 @@ class Run:
         duration_s: From the first frame that counts to the end of the last.
         ages_s: Camera: from the moment that a frame was due to its result; else empty.
         dropped: Camera: frames that came while another was being answered.
-        frames: Frames that were answered.
         before: The probes before the first frame.
         after: The probes after the last frame.
         trace: The probes at 1 Hz in between.
@@ -96,7 +95,6 @@ class Run:
     stages_s: Mapping[str, tuple[float, ...]]
     answered_sizes: tuple[int, ...]
     duration_s: float
-    frames: int
     before: Snapshot
     after: Snapshot
     trace: tuple[Snapshot, ...] = ()
@@ -107,6 +105,16 @@ class Run:
     def __post_init__(self) -> None:
         if not self.latencies_s:
             raise ReportError("a run without a frame that counts: expected at least one")
+
+    @property
+    def frames(self) -> int:
+        """Frames that were answered."""
+        return len(self.answered_sizes)
+
+    @property
+    def frames_per_s(self) -> float | None:
+        """Frames a second; None where the clock did not move."""
+        return self.frames / self.duration_s if self.duration_s > 0.0 else None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Run:

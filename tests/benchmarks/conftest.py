@@ -87,9 +87,8 @@ def make_run(
             "inference": tuple((latencies * 0.83).tolist()),
             "postprocess": tuple((latencies * 0.02).tolist()),
         },
-        answered_sizes=tuple(int(size) for size in sizes),
+        answered_sizes=tuple(int(size) for size in np.repeat(sizes, case.batch)),
         duration_s=float(latencies.sum()),
-        frames=frames * case.batch,
         before=snapshot(start, heat=48.0 + index),
         after=snapshot(start + 31.0, heat=61.0 + index, throttled=hot),
         trace=tuple(

@@ -171,7 +171,6 @@ def test_one_frame_makes_a_page(report_of, measurement_of):
         latencies_s=(0.01,),
         stages_s={"inference": (0.01,)},
         answered_sizes=(224,),
-        frames=1,
         duration_s=0.01,
     )
     assert "10.0 ms" in text_of(bench_html([report_of(replace(measurement, runs=(run,)))]))

@@ -32,7 +32,6 @@ RUN = Run(
     },
     answered_sizes=(112, 224),
     duration_s=0.021,
-    frames=2,
     before=SNAPSHOT,
     after=SNAPSHOT,
     trace=(SNAPSHOT,),

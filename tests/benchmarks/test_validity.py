@@ -35,7 +35,6 @@ def run_of(latencies_s, *, sizes=None, probes=None, **changes) -> Run:
         "stages_s": {},
         "answered_sizes": tuple(sizes or [224] * len(values)),
         "duration_s": sum(values),
-        "frames": len(values),
         "before": probes[0],
         "after": probes[-1],
         "trace": tuple(probes[1:-1]),
