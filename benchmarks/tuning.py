@@ -331,5 +331,4 @@ def write_json(path: Path, value: object) -> None:
         raise ReportError(
             f"cannot write {path} ({error.strerror or error}): choose another place with --out"
         ) from error
-    write_file(path, (json.dumps(value, indent=1, allow_nan=False) + "
-").encode())
+    write_file(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
