@@ -58,7 +58,7 @@ def check_given(specs: Sequence[TensorSpec], inputs: Inputs | None) -> Given:
     if not specs and not inputs:
         return NOTHING
     given = {} if inputs is None else inputs
-    wanted = ", ".join(f"{spec.name} {_form(spec)}" for spec in specs) or "none besides the frame"
+    wanted = taken_text(specs)
     if not isinstance(given, Mapping):
         raise InputError(f"inputs is {type(given).__name__}: expected a mapping of {wanted}")
     unknown = [str(name) for name in given if name not in {spec.name for spec in specs}]
@@ -99,6 +99,15 @@ def neutral(specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
         else np.zeros([extent or 1 for extent in spec.shape[1:]], np.float32)
         for spec in specs
     }
+
+
+def taken_text(specs: Sequence[TensorSpec]) -> str:
+    """Return names and shapes of further inputs, for people: ``box (4,), right (an image)``.
+
+    Args:
+        specs: Of the further inputs, under the model's names.
+    """
+    return ", ".join(f"{spec.name} {_form(spec)}" for spec in specs) or "none besides the frame"
 
 
 def _form(spec: TensorSpec) -> str:

@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 
 from boardfit.errors import RecipeError, SwapRefused
+from boardfit.runtime.inputs import taken_text
 from boardfit.runtime.results import Result
 from boardfit.runtime.selftest import golden_inputs, judge, recorded_answer
 from boardfit.runtime.session import Session
@@ -102,8 +103,8 @@ def examine(new: Session, old: Session, trial: Trial) -> Findings:
     inputs = golden_inputs(new.bundle, new.inputs[1:])
     if [_taken(spec) for spec in new.inputs[1:]] != [_taken(spec) for spec in old.inputs[1:]]:
         raise SwapRefused(
-            f"the new bundle takes {[spec.name for spec in new.inputs]}, the old one "
-            f"{[spec.name for spec in old.inputs]}: who asks now gives other inputs than it wants"
+            f"the new bundle takes {taken_text(new.inputs[1:])}, the old one {taken_text(old.inputs[1:])}: "
+            "who asks now gives other inputs than it wants"
         )
     tested: list[int] = []
     for size in new.sizes:

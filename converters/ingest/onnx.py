@@ -20,7 +20,7 @@ from boardfit.converters.ingest.onnx_convert import Converted, convert_graphs
 from boardfit.converters.ingest.onnx_file import OnnxSource, read_onnx, with_size
 from boardfit.converters.ingest.onnx_fold import SizeImpossible, fold_graph
 from boardfit.converters.ingest.onnx_fuse import fuse_graph
-from boardfit.converters.ingest.onnx_inputs import further_feeds
+from boardfit.converters.ingest.onnx_inputs import filled_batch, further_feeds
 from boardfit.converters.ingest.onnx_records import ASSUMED, BOUND, FIXED, HIDDEN, SYMBOLIC, Graph, SizeBound
 from boardfit.converters.ingest.reference import kept_reference
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel
@@ -204,8 +204,7 @@ def onnx_reference(source: OnnxSource, model: Any, *, batch_axes: Sequence[int])
         parts = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
-            filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-            feed = filled.transpose(0, 3, 1, 2) if source.layout == "NCHW" else filled
+            feed = filled_batch(part, batch, layout=source.layout)
             feeds = {source.image: np.ascontiguousarray(feed, np.float32)}
             feeds |= further_feeds(source.further, further, slice(start, start + batch), batch=batch)
             outputs = answers(feeds)

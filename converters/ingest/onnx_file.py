@@ -151,7 +151,7 @@ def _image_shape(onnx: Any, item: Any, name: str) -> tuple[str, int | None, int 
     tensor = item.type.tensor_type
     shape = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
     found = f"input {item.name!r} of {name} is {kind_name(onnx, tensor.elem_type)}{shape}"
-    if tensor.elem_type != onnx.TensorProto.FLOAT or len(shape) != 4 or 3 not in (shape[1], shape[3]):
+    if not looks_like_image(onnx, item):
         raise UnsupportedModel(
             f"{found}: expected one FLOAT image with 3 channels, [N, 3, H, W] or [N, H, W, 3]. "
             "Export the net without its preprocessing, in float32."

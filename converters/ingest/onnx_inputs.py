@@ -135,10 +135,18 @@ def further_feeds(
     """
     feeds = {}
     for item, array in zip(items, arrays, strict=True):
-        part = array[rows]
-        filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-        if item.layout == "NCHW":
-            filled = filled.transpose(0, 3, 1, 2)
-        feed = filled if item.batched else filled[0]
-        feeds[item.source] = np.ascontiguousarray(feed).reshape(feed.shape).astype(item.spec.dtype)
+        filled = filled_batch(array[rows], batch, layout=item.layout)
+        feeds[item.source] = np.asarray(filled if item.batched else filled[0], item.spec.dtype, order="C")
     return feeds
+
+
+def filled_batch(rows: np.ndarray, batch: int, *, layout: str) -> np.ndarray:
+    """Return rows, filled up to a batch with the last one; images in the source's layout.
+
+    Args:
+        rows: At least one, and at most as many as the batch; of an image NHWC.
+        batch: How many are wanted.
+        layout: Of images in the source; empty for what is none.
+    """
+    filled = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
+    return filled.transpose(0, 3, 1, 2) if layout == "NCHW" else filled

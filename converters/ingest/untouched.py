@@ -213,6 +213,7 @@ def _tflite(path: Path) -> tuple[Untouched, Reference, int | None]:
 
 
 def _tflite_reference(data: bytes, inputs: Sequence[TensorSpec], names: Sequence[str]) -> Reference:
+    from boardfit.converters.verify import run_artifact
     from boardfit.runtime.engines.litert import LiteRTEngine
 
     side = inputs[0].shape[1]
@@ -222,17 +223,7 @@ def _tflite_reference(data: bytes, inputs: Sequence[TensorSpec], names: Sequence
     engine = LiteRTEngine(artifact, {"net.tflite": data}, 1)
 
     def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Sequence[np.ndarray]:
-        feeds = [images, *further]
-        rows = [
-            engine.run(
-                {
-                    spec.name: np.ascontiguousarray(feed[row : row + 1], spec.dtype)
-                    for spec, feed in zip(inputs, feeds, strict=True)
-                }
-            )
-            for row in range(len(images))
-        ]
-        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+        return run_artifact(engine, artifact, tensor=images, further=further)
 
     return reference
 

@@ -11,7 +11,7 @@ A target is found through the entry-point group ``boardfit.targets``, whose valu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from types import ModuleType
 
@@ -68,19 +68,21 @@ def export(model: TrainedModel, *, format_name: str, sizes: tuple[int, ...], pre
     return exported
 
 
-def further_specs(model: TrainedModel, *, size: int | None, layout: str) -> tuple[TensorSpec, ...]:
-    """Return the specs of the inputs besides the image, as an exported net takes them: float32.
+def input_specs(model: TrainedModel, *, size: int | None, layout: str) -> tuple[TensorSpec, ...]:
+    """Return the inputs of an exported net, the image first: all float32.
 
     Args:
         model: What is exported.
         size: Side in pixels of images, or None for any.
         layout: Of images: ``NHWC`` or ``NCHW``.
     """
-    image = (None, 3, size, size) if layout == "NCHW" else (None, size, size, 3)
-    return tuple(
-        TensorSpec(spec.name, image, layout=layout) if spec.layout else TensorSpec(spec.name, spec.shape)
+    shape = (None, 3, size, size) if layout == "NCHW" else (None, size, size, 3)
+    image = TensorSpec("image", shape, layout=layout)
+    further = (
+        replace(image, name=spec.name) if spec.layout else replace(spec, dtype="float32")
         for spec in model.further
     )
+    return (image, *further)
 
 
 def file_stem(format_name: str, *, precision: str, sizes: tuple[int, ...]) -> str:

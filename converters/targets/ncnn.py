@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from boardfit.converters.model import TrainedModel
-from boardfit.converters.targets import Exported, file_stem, further_specs
+from boardfit.converters.targets import Exported, file_stem, input_specs
 from boardfit.converters.targets.onnx import onnx_graph
 from boardfit.converters.targets.onnx import require_tools as require_onnx_tools
 from boardfit.errors import ExportError, ToolMissing
@@ -31,15 +31,14 @@ def require_tools() -> None:
 
 def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Exported:
     """Export to a .param and a .bin file. ``fp16`` stores the weights in half; see ``targets.export``."""
-    graph = onnx_graph(model, sizes[0] if len(sizes) == 1 else None)
     side = sizes[0] if len(sizes) == 1 else None
-    further = further_specs(model, size=side, layout="NCHW")
+    graph = onnx_graph(model, side)
+    inputs = input_specs(model, size=side, layout="NCHW")
     param, weights = convert_onnx(
-        graph.SerializeToString(deterministic=True), sizes, half=precision == "fp16", further=further
+        graph.SerializeToString(deterministic=True), sizes, half=precision == "fp16", further=inputs[1:]
     )
     names = {
-        "in0": "image",
-        **{f"in{i}": spec.name for i, spec in enumerate(further, start=1)},
+        **{f"in{i}": spec.name for i, spec in enumerate(inputs)},
         **{f"out{i}": spec.name for i, spec in enumerate(model.outputs)},
     }
     stem = file_stem("ncnn", precision=precision, sizes=sizes)
@@ -48,7 +47,7 @@ def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Ex
         precision=precision,
         sizes=sizes,
         files=(f"{stem}.param", f"{stem}.bin"),
-        inputs=(TensorSpec(name="image", shape=(None, 3, side, side), layout="NCHW"), *further),
+        inputs=inputs,
         outputs=model.outputs,
     )
     text = rename_blobs(param, names)

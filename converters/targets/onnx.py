@@ -12,12 +12,12 @@ from typing import Any
 
 from boardfit.converters.capture import captured_output
 from boardfit.converters.model import TrainedModel
-from boardfit.converters.targets import Exported, file_stem, further_specs
+from boardfit.converters.targets import Exported, file_stem, input_specs
 from boardfit.converters.targets.onnx_canonical import canonical, half_weights
 from boardfit.converters.targets.onnx_repair import plain_net, repair
 from boardfit.converters.targets.onnx_tidy import tidy
 from boardfit.errors import ExportError, ToolMissing
-from boardfit.specs import Artifact, TensorSpec
+from boardfit.specs import Artifact
 
 OPSET = 17  # the newest that ONNX Runtime 1.17, the oldest runtime we accept, fully knows
 
@@ -42,10 +42,7 @@ def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Ex
         precision=precision,
         sizes=sizes,
         files=(path,),
-        inputs=(
-            TensorSpec(name="image", shape=(None, 3, side, side), layout="NCHW"),
-            *further_specs(model, size=side, layout="NCHW"),
-        ),
+        inputs=input_specs(model, size=side, layout="NCHW"),
         outputs=model.outputs,
     )
     return Exported(artifact=artifact, files={path: proto.SerializeToString(deterministic=True)})
@@ -85,8 +82,7 @@ def _converted(model: TrainedModel, size: int | None) -> Any:
     def call(*inputs: Any) -> Any:
         return plain(list(inputs) if len(inputs) > 1 else inputs[0], training=False)
 
-    image = TensorSpec("image", (None, size, size, 3), layout="NHWC")
-    specs = [image, *further_specs(model, size=size, layout="NHWC")]
+    specs = input_specs(model, size=size, layout="NHWC")
     raw, _ = tf2onnx.convert.from_function(
         tf.function(call),
         input_signature=[tf.TensorSpec(spec.shape, tf.float32, name=spec.name) for spec in specs],

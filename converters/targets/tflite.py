@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 from boardfit.converters.capture import captured_output
 from boardfit.converters.model import TrainedModel
-from boardfit.converters.targets import Exported, file_stem, further_specs
+from boardfit.converters.targets import Exported, file_stem, input_specs
 from boardfit.errors import ExportError, ToolMissing
 from boardfit.specs import Artifact, TensorSpec
 
@@ -31,16 +31,13 @@ def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Ex
     side = sizes[0] if len(sizes) == 1 else None
     path = f"{file_stem('tflite', precision=precision, sizes=sizes)}.tflite"
     input_names, output_names = _tensor_names(data, [spec.name for spec in model.further])
-    further = further_specs(model, size=side, layout="NHWC")
+    inputs = input_specs(model, size=side, layout="NHWC")
     artifact = Artifact(
         format="tflite",
         precision=precision,
         sizes=sizes,
         files=(path,),
-        inputs=(
-            TensorSpec(name=input_names[0], shape=(None, side, side, 3), layout="NHWC"),
-            *(replace(spec, name=name) for spec, name in zip(further, input_names[1:], strict=True)),
-        ),
+        inputs=tuple(replace(spec, name=name) for spec, name in zip(inputs, input_names, strict=True)),
         outputs=tuple(
             TensorSpec(name=name, shape=spec.shape, activation=spec.activation)
             for name, spec in zip(output_names, model.outputs, strict=True)
@@ -53,12 +50,10 @@ def _convert(model: TrainedModel, *, size: int, half_weights: bool) -> bytes:
     import keras
     import tensorflow as tf
 
-    image = keras.Input(batch_shape=(1, size, size, 3), name="image")
+    specs = input_specs(model, size=size, layout="NHWC")
+    inputs = [keras.Input(batch_shape=(1, *spec.shape[1:]), name=spec.name) for spec in specs]
+    given = inputs if len(inputs) > 1 else inputs[0]
     # The name stands in every tensor's name: Keras' own would count the models of this process.
-    inputs = [image]
-    for spec in further_specs(model, size=size, layout="NHWC"):
-        inputs.append(keras.Input(batch_shape=(1, *spec.shape[1:]), name=spec.name))
-    given = inputs if len(inputs) > 1 else image
     sized = keras.Model(given, model.net(given, training=False), name="sized")
     with captured_output() as log:
         try:

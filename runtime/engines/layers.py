@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from boardfit.errors import EngineError
@@ -59,3 +60,22 @@ class LayerProfile:
     def p50_s(self) -> float:
         """Median of the whole runs in seconds."""
         return percentile(self.whole_s, 50.0)
+
+
+def profile_of(runs: Sequence[tuple[float, Iterable[tuple[str, str, float]]]]) -> LayerProfile:
+    """Put the layers of several runs together.
+
+    Args:
+        runs: Of each its seconds, and the name, kind and seconds of its layers.
+
+    Raises:
+        EngineError: Their layers differ, or there are none.
+    """
+    times: dict[str, list[float]] = {}
+    kinds: dict[str, str] = {}
+    for _, layers in runs:
+        for name, kind, seconds in layers:
+            times.setdefault(name, []).append(seconds)
+            kinds[name] = kind
+    found = tuple(LayerTime(name, kinds[name], tuple(each)) for name, each in times.items())
+    return LayerProfile(found, tuple(seconds for seconds, _ in runs))

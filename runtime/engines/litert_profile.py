@@ -18,7 +18,7 @@ import numpy as np
 
 from boardfit.errors import EngineError
 from boardfit.runtime.engines import missing
-from boardfit.runtime.engines.layers import LayerProfile, LayerTime
+from boardfit.runtime.engines.layers import LayerProfile, profile_of
 from boardfit.specs import Artifact
 
 _CPU = 1
@@ -82,20 +82,7 @@ def profile(
         model.take(next(iter(feeds.values())), len(artifact.outputs))
         for _ in range(warmup):
             model.run()
-        return _read([model.profiled_run() for _ in range(runs)])
-
-
-def _read(taken: list[tuple[float, list[tuple[str, int, float]]]]) -> LayerProfile:
-    """Return the profile of some runs: each its seconds, and the kind, index and seconds of its layers."""
-    times: dict[str, list[float]] = {}
-    kinds: dict[str, str] = {}
-    for _, layers in taken:
-        for kind, index, seconds in layers:
-            name = str(index)
-            times.setdefault(name, []).append(seconds)
-            kinds[name] = kind
-    found = tuple(LayerTime(name, kinds[name], tuple(each)) for name, each in times.items())
-    return LayerProfile(found, tuple(seconds for seconds, _ in taken))
+        return profile_of([model.profiled_run() for _ in range(runs)])
 
 
 class _Model:
@@ -143,8 +130,8 @@ class _Model:
         ins, outs = ctypes.c_size_t(len(self._in)), ctypes.c_size_t(len(self._out))
         self._call("RunCompiledModel", self._model, _FIRST, ins, self._in, outs, self._out)
 
-    def profiled_run(self) -> tuple[float, list[tuple[str, int, float]]]:
-        """Return the seconds of a run, and the kind, index and seconds of each of its layers."""
+    def profiled_run(self) -> tuple[float, list[tuple[str, str, float]]]:
+        """Return the seconds of a run, and the index, kind and seconds of each of its layers."""
         self._call("ResetProfiler", self._profiler)
         self._call("StartProfiler", self._profiler)
         begin = perf_counter()
@@ -157,7 +144,7 @@ class _Model:
         self._call("GetProfilerEvents", self._profiler, count, events)
         inside = any(event.type == _INSIDE for event in events)
         layers = [
-            (event.tag.decode(errors="replace"), int(event.index), 1e-6 * event.elapsed_us)
+            (str(event.index), event.tag.decode(errors="replace"), 1e-6 * event.elapsed_us)
             for event in events
             # The delegate as a whole is an operator too.
             if event.type == _INSIDE or (event.type == _OPERATOR and not (inside and b"elegate" in event.tag))

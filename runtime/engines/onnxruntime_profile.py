@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boardfit.errors import EngineError
-from boardfit.runtime.engines.layers import LayerProfile, LayerTime
+from boardfit.runtime.engines.layers import LayerProfile, profile_of
 from boardfit.specs import Artifact
 
 if TYPE_CHECKING:
@@ -63,13 +63,17 @@ def read_events(events: list[Mapping[str, Any]], runs: int) -> LayerProfile:
     if len(whole) < runs:
         raise EngineError(f"ONNX Runtime's profile has {len(whole)} runs: expected {runs}")
     nodes = [event for event in events if str(event.get("name", "")).endswith(_TAIL)]
-    times: dict[str, list[float]] = {}
-    kinds: dict[str, str] = {}
-    for run in whole:
-        first, last = run["ts"], run["ts"] + run["dur"]
-        for node in (node for node in nodes if first <= node["ts"] <= last):
-            name = f"{node['args']['node_index']} {node['name'].removesuffix(_TAIL)}"
-            times.setdefault(name, []).append(1e-6 * node["dur"])
-            kinds[name] = str(node["args"]["op_name"])
-    layers = tuple(LayerTime(name, kinds[name], tuple(each)) for name, each in times.items())
-    return LayerProfile(layers, tuple(1e-6 * run["dur"] for run in whole))
+    return profile_of(
+        [
+            (
+                1e-6 * run["dur"],
+                [_layer(node) for node in nodes if run["ts"] <= node["ts"] <= run["ts"] + run["dur"]],
+            )
+            for run in whole
+        ]
+    )
+
+
+def _layer(node: Mapping[str, Any]) -> tuple[str, str, float]:
+    name = f"{node['args']['node_index']} {node['name'].removesuffix(_TAIL)}"
+    return name, str(node["args"]["op_name"]), 1e-6 * node["dur"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from boardfit.cli.given import add_input, read_given
 from boardfit.cli.lists import count
-from boardfit.cli.quiet import quiet_engines
+from boardfit.cli.opened import opened
 from boardfit.cli.tuned import add_tuning
 
 if TYPE_CHECKING:
@@ -94,20 +95,18 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
     def open_session(stream: bool) -> Iterator[Model]:
         from boardfit.loading import load
 
-        with ExitStack() as stack:
-            with quiet_engines():
-                session = load(
-                    bundle,
-                    engine=args.engine,
-                    precision=args.precision,
-                    threads=args.threads,
-                    policy=args.policy,
-                    size=args.size,
-                    stream=stream,
-                    tuning=args.tuning,
-                )
-                stack.callback(_close, session)
-                _warm_up(session, given)
+        loading = partial(
+            load,
+            bundle,
+            engine=args.engine,
+            precision=args.precision,
+            threads=args.threads,
+            policy=args.policy,
+            size=args.size,
+            stream=stream,
+            tuning=args.tuning,
+        )
+        with opened(loading, given=given) as session:
             sinks.describe(session)
             yield session
 
@@ -123,20 +122,6 @@ def _answer_all(bundle: Bundle, args: argparse.Namespace, inputs: Inputs, sinks:
                     _answer(session, ref, lambda frame=frame: frame, sinks, given)  # type: ignore[misc]
             except InputError as error:
                 sinks.skip(str(path), error)
-
-
-def _close(session: Model) -> None:
-    with quiet_engines():
-        session.close()
-
-
-def _warm_up(session: Model, given: Mapping[str, Any]) -> None:
-    """Look once at each size, so that an engine's first run does not count among the frames."""
-    import numpy as np
-
-    grey = np.full((240, 320, 3), 127, np.uint8)
-    for size in session.sizes:
-        session.look(grey, size, inputs=given)
 
 
 def _answer(

@@ -9,13 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from boardfit.cli.lists import count, size_wh
-from boardfit.cli.quiet import quiet_engines
+from boardfit.cli.opened import opened
 from boardfit.cli.tuned import add_tuning
 from boardfit.errors import InputError
 
@@ -109,22 +109,21 @@ def run(args: argparse.Namespace) -> int:
     from boardfit.runtime.policy.motion import MotionSettings
 
     with ExitStack() as stack:
+        loading = partial(
+            load,
+            args.bundle,
+            engine=args.engine,
+            precision=args.precision,
+            threads=args.threads,
+            policy=args.policy,
+            size=args.size,
+            stream=len(args.sources) == 1,
+            isolate=args.isolate,
+            tuning=args.tuning,
+            trusted_keys=args.key,
+        )
         # An isolated engine's process would keep the stderr that it is born with.
-        with nullcontext() if args.isolate else quiet_engines():
-            model = load(
-                args.bundle,
-                engine=args.engine,
-                precision=args.precision,
-                threads=args.threads,
-                policy=args.policy,
-                size=args.size,
-                stream=len(args.sources) == 1,
-                isolate=args.isolate,
-                tuning=args.tuning,
-                trusted_keys=args.key,
-            )
-            stack.callback(_close, model)
-            _warm_up(model)
+        model = stack.enter_context(opened(loading, quiet=not args.isolate))
         stack.enter_context(_log_on_stderr())
         budget = _budget(args, model)
         sinks = _sinks(args)
@@ -240,20 +239,6 @@ def _budget(args: argparse.Namespace, model: Model) -> Budget | None:
     throttled = asked_ahead(probes.throttled)  # a tool on a Raspberry Pi: no frame waits for it
     settings = BudgetSettings(fps=args.fps, max_temp_c=args.max_temp)
     return Budget(settings, model.sizes, temperature_c=probes.temperature_c, throttled=throttled)
-
-
-def _close(model: Model) -> None:
-    with quiet_engines():
-        model.close()
-
-
-def _warm_up(model: Model) -> None:
-    """Look once at each size, so that an engine's first run does not make a frame late."""
-    import numpy as np
-
-    grey = np.full((240, 320, 3), 127, np.uint8)
-    for size in model.sizes:
-        model.look(grey, size)
 
 
 def _drawn(answer: Answer, *, top: int) -> np.ndarray:

@@ -104,9 +104,12 @@ def test_self_test_gives_what_the_build_gave(path):
 def test_a_swap_needs_the_same_inputs(path, tmp_path):
     write_fake_bundle(tmp_path / "same.boardfit", seed=1, further=(BOX, TILT, RIGHT))
     write_fake_bundle(tmp_path / "other.boardfit", further=(BOX,))
+    write_fake_bundle(tmp_path / "wide.boardfit", further=(TensorSpec("box", (None, 5)), TILT, RIGHT))
     with load(path) as model:
-        with pytest.raises(SwapRefused, match="takes \\['image', 'box'\\], the old one"):
+        with pytest.raises(SwapRefused, match=r"takes box \(4,\), the old one box \(4,\), tilt \(\), right"):
             model.swap(tmp_path / "other.boardfit")
+        with pytest.raises(SwapRefused, match=r"takes box \(5,\), .*, the old one box \(4,\), "):
+            model.swap(tmp_path / "wide.boardfit")
         model.swap(tmp_path / "same.boardfit")
         assert model(FRAME, inputs=given()).scores.size == 10
 
