@@ -53,9 +53,11 @@ def check_cores(cores: Sequence[int]) -> None:
     if not hasattr(os, "sched_setaffinity"):
         raise RecipeError("this system cannot bind threads to cores: leave out affinity")
     usable = os.sched_getaffinity(0)
-    if not cores or len(set(cores)) != len(cores) or not usable.issuperset(cores):
+    wrong = sorted(set(cores) - usable) if len(set(cores)) == len(cores) > 0 else list(cores)
+    if wrong or not cores:
+        shown = f"{wrong[:4]}{' and more' if len(wrong) > 4 else ''}"
         raise RecipeError(
-            f"affinity is {list(cores)}: expected distinct ones among the usable cores {sorted(usable)}"
+            f"affinity names {shown}: expected distinct ones among the usable cores {sorted(usable)}"
         )
 
 
