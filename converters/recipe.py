@@ -13,6 +13,7 @@ from typing import Any
 
 from boardfit.converters.calibrate import ESTIMATORS
 from boardfit.converters.recipe_checks import check_choices, check_types
+from boardfit.converters.recipe_prune import PruneSection
 from boardfit.converters.recipe_train import DistillSection, ElasticSection
 from boardfit.errors import BundleError, RecipeError
 from boardfit.specs import FORMATS, POLICY_KINDS, PRECISIONS, TASKS, ImageSpec, check_sizes
@@ -227,6 +228,7 @@ class Recipe:
     source: SourceSection
     images: ImagesSection
     export: ExportSection = field(default_factory=ExportSection)
+    prune: PruneSection = field(default_factory=PruneSection)
     distill: DistillSection = field(default_factory=DistillSection)
     elastic: ElasticSection = field(default_factory=ElasticSection)
     policy: PolicySection = field(default_factory=PolicySection)
@@ -266,6 +268,7 @@ _SECTIONS: Mapping[str, type] = {
     "source": SourceSection,
     "images": ImagesSection,
     "export": ExportSection,
+    "prune": PruneSection,
     "distill": DistillSection,
     "elastic": ElasticSection,
     "policy": PolicySection,
