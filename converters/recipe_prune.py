@@ -22,7 +22,8 @@ class PruneSection:
             ``onnxruntime`` or ``ncnn``.
         criterion: What tells channels that matter: ``l1`` or ``l2`` norm of their weights, ``bn`` for the
             scale of batch normalisation, ``taylor`` for what the answer loses on the photographs of
-            ``distill``, ``random`` for none, ``auto`` for ``taylor`` where there are photographs, else ``l2``.
+            ``distill``, ``random`` for none, ``auto`` for ``taylor`` where there are photographs, else
+            ``l2``.
         multiple: Widths stay multiples of this, where they were.
         keep: Smallest share of a layer's channels that stays.
         steps: How many times a part is taken away; the net recovers after each where it is distilled.
