@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 SMALLEST_PROBABILITY = 1e-7
@@ -51,20 +52,60 @@ def softened_kl(teacher: Any, student: Any, *, temperature: float = 1.0) -> Any:
 
 
 def feature_hint(teacher: Any, student: Any) -> Any:
-    """Return the mean squared distance of two features, each scaled to unit length, times their length.
+    """Return the mean squared distance of two features, each scaled to unit length.
 
-    Romero et al. 2015, "FitNets" (https://arxiv.org/abs/1412.6550), on normalised pooled features: 0 where
-    they point the same way, 2 where they are orthogonal. The teacher gets no gradient.
+    Romero et al. 2015, "FitNets" (https://arxiv.org/abs/1412.6550), on normalised features: 0 where they
+    point the same way, 2 where they are orthogonal. The teacher gets no gradient.
 
     Args:
-        teacher: (N, D) float32.
-        student: (N, D) float32.
+        teacher: (N, D) float32, or (N, H, W, D), compared place by place.
+        student: The same shape.
     """
     gap = unit(ops.stop_gradient(teacher)) - unit(student)
     return ops.mean(ops.sum(gap * gap, axis=-1))
 
 
+def info_nce(teacher: Any, student: Any, *, temperature: float) -> Any:
+    """Return how badly each embedding of the student tells its own image's teacher from the others'.
+
+    InfoNCE of van den Oord et al. 2018 (https://arxiv.org/abs/1807.03748), in both directions as Radford et
+    al. 2021 (https://arxiv.org/abs/2103.00020) do it: the cosines of all pairs of a batch, the right pairs
+    on the diagonal. log N where nothing is told apart. The teacher gets no gradient.
+
+    Args:
+        teacher: (N, D) float32.
+        student: (N, D) float32.
+        temperature: What cosines are divided by, above 0.
+    """
+    ours, theirs = unit(student), unit(ops.stop_gradient(teacher))
+    cosines = ops.matmul(ours, ops.transpose(theirs)) / temperature
+    own = ops.sum(ours * theirs, axis=-1) / temperature
+    both = ops.logsumexp(cosines, axis=1) + ops.logsumexp(cosines, axis=0)
+    return ops.mean(0.5 * both - own)
+
+
+def group_correlation(features: Any, groups: int) -> Any:
+    """Return the mean squared correlation over the batch between numbers of different groups.
+
+    Decorrelation of Cogswell et al. 2016 (https://arxiv.org/abs/1511.06068), between groups only: inside one,
+    numbers may say the same; 0 where groups are orthogonal. Numbers that do not vary count as 0.
+
+    Args:
+        features: (N, D) float32; group i holds the columns whose ``column * groups // D`` is i.
+        groups: How many, from 2 to D.
+    """
+    width = features.shape[-1]
+    centred = features - ops.mean(features, axis=0, keepdims=True)
+    spread = ops.sqrt(ops.mean(centred * centred, axis=0, keepdims=True) + 1e-6)
+    scaled = centred / spread
+    count = ops.cast(ops.shape(features)[0], "float32")
+    correlation = ops.matmul(ops.transpose(scaled), scaled) / count
+    group = np.arange(width) * groups // width
+    apart = np.asarray(group[:, None] != group[None], np.float32)
+    return ops.sum(apart * correlation * correlation) / float(apart.sum())
+
+
 def unit(features: Any) -> Any:
-    """Return the rows of an (N, D) tensor scaled to unit length; a row of zeros stays so."""
+    """Return a tensor's last axis scaled to unit length; what is all zeros stays so."""
     length = ops.sqrt(ops.sum(features * features, axis=-1, keepdims=True) + 1e-12)
     return features / length

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from boardfit.converters.ingest.reference import frozen_copy
 from boardfit.errors import CompressError
 
 _AFTER_SCORES = (
@@ -65,16 +65,38 @@ def with_private_norms(net: Any, sizes: Sequence[int]) -> dict[int, Any]:
     return {**nets, sizes[-1]: net}
 
 
-def trainable_copy(net: Any) -> Any:
+def trainable_copy(net: Any, *, seed: int = 0, numbers: str = "float32") -> Any:
     """Return a copy with weights of its own, every layer of which is trained.
 
     Args:
         net: keras.Model, functional.
+        seed: Of layers that draw at random and have no seed of their own, such as dropout.
+        numbers: Policy of the copy's layers, ``mixed_bfloat16`` for example; weights stay float32, and what
+            makes the scores computes in it.
     """
-    copy = frozen_copy(net)
+    exact = _makers_of_scores(net)
+    seeds = itertools.count(seed)
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        if config.get("seed", 0) is None:
+            config["seed"] = next(seeds)
+        if numbers != "float32" and layer.name not in exact:
+            config["dtype"] = numbers
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(net, clone_function=clone)
+    copy.set_weights(net.get_weights())
     for layer in copy.layers:
         layer.trainable = True
     return copy
+
+
+def at_side(net: Any, side: int) -> Any:
+    """Return a net whose tensors have the shapes that they have at one input side; layers are shared."""
+    image = keras.Input((side, side, 3), name=net.inputs[0].name)
+    inputs = keras.tree.pack_sequence_as(net.input, [image])
+    return keras.models.clone_model(net, input_tensors=inputs, clone_function=lambda layer: layer)
 
 
 def batch_norms(net: Any) -> list[Any]:
@@ -106,12 +128,23 @@ def _renormalised(net: Any, size: int) -> Any:
 
 
 def _features(scores: Any) -> Any:
-    operation, read = _made_by(scores)
-    while isinstance(operation, _AFTER_SCORES):
-        operation, read = _made_by(read)
+    operation, read = _before_scores(scores)[-1]
     if not isinstance(operation, keras.layers.Dense) or len(read.shape) != 2:
         return None
     return read
+
+
+def _makers_of_scores(net: Any) -> set[str]:
+    """Return the names of the last layer with weights and of what follows it."""
+    return {operation.name for operation, _ in _before_scores(net.outputs[0])}
+
+
+def _before_scores(scores: Any) -> list[tuple[Any, Any]]:
+    """Return the operations from the scores back to the first that computes, each with what it reads."""
+    found = [_made_by(scores)]
+    while isinstance(found[-1][0], _AFTER_SCORES):
+        found.append(_made_by(found[-1][1]))
+    return found
 
 
 def _made_by(tensor: Any) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from boardfit.converters.compress.checkpoint import (
-    EpochRecord,
-    Position,
-    fingerprint,
-    load_checkpoint,
-    save_checkpoint,
-    write_log,
-)
+from boardfit.converters.compress.checkpoint import EpochRecord, Position
 from boardfit.converters.compress.images import Augment, Batches, ImageSet
-from boardfit.converters.recipe_train import OPTIMIZERS
+from boardfit.converters.compress.keeper import Keeper
+from boardfit.converters.compress.optimizer import build_optimizer, inner
+from boardfit.converters.recipe_train import NUMBERS, OPTIMIZERS
 from boardfit.errors import CompressError
 
 
@@ -54,6 +49,8 @@ class Moment:
         steps: Steps of an epoch.
         phase: Name of the phase.
         loss: Mean loss of this epoch so far.
+        metrics: Means of this epoch so far by name, the loss among them; ``accuracy`` is the share of answers
+            that are the labels', ``agreement`` of those that are the teacher's.
         images_per_s: Images per second since this epoch began or was resumed.
         left_s: Seconds left at this pace; phases differ in theirs.
     """
@@ -66,6 +63,7 @@ class Moment:
     loss: float
     images_per_s: float
     left_s: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 Watch = Callable[[Moment], None]
@@ -78,12 +76,15 @@ class Training:
     Attributes:
         epochs: How often every image is seen.
         batch: Images in a step.
+        accumulate: Steps whose gradients are added up before the weights change.
         optimizer: ``sgd`` (Nesterov momentum 0.9) or ``adamw``.
         learning_rate: The peak, after warm-up; it falls to 0 like a cosine.
         warm_up: Share of the steps in which the rate rises from 0.
         weight_decay: Share of a kernel that a step takes off, times the rate; norms and biases are spared.
         ema: Decay of the moving average of weights that is kept in the end; 0 for the last weights.
         augment: How images are varied.
+        numbers: What layers compute with, one of ``NUMBERS``; for stages, which make the model.
+        recompute: Whether activations are computed twice instead of kept: likewise.
         seed: Of order and variation.
         folder: Where checkpoint and log go; None keeps neither.
         resume: Whether to go on from the checkpoint in ``folder``, if there is one.
@@ -93,12 +94,15 @@ class Training:
 
     epochs: int
     batch: int = 128
+    accumulate: int = 1
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     warm_up: float = 0.05
     weight_decay: float = 5e-3
     ema: float = 0.0
     augment: Augment = field(default_factory=Augment)
+    numbers: str = "float32"
+    recompute: bool = False
     seed: int = 0
     folder: Path | None = None
     resume: bool = False
@@ -106,10 +110,13 @@ class Training:
     watch: Watch = lambda _: None
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1:
+        if min(self.epochs, self.batch, self.accumulate) < 1:
             raise CompressError(
-                f"{self.epochs} epochs of batches of {self.batch}: expected at least 1 of each"
+                f"{self.epochs} epochs of {self.accumulate} batches of {self.batch}: expected at least 1 "
+                "of each"
             )
+        if self.numbers not in NUMBERS:
+            raise CompressError(f"layers compute with {self.numbers!r}: expected {' or '.join(NUMBERS)}")
         if self.optimizer not in OPTIMIZERS:
             raise CompressError(f"the optimizer is {self.optimizer!r}: expected {' or '.join(OPTIMIZERS)}")
         if not self.learning_rate > 0.0 or not 0.0 <= self.warm_up < 1.0 or not 0.0 <= self.ema < 1.0:
@@ -117,7 +124,8 @@ class Training:
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint must agree with, as JSON values."""
-        names = ["epochs", "batch", "optimizer", "learning_rate", "warm_up", "weight_decay", "ema", "seed"]
+        names = ["epochs", "batch", "accumulate", "optimizer", "learning_rate", "warm_up", "weight_decay"]
+        names += ["ema", "numbers", "seed"]
         return {**{name: getattr(self, name) for name in names}, "augment": asdict(self.augment)}
 
 
@@ -159,11 +167,11 @@ def train(
         raise CompressError(
             f"{images.count} images are fewer than a batch of {settings.batch}: make it smaller"
         )
-    model.compile(optimizer=_optimizer(settings, steps))
+    model.compile(optimizer=build_optimizer(settings, steps))
     model.phase = phases[-1].name
     model(images.pixels[: settings.batch], training=False)
     model.optimizer.build(model.trainable_variables)
-    keeper = _Keeper(model, settings, phases, images)
+    keeper = Keeper(model, settings, phases, images)
     position = keeper.load()
     history = list(position.history)
     for epoch in range(position.epoch, settings.epochs):
@@ -180,7 +188,7 @@ def train(
 
 
 def _run_epoch(
-    model: Any, images: ImageSet, keeper: _Keeper, *, steps: int, phase: Phase, position: Position
+    model: Any, images: ImageSet, keeper: Keeper, *, steps: int, phase: Phase, position: Position
 ) -> EpochRecord:
     """Run what is left of an epoch."""
     settings = keeper.settings
@@ -205,67 +213,14 @@ def _run_epoch(
     except KeyboardInterrupt:
         watcher.save()
         raise
-    model.optimizer.use_ema = bool(settings.ema)
+    inner(model.optimizer).use_ema = bool(settings.ema)
     return watcher.record()
-
-
-class _Keeper:
-    """Knows where the checkpoint and the log lie, and what they belong to."""
-
-    def __init__(self, model: Any, settings: Training, phases: Sequence[Phase], images: ImageSet) -> None:
-        self.settings = settings
-        self._model = model
-        about = {
-            **settings.settings(),
-            "phases": [asdict(phase) for phase in phases],
-            "model": model.settings(),
-            "images": images.checksum(),
-        }
-        self._belongs_to = fingerprint(self._variables(), about)
-
-    @property
-    def path(self) -> Path | None:
-        """Path of the checkpoint."""
-        return None if self.settings.folder is None else self.settings.folder / "checkpoint.npz"
-
-    def load(self) -> Position:
-        """Return where to begin, and bring the variables there."""
-        if self.path is None:
-            return Position()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.settings.resume or not self.path.is_file():
-            return Position()
-        return load_checkpoint(self.path, self._variables(), belongs_to=self._belongs_to)
-
-    def save(self, position: Position) -> None:
-        """Write the checkpoint, and the log of complete epochs.
-
-        Raises:
-            CompressError: It cannot be written, or the weights are not finite: the loss of a step is that
-                before its update, so that the last step of all would not be noticed.
-        """
-        if not all(np.isfinite(values).all() for values in map(np.asarray, self._model.weights)):
-            raise CompressError(
-                f"the weights are not finite in epoch {position.epoch + (position.step > 0)}: the training "
-                f"is stopped{self.kept()}; lower the learning rate"
-            )
-        if self.path is None:
-            return
-        save_checkpoint(self.path, self._variables(), position=position, belongs_to=self._belongs_to)
-        write_log(self.path.with_name("log.csv"), position.history)
-
-    def kept(self) -> str:
-        """Return where the last good state lies, as the end of a sentence; nothing if there is none."""
-        return f"; {self.path} holds the last good state" if self.path and self.path.exists() else ""
-
-    def _variables(self) -> list[Any]:
-        return [*self._model.variables, *self._model.optimizer.variables]
 
 
 class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
     """Adds up an epoch, tells how far it is, writes checkpoints, and stops at a loss that is not finite."""
 
-    def __init__(self, keeper: _Keeper, position: Position, *, phase: str, steps: int) -> None:
+    def __init__(self, keeper: Keeper, position: Position, *, phase: str, steps: int) -> None:
         super().__init__()
         self._keeper = keeper
         self._position = position
@@ -311,7 +266,7 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep ``fit`` from putting the moving average in the weights' place before the training ends."""
-        self.model.optimizer.use_ema = False
+        inner(self.model.optimizer).use_ema = False
 
     def save(self) -> None:
         """Write a checkpoint inside the epoch."""
@@ -331,9 +286,11 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         """Count a step that is done but was not told: Ctrl-C mostly comes while one runs."""
         # On JAX, reading ``self.model`` brings the trained values into the variables.
         model = self.model
-        done = int(model.optimizer.iterations) - self._position.epoch * self._steps
+        # Not what the optimizer counts: it leaves out steps that overflow, and those that only add up.
+        images = next(metric.count for metric in model.metrics if metric.name == "loss")
+        here = round(float(images) / self._keeper.settings.batch)
+        done = self._position.step + here
         if done > self._done:
-            here = done - self._position.step
             for name, mean in model.get_metrics_result().items():
                 self.sums[name] = self._before.get(name, 0.0) + float(mean) * here
             self._done = done
@@ -353,6 +310,7 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
                 loss=self.sums["loss"] / self._done,
                 images_per_s=pace * settings.batch,
                 left_s=left / pace,
+                metrics={name: total / self._done for name, total in self.sums.items()},
             )
         )
 
@@ -364,24 +322,3 @@ def _phase_of(epoch: int, epochs: int, phases: Sequence[Phase]) -> Phase:
         if epoch < round(float(edge)):
             return phase
     return phases[-1]
-
-
-def _optimizer(settings: Training, steps: int) -> Any:
-    total = settings.epochs * steps
-    warm = max(1, round(settings.warm_up * total))
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, total - warm), warmup_target=settings.learning_rate, warmup_steps=warm
-    )
-    common = {
-        "learning_rate": rate,
-        "weight_decay": settings.weight_decay or None,
-        "use_ema": bool(settings.ema),
-        "ema_momentum": settings.ema or 0.99,
-    }
-    if settings.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
-    else:
-        optimizer = keras.optimizers.AdamW(**{**common, "weight_decay": settings.weight_decay})
-    if settings.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    return optimizer
