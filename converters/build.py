@@ -11,14 +11,7 @@ from typing import Any
 import numpy as np
 
 from boardfit.bundle import Manifest, open_bundle, write_bundle
-from boardfit.converters.compression import (
-    Effect,
-    Watch,
-    compress,
-    effects,
-    overlap_note,
-    worse_note,
-)
+from boardfit.converters.compression import Effect, Watch, compress, effects, worse_note
 from boardfit.converters.further import golden_further, golden_rows, with_further
 from boardfit.converters.measure import Timed, time_artifacts
 from boardfit.converters.model import TrainedModel
@@ -38,6 +31,7 @@ from boardfit.converters.samples import (
     synthetic_frame,
 )
 from boardfit.converters.targets import Exported, export
+from boardfit.converters.training_images import overlap_note
 from boardfit.converters.verify import Parity, require_inside, run_reference, verify
 from boardfit.errors import ExportError, InputError, ParityError, UnsupportedModel
 from boardfit.runtime.preprocess import Preprocessor
@@ -111,7 +105,7 @@ def build(
         raise ParityError(f"nothing is inside the gate, nothing was written\n{refused_table(outcomes)}")
     progress("timing the artifacts")
     times = time_artifacts(exported, samples)
-    changed = effects(planned.model, model, samples.tensors) if checked.training else ()
+    changed = effects(planned.model, model, samples.tensors) if recipe.compresses else ()
     worse = [note for note in [worse_note(changed)] if note]
     notes = (*model.notes, *worse, *_sample_notes(samples), *_pictures_notes(checked))
     measurements = _measurements(samples, parity, times, notes)
@@ -139,19 +133,21 @@ def build(
 
 def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress) -> Plan:
     """Return the plan with the model that the compress stages make of its own."""
-    if checked.training is None:
+    if not checked.recipe.compresses:
         return checked
     model = compress(
         checked.recipe,
         checked.model,
-        checked.training,
+        images=checked.training,
+        teacher=checked.teacher,
         folder=checked.partial,
         resume=resume,
         watch=watch,
         progress=progress,
     )
-    note = overlap_note(checked.training, [photo.path for photo in checked.photos])
-    model = replace(model, notes=(*model.notes, *([note] if note else ())))
+    if checked.training is not None:
+        note = overlap_note(checked.training, [photo.path for photo in checked.photos])
+        model = replace(model, notes=(*model.notes, *([note] if note else ())))
     order = replace(checked.order, model=model) if checked.order else None
     return replace(checked, model=model, order=order)
 

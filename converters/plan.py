@@ -12,10 +12,10 @@ import numpy as np
 from boardfit.bundle import check_target
 from boardfit.bundle.rules import CONTROL
 from boardfit.converters.auto_sizes import require_choice, resolve_sizes
-from boardfit.converters.compression import TrainingImages, choose_training_images, require_stages
+from boardfit.converters.compression import require_stages
 from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.further import read_values, values_note
-from boardfit.converters.ingest import ingest
+from boardfit.converters.ingest import ingest, own_side
 from boardfit.converters.ingest.untouched import formats_of, read_untouched
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.converters.policy_evidence import FEWEST_IMAGES, Photo, labelled_photos
@@ -25,6 +25,7 @@ from boardfit.converters.quantize.stage import Order, check_schemes
 from boardfit.converters.recipe import Recipe, resolve_image_spec
 from boardfit.converters.samples import choose_images
 from boardfit.converters.targets import find_target
+from boardfit.converters.training_images import TrainingImages, choose_training_images
 from boardfit.converters.verify import engine_name
 from boardfit.errors import RecipeError
 from boardfit.runtime.policy.two_look import NO_CERTAINTY
@@ -44,7 +45,8 @@ class Plan:
         photos: The images that the policy is fitted on; empty where it is not fitted.
         not_fitted: Why it is not; empty where it is.
         order: What the int8 stage is asked for; None where nothing is quantized.
-        training: The images that compress stages train on; None where nothing is compressed.
+        training: The images that compress stages train on; None where nothing is trained.
+        teacher: The model that teaches instead of the source; None where that does.
         values: Rows of numbers, by name, for inputs besides the image.
     """
 
@@ -56,6 +58,7 @@ class Plan:
     not_fitted: str = ""
     order: Order | None = None
     training: TrainingImages | None = None
+    teacher: TrainedModel | None = None
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -112,7 +115,8 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     if recipe.policy.kind == "two-look" and model.outputs[0].activation == "none":
         raise RecipeError(NO_CERTAINTY)
     training = choose_training_images(recipe, model)
-    require_stages(recipe, model, training)
+    teacher = _teacher(recipe, request, progress)
+    require_stages(recipe, model, images=training, teacher=teacher)
     photos, not_fitted = _photos_to_fit(recipe, model)
     return Plan(
         recipe=recipe,
@@ -123,15 +127,32 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         not_fitted=not_fitted,
         order=_order(recipe, model, progress),
         training=training,
+        teacher=teacher,
         values=values,
     )
+
+
+def _teacher(recipe: Recipe, source: SourceRequest, progress: Progress) -> TrainedModel | None:
+    """Return the model that teaches instead of the source, or None.
+
+    It is asked at the largest size of the bundle, or at its own where it takes no other.
+    """
+    path = recipe.distill.teacher
+    if not path:
+        return None
+    progress(f"importing the teacher {path}")
+    request = replace(source, source=path, labels=(), sizes=source.sizes[-1:])
+    teacher = ingest(request)
+    if teacher.fixed_size not in (None, source.sizes[-1]):
+        teacher = ingest(replace(request, sizes=(own_side(path) or teacher.fixed_size,)))
+    return teacher
 
 
 def _require_nothing_of_one_image(recipe: Recipe, model: TrainedModel) -> None:
     """Raise RecipeError if something is asked for that is fed with images alone."""
     wants = {
         "int8": bool(quantized_precisions(recipe)),
-        "training": bool(recipe.distill.folder or recipe.elastic.enabled),
+        "compressing": recipe.compresses,
         "--val": bool(recipe.fit.val),
     }
     asked = [name for name, wanted in wants.items() if wanted]
@@ -147,7 +168,7 @@ def _require_classifier_for_nothing(recipe: Recipe, model: TrainedModel) -> None
     """Raise RecipeError if something is asked for that only the answers of a classifier can judge."""
     wants = {
         "int8": bool(quantized_precisions(recipe)),
-        "training": bool(recipe.distill.folder or recipe.elastic.enabled),
+        "compressing": recipe.compresses,
         "--val": bool(recipe.fit.val),
         "the policy two-look": recipe.policy.kind == "two-look",
     }
@@ -165,10 +186,10 @@ def _as_passed_through(recipe: Recipe) -> Recipe:
     wanted, export = recipe.export.formats, recipe.export
     formats = tuple(name for name in wanted if name in possible)
     others = [name for name in export.precisions if name not in ("fp32", "fp16")]
-    if not formats or others or recipe.distill.folder or recipe.elastic.enabled:
+    if not formats or others or recipe.compresses:
         raise RecipeError(
             f"a source that is passed through is packed as it is, in fp32, as {' or '.join(possible)}: leave "
-            f"out {', '.join(others) or 'training and other formats'}, or leave out --pass-through"
+            f"out {', '.join(others) or 'compressing and other formats'}, or leave out --pass-through"
         )
     return replace(recipe, export=replace(export, formats=formats, precisions=("fp32",)))
 

@@ -27,8 +27,10 @@ def portable(recipe: Recipe, model: TrainedModel) -> dict[str, Any]:
         "assume_same_padding": recipe.source.assume_same_padding,
     }
     kept = {name: tables[name] for name in ("schema", "export", "policy", "parity")}
-    if recipe.distill.folder:
+    if recipe.compresses:
+        kept["prune"] = tables["prune"]
         kept["distill"] = {n: v for n, v in tables["distill"].items() if n not in ("folder", "labels")}
+        kept["distill"]["teacher"] = Path(recipe.distill.teacher).name
         kept["elastic"] = tables["elastic"]
     if quantized_precisions(recipe):
         kept["quantize"] = {

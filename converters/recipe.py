@@ -239,10 +239,28 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.elastic.enabled and not self.distill.folder:
             raise RecipeError("an elastic net is trained: give --distill FOLDER, photographs to train on")
-        if self.distill.folder and not self.elastic.enabled:
+        if self.distill.folder and not (self.distills or self.elastic.enabled):
             raise RecipeError(
-                "there is nothing to train on the photographs of --distill: add --elastic, or leave it out"
+                "there is nothing to train on the photographs of --distill: add --prune, --teacher or "
+                "--elastic, or leave it out"
             )
+
+    @property
+    def distills(self) -> bool:
+        """Whether a net learns from a teacher: a pruned one from the source, or the source from another."""
+        return bool(self.distill.folder and (self.prune.structured or self.distill.teacher))
+
+    @property
+    def compresses(self) -> bool:
+        """Whether any compress stage is asked for."""
+        return bool(
+            self.prune.structured or self.prune.sparsity or self.distill.folder or self.elastic.enabled
+        )
+
+    def compress_tables(self) -> dict[str, Any]:
+        """Return the sections of the compress stages, and the sizes, as JSON values."""
+        tables = {name: asdict(getattr(self, name)) for name in ("prune", "distill", "elastic")}
+        return {**tables, "sizes": list(self.export.sizes)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as TOML values, sections as tables."""

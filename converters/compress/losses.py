@@ -102,7 +102,7 @@ def group_correlation(features: Any, groups: int) -> Any:
     correlation = ops.matmul(ops.transpose(scaled), scaled) / count
     group = np.arange(width) * groups // width
     apart = np.asarray(group[:, None] != group[None], np.float32)
-    return ops.sum(apart * correlation * correlation) / float(apart.sum())
+    return ops.sum(ops.multiply(apart, correlation * correlation)) / float(apart.sum())
 
 
 def unit(features: Any) -> Any:

@@ -25,6 +25,8 @@ examples:
   boardfit build --recipe recipe.toml -o net.boardfit --dry-run
   boardfit build model.keras --images photos --precisions fp32,int8 -o int8.boardfit --val labels.csv
   boardfit build model.keras --images photos --elastic --distill more-photos -o elastic.boardfit
+  boardfit build model.keras --images photos --prune 0.4 --distill more-photos --epochs 10 -o small.boardfit
+  boardfit build small.keras --images photos --teacher large.keras --distill more-photos -o small.boardfit
 
 A --torch factory is Python code and is run: build only from authors whom you trust.
 """
@@ -102,7 +104,26 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("training")
+    group = parser.add_argument_group("compressing")
+    group.add_argument(
+        "--prune",
+        type=float,
+        metavar="SHARE",
+        help="take away this share of the multiplications, 0.4 for 40 %%",
+    )
+    group.add_argument(
+        "--prune-time",
+        type=float,
+        metavar="SHARE",
+        help="take channels away until this share of the time remains, measured here, 0.7 for 70 %%",
+    )
+    group.add_argument("--prune-engine", metavar="E", help="whose time: litert (default), onnxruntime, ncnn")
+    group.add_argument(
+        "--sparsity",
+        type=float,
+        metavar="SHARE",
+        help="set this share of weights to 0: not faster, zips better",
+    )
     group.add_argument(
         "--elastic",
         action="store_true",
@@ -110,9 +131,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="train the model to be good at every size; the largest one teaches the others",
     )
     group.add_argument("--distill", metavar="DIR", help="photographs to train on, without labels")
+    group.add_argument(
+        "--teacher", metavar="MODEL", help="who teaches (default: the source), of the same classes"
+    )
     group.add_argument("--distill-labels", metavar="CSV", help="columns file,label: learn from these as well")
     group.add_argument("--epochs", type=int, metavar="N", help="how often each is seen (default: 10)")
-    group.add_argument("--learning-rate", type=float, metavar="R", help="at its peak (default: 0.002)")
+    group.add_argument(
+        "--learning-rate", type=float, metavar="R", help="at its peak (default: what suits the stage)"
+    )
     group.add_argument("--resume", action="store_true", help="go on with a training that was interrupted")
 
 
@@ -156,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
         with quiet_engines(), TrainingProgress() as watch:
             report = build(recipe, args.out, resume=args.resume, watch=watch, progress=progress)
     except KeyboardInterrupt:
-        if recipe.distill.folder:
+        if recipe.compresses:
             words = sys.argv[1:] if args.resume else [*sys.argv[1:], "--resume"]
             print(f"to go on: boardfit {shlex.join(words)}", file=sys.stderr)
         raise
@@ -184,8 +210,15 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
         },
         "images": {"folder": args.images, "limit": args.limit},
         "export": {**_export_sizes(args.sizes), "formats": args.formats, "precisions": args.precisions},
+        "prune": {
+            "macs": args.prune,
+            "time": args.prune_time,
+            "engine": args.prune_engine,
+            "sparsity": args.sparsity,
+        },
         "distill": {
             "folder": args.distill,
+            "teacher": args.teacher,
             "labels": args.distill_labels,
             "epochs": args.epochs,
             "learning_rate": args.learning_rate,

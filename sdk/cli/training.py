@@ -54,8 +54,14 @@ def moment_text(moment: Moment) -> str:
     """Return a moment of a training as a line."""
     return (
         f"epoch {moment.epoch}/{moment.epochs} ({moment.phase}), step {moment.step}/{moment.steps}, "
-        f"loss {moment.loss:.3f}, {moment.images_per_s:.0f} images/s, {_duration(moment.left_s)} left"
+        f"{_means(moment)}, {moment.images_per_s:.0f} images/s, {_duration(moment.left_s)} left"
     )
+
+
+def _means(moment: Moment) -> str:
+    """Return the loss, and the share of right answers where the model counts them."""
+    shares = [f"{name} {100 * mean:.1f} %" for name, mean in moment.metrics.items() if name != "loss"]
+    return ", ".join([f"loss {moment.loss:.3f}", *shares])
 
 
 def _duration(seconds: float) -> str:

@@ -48,7 +48,8 @@ def test_an_elastic_bundle_has_a_file_per_size_and_says_what_training_changed(re
     assert [(effect.size, effect.images) for effect in report.effects] == [(24, 32), (32, 32)]
     assert report.effects[1].before == 100.0
     assert (moments[-1].epoch, moments[-1].step) == (2, 3)
-    assert any("stage elastic: 2 epochs on 54 images" in line for line in told)
+    assert any(line == "stage elastic" for line in told)
+    assert any("reading 54 images at 32 to train on" in line for line in told)
     assert any("private to each of 2 sizes" in note for note in report.notes)
     with open_bundle(tmp_path / "a.boardfit") as bundle:
         assert bundle.measurements["compressed"] == [effect.to_dict() for effect in report.effects]

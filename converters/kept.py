@@ -1,0 +1,112 @@
+"""What finished compress stages made, kept until the build is done, so that resuming does not repeat them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from boardfit.converters.ingest.reference import keras_reference
+from boardfit.converters.model import TrainedModel
+from boardfit.converters.training_images import TrainingImages
+from boardfit.errors import CompressError
+from boardfit.files import write_whole
+
+if TYPE_CHECKING:
+    from boardfit.converters.compress.stage import StageResult
+
+SCHEMA = 1
+
+
+class KeptStages:
+    """The results of stages, each in its stage's folder: ``stage.keras``, and ``stage.json`` as its seal.
+
+    A stage that measures times would choose something else when it is run again, and what was trained
+    behind it would be lost.
+    """
+
+    def __init__(self, folder: Path, *, settings: Mapping[str, Any], images: TrainingImages | None) -> None:
+        """Remember what results belong to.
+
+        Args:
+            folder: Of all stages.
+            settings: Of all stages, as JSON values.
+            images: What is trained on.
+        """
+        self._folder = folder
+        about: dict[str, Any] = {"settings": settings}
+        if images is not None:
+            sizes = [path.stat().st_size if path.is_file() else 0 for path in images.paths]
+            about["images"] = [[str(path) for path in images.paths], sizes, images.labels]
+        self._about = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+
+    def get(self, name: str, before: TrainedModel) -> StageResult | None:
+        """Return what a stage made of a model before, or None.
+
+        Raises:
+            CompressError: It was made of another model, with other settings or images.
+        """
+        import keras
+
+        from boardfit.converters.compress.stage import StageResult
+
+        net, seal = self._places(name)
+        try:
+            record = json.loads(seal.read_text(encoding="utf-8"))
+            whole = record["sha256"] == hashlib.sha256(net.read_bytes()).hexdigest()
+            belongs_to, notes = record["belongs_to"], tuple(record["notes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if not whole or record["schema"] != SCHEMA:
+            return None
+        if belongs_to != self._belongs_to(before):
+            raise CompressError(
+                f"{seal.parent} holds what another model, other images or other settings gave: resume with "
+                "those, or delete it to begin anew"
+            )
+        loaded = keras.saving.load_model(net, compile=False)
+        loaded.trainable = False
+        return StageResult(model=replace(before, net=loaded, reference=keras_reference(loaded)), notes=notes)
+
+    def put(self, name: str, before: TrainedModel, result: StageResult) -> None:
+        """Keep what a stage made of a model; nothing where that is a net per size.
+
+        Raises:
+            CompressError: It cannot be written, because the disk is full for example.
+        """
+        if result.model.nets_by_size is not None:
+            return
+        net, seal = self._places(name)
+        draft = net.with_name("draft.keras")
+        try:
+            net.parent.mkdir(parents=True, exist_ok=True)
+            result.model.net.save(draft)
+            record = {
+                "schema": SCHEMA,
+                "sha256": hashlib.sha256(draft.read_bytes()).hexdigest(),
+                "belongs_to": self._belongs_to(before),
+                "notes": result.notes,
+            }
+            draft.replace(net)
+            write_whole(seal, json.dumps(record).encode())
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise CompressError(
+                f"what the stage {name} made cannot be kept in {net.parent} ({error.strerror}): make room "
+                "and start again with --resume"
+            ) from error
+
+    def _places(self, name: str) -> tuple[Path, Path]:
+        return self._folder / name / "stage.keras", self._folder / name / "stage.json"
+
+    def _belongs_to(self, before: TrainedModel) -> str:
+        digest = self._about.copy()
+        for weight in before.net.get_weights():
+            digest.update(f"{weight.dtype}{weight.shape}".encode())
+            digest.update(np.ascontiguousarray(weight).tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""On which images a recipe's compress stages train."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from boardfit.converters.model import TrainedModel
+from boardfit.converters.policy_evidence import labelled_photos
+from boardfit.converters.recipe import Recipe
+from boardfit.converters.recipe_train import FEWEST_TO_TRAIN
+from boardfit.converters.samples import choose_images
+from boardfit.errors import InputError, RecipeError
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingImages:
+    """Image files to train on, and the class index of each, or None."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...] | None = None
+
+
+def choose_training_images(recipe: Recipe, model: TrainedModel) -> TrainingImages | None:
+    """Return the images of ``distill``; None where the recipe trains nothing.
+
+    Raises:
+        InputError: No folder, or too few images in it.
+        RecipeError: The table of labels cannot be used, or a label is no class of the model.
+    """
+    wanted = recipe.distill
+    if not wanted.folder:
+        return None
+    if wanted.labels:
+        photos = labelled_photos(wanted.labels, wanted.folder)
+        classes = model.outputs[0].shape[-1] or 0
+        wrong = [photo for photo in photos if not 0 <= (photo.label or 0) < classes]
+        if wrong:
+            raise RecipeError(
+                f"{wrong[0].path} has the label {wrong[0].label}, but the model answers {classes} classes, "
+                "counted from 0: correct distill.labels"
+            )
+        # Tables are often sorted by class: the first ones would leave classes out.
+        count = min(wanted.limit, len(photos))
+        photos = [photos[i * len(photos) // count] for i in range(count)]
+        found = TrainingImages(
+            paths=tuple(photo.path for photo in photos), labels=tuple(photo.label or 0 for photo in photos)
+        )
+    else:
+        found = TrainingImages(paths=tuple(choose_images(wanted.folder, wanted.limit)))
+    if len(found.paths) < max(FEWEST_TO_TRAIN, wanted.batch):
+        raise InputError(
+            f"{wanted.folder} has {len(found.paths)} images to train on: expected at least "
+            f"{FEWEST_TO_TRAIN}, and a batch ({wanted.batch}); thousands are better"
+        )
+    return found
+
+
+def overlap_note(trained: TrainingImages, fitted_on: Sequence[Path]) -> str:
+    """Return a sentence if the policy is fitted on images that were trained on; else nothing."""
+    if not fitted_on:
+        return ""
+    seen = {_sha256(path) for path in trained.paths}
+    both = sum(_sha256(path) in seen for path in fitted_on)
+    if not both:
+        return ""
+    return (
+        f"{both} of the {len(fitted_on)} images on which the policy is fitted were trained on: the net knows "
+        "them better than what a camera will show; give other images with --distill or --images"
+    )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return str(path)
