@@ -9,7 +9,9 @@ from boardfit.converters.compress.elastic_net import ElasticNet, ElasticOptions
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import view
 from boardfit.converters.compress.train import Training
-from boardfit.specs import ImageSpec
+from boardfit.converters.ingest.reference import keras_reference
+from boardfit.converters.model import TrainedModel
+from boardfit.specs import ImageSpec, TensorSpec
 
 CLASSES = 4
 
@@ -26,17 +28,26 @@ def build_images(count: int = 96, side: int = 16, *, labelled: bool = True, seed
     return ImageSet(pixels=pixels.astype(np.uint8), labels=labels if labelled else None)
 
 
-def build_net(*, norm: bool = True, seed: int = 1, softmax: bool = False):
+def build_net(
+    *,
+    norm: bool = True,
+    seed: int = 1,
+    softmax: bool = False,
+    widths: tuple[int, int] = (8, 16),
+    classes: int = CLASSES,
+    dropout: float = 0.0,
+):
     import keras
     from keras import layers
 
     image = x = keras.Input((None, None, 3), name="image")
-    for filters, stride in ((8, 1), (16, 2)):
+    for filters, stride in zip(widths, (1, 2), strict=True):
         x = layers.Conv2D(filters, 3, stride, padding="same", use_bias=not norm)(x)
         x = layers.BatchNormalization(momentum=0.8)(x) if norm else x
         x = layers.ReLU()(x)
     x = layers.GlobalAveragePooling2D()(x)
-    scores = layers.Dense(CLASSES, activation="softmax" if softmax else None, name="scores")(x)
+    x = layers.Dropout(dropout)(x) if dropout else x
+    scores = layers.Dense(classes, activation="softmax" if softmax else None, name="scores")(x)
     net = keras.Model(image, scores, name="small")
     # Numpy's chance: initial weights are the same on every Keras backend.
     rng = np.random.default_rng(seed)
@@ -44,6 +55,17 @@ def build_net(*, norm: bool = True, seed: int = 1, softmax: bool = False):
         if len(weight.shape) > 1:
             weight.assign(rng.normal(0.0, np.sqrt(2.0 / np.prod(weight.shape[:-1])), weight.shape))
     return net
+
+
+def build_source(*, activation: str = "logits", **options) -> TrainedModel:
+    net = build_net(softmax=activation == "softmax", **options)
+    return TrainedModel(
+        name="small",
+        net=net,
+        outputs=(TensorSpec(name="scores", shape=(None, net.outputs[0].shape[-1]), activation=activation),),
+        image=ImageSpec(mean=(127.5,) * 3, std=(127.5,) * 3),
+        reference=keras_reference(net),
+    )
 
 
 def build_model(**options) -> ElasticNet:
@@ -70,6 +92,12 @@ def make_images():
 @pytest.fixture
 def make_net():
     return build_net
+
+
+@pytest.fixture
+def make_source():
+    """Return a function that makes a source model."""
+    return build_source
 
 
 @pytest.fixture

@@ -14,30 +14,11 @@ from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import batch_norms, view, with_private_norms
 from boardfit.converters.compress.stage import run_stage
 from boardfit.converters.compress.train import Training
-from boardfit.converters.ingest.reference import keras_reference
-from boardfit.converters.model import TrainedModel
 from boardfit.errors import CompressError, ExportError
 from boardfit.specs import ImageSpec, TensorSpec
 
 SIZES = (8, 12, 16)
 CLASSES = 4
-
-
-@pytest.fixture
-def make_source(make_net):
-    """Return a function that makes a source model."""
-
-    def make(*, activation: str = "logits", **options) -> TrainedModel:
-        net = make_net(softmax=activation == "softmax", **options)
-        return TrainedModel(
-            name="small",
-            net=net,
-            outputs=(TensorSpec(name="scores", shape=(None, CLASSES), activation=activation),),
-            image=ImageSpec(mean=(127.5,) * 3, std=(127.5,) * 3),
-            reference=keras_reference(net),
-        )
-
-    return make
 
 
 @pytest.fixture

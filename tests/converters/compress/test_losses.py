@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from boardfit.converters.compress.losses import as_logits, cross_entropy, feature_hint, softened_kl
+from boardfit.converters.compress.losses import (
+    as_logits,
+    cross_entropy,
+    feature_hint,
+    group_correlation,
+    info_nce,
+    softened_kl,
+)
 
 RNG = np.random.default_rng(5)
 STUDENT = RNG.normal(0, 2, (6, 5)).astype(np.float32)
@@ -45,3 +52,36 @@ def test_a_hint_sees_direction_only():
     features = RNG.normal(size=(4, 8)).astype(np.float32)
     assert float(feature_hint(features, 3.0 * features)) == pytest.approx(0.0, abs=1e-5)
     assert float(feature_hint(features, -features)) == pytest.approx(4.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_info_nce_is_the_cross_entropy_with_the_diagonal_both_ways(temperature):
+    teacher, student = RNG.normal(size=(2, 6, 5)).astype(np.float32)
+    cosines = np.array([[s @ t / np.linalg.norm(s) / np.linalg.norm(t) for t in teacher] for s in student])
+    rows, columns = softmax(cosines / temperature), softmax(cosines.T / temperature)
+    expected = -0.5 * (np.log(np.diag(rows)).mean() + np.log(np.diag(columns)).mean())
+    assert float(info_nce(teacher, student, temperature=temperature)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_info_nce_is_small_for_the_same_embeddings_and_log_n_for_equal_rows():
+    apart = np.eye(6, dtype=np.float32)
+    assert float(info_nce(apart, 3.0 * apart, temperature=0.05)) < 1e-6
+    same = np.ones((6, 5), np.float32)
+    assert float(info_nce(same, same, temperature=0.1)) == pytest.approx(np.log(6), rel=1e-4)
+
+
+def test_group_correlation_is_that_of_numpy_between_groups():
+    features = RNG.normal(size=(200, 7)).astype(np.float32)
+    features[:, 6] += 2.0 * features[:, 0]
+    group = np.arange(7) * 3 // 7
+    correlation = np.corrcoef(features.T)
+    expected = (correlation**2)[group[:, None] != group[None]].mean()
+    assert float(group_correlation(features, 3)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_inside_a_group_numbers_may_say_the_same_and_dead_ones_do_not_count():
+    one, other = RNG.normal(size=(2, 500)).astype(np.float32)
+    features = np.stack([one, one, other, np.zeros(500, np.float32)], axis=1)
+    assert float(group_correlation(features, 2)) < 0.02
+    features = np.stack([one, other, one, other], axis=1)
+    assert float(group_correlation(features, 2)) == pytest.approx(0.5, abs=0.02)
