@@ -7,7 +7,7 @@ largest size teaches the smaller ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -84,7 +84,8 @@ class Elastic:
             )
             return StageResult(model=model, notes=(note,))
         images = self.images(self.sizes[-1])
-        nets = with_private_norms(trainable_copy(model.net), self.sizes)
+        numbers, seed = self.training.numbers, self.training.seed
+        nets = with_private_norms(trainable_copy(model.net, seed=seed, numbers=numbers), self.sizes)
         if self._frozen:
             nets[self.sizes[-1]].trainable = False
         views = {size: view(net) for size, net in nets.items()}
@@ -98,8 +99,7 @@ class Elastic:
             teacher=None if self._frozen or not self.options.teacher else frozen_copy(model.net),
         )
         report = train(elastic, images, settings=self.training, phases=self._phases())
-        for net in nets.values():
-            net.trainable = False
+        nets = _as_float32(nets, model.net)
         references = {size: keras_reference(net) for size, net in nets.items()}
 
         def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Any:
@@ -138,3 +138,12 @@ class Elastic:
         if norms:
             return (f"elastic: {norms} batch normalisations are private to each of {len(self.sizes)} sizes",)
         return ("elastic: the net has no batch normalisation, so that all sizes share everything",)
+
+
+def _as_float32(trained: Mapping[int, Any], source: Any) -> dict[int, Any]:
+    """Return the nets as they are exported: computing in float32, and no longer trained."""
+    nets = with_private_norms(trainable_copy(source), tuple(trained))
+    for size, net in nets.items():
+        net.set_weights(trained[size].get_weights())
+        net.trainable = False
+    return nets

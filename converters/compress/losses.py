@@ -106,6 +106,9 @@ def group_correlation(features: Any, groups: int) -> Any:
 
 
 def unit(features: Any) -> Any:
-    """Return a tensor's last axis scaled to unit length; what is all zeros stays so."""
-    length = ops.sqrt(ops.sum(features * features, axis=-1, keepdims=True) + 1e-12)
+    """Return a tensor's last axis scaled to unit length; what is shorter than 0.001 stays shorter than 1.
+
+    At 0 the slope is 1000: with less of a floor a dead place of a map gives gradients beyond float16.
+    """
+    length = ops.sqrt(ops.sum(features * features, axis=-1, keepdims=True) + 1e-6)
     return features / length

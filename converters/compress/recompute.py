@@ -62,17 +62,17 @@ class Recomputed:
         cuts = _cuts(net)
         made = _made_between(net, cuts)
         begins = [net.inputs[0], *cuts]
-        ends = [[cut, *wanted] for cut, wanted in zip(cuts, made, strict=False)] + [made[-1]]
-        self.pieces = [keras.Model(a, b) for a, b in zip(begins, ends, strict=True)]
-        taken = [tensor for wanted in made for tensor in wanted]
-        self._order = [next(i for i, x in enumerate(taken) if x is tensor) for tensor in net.outputs]
+        self.pieces = [keras.Model(begin, ends) for begin, ends in zip(begins, made, strict=True)]
+        names = [id(tensor) for ends in made for tensor in ends]
+        self._order = [names.index(id(tensor)) for tensor in net.outputs]
 
     def __call__(self, image: Any, training: bool = False) -> list[Any]:
         """Return the net's outputs, in its order; see ``keras.Model.__call__``."""
         tensor, found = image, []
         for piece in self.pieces[:-1]:
-            tensor, *wanted = _run_twice(piece, tensor, training=training)
-            found.extend(wanted)
+            made = _run_twice(piece, tensor, training=training)
+            tensor = made[-1]
+            found.extend(made)
         # What the last piece keeps is needed at once: computing it twice would save nothing.
         found.extend(_as_list(self.pieces[-1](tensor, training=training)))
         return [found[place] for place in self._order]
@@ -124,12 +124,12 @@ def _cuts(net: Any) -> list[Any]:
 
 
 def _made_between(net: Any, cuts: Sequence[Any]) -> list[list[Any]]:
-    """Return which of the net's outputs each piece makes, one list more than there are cuts."""
+    """Return what each piece makes: those of the net's outputs that lie in it, and the cut at its end."""
     wanted = {id(tensor) for tensor in net.outputs}
     cut = {id(tensor) for tensor in cuts}
     made: list[list[Any]] = [[]]
     for tensor in _in_order(net.outputs):
-        if id(tensor) in wanted:
+        if id(tensor) in wanted | cut:
             made[-1].append(tensor)
         if id(tensor) in cut:
             made.append([])

@@ -84,7 +84,7 @@ class Training:
         ema: Decay of the moving average of weights that is kept in the end; 0 for the last weights.
         augment: How images are varied.
         numbers: What layers compute with, one of ``NUMBERS``; for stages, which make the model.
-        recompute: Whether activations are computed twice instead of kept: likewise.
+        recompute: Whether activations are computed twice instead of kept; for ``Distill``.
         seed: Of order and variation.
         folder: Where checkpoint and log go; None keeps neither.
         resume: Whether to go on from the checkpoint in ``folder``, if there is one.

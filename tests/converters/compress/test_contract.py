@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +14,13 @@ from boardfit.converters.compress.distill import Distill
 from boardfit.converters.compress.distill_net import DistillOptions
 from boardfit.converters.compress.elastic import Elastic
 from boardfit.converters.compress.images import ImageSet
-from boardfit.converters.compress.stage import Stage, run_stage
+from boardfit.converters.compress.stage import Stage, StageResult, run_stage
 from boardfit.converters.compress.train import Training
 from boardfit.converters.model import TrainedModel
 from boardfit.errors import CompressError
+
+_SMALL = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
+build_images, build_source = _SMALL["build_images"], _SMALL["build_source"]
 
 SIZES = (8, 16)
 TRAINING = Training(epochs=2, batch=16, learning_rate=0.02, seed=5)
@@ -34,16 +39,28 @@ STAGES: dict[str, Callable[[ImageSet], Stage]] = {"elastic": elastic, "distill":
 CHANGES_ANSWERS = {"elastic", "distill"}
 
 
-@pytest.fixture(params=STAGES)
-def stage(request, images) -> Stage:
-    made = STAGES[request.param](images)
-    assert made.name == request.param
-    return made
+@dataclass(frozen=True)
+class Done:
+    """A stage that was run once, for all tests."""
+
+    stage: Stage
+    model: TrainedModel
+    before: list[np.ndarray]
+    answered: np.ndarray
+    result: StageResult
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tensor() -> np.ndarray:
     return np.random.default_rng(4).normal(size=(3, 16, 16, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def done(request, tensor) -> Done:
+    stage, model = STAGES[request.param](build_images()), build_source(dropout=0.3)
+    assert stage.name == request.param
+    before, answered = weights(model), model.reference(tensor)[0]
+    return Done(stage, model, before, answered, run_stage(stage, model))
 
 
 def weights(model: TrainedModel) -> list[np.ndarray]:
@@ -51,68 +68,63 @@ def weights(model: TrainedModel) -> list[np.ndarray]:
     return [np.array(weight) for net in nets for weight in net.get_weights()]
 
 
-@pytest.mark.parametrize("activation", ["logits", "softmax"])
-def test_it_returns_a_model_of_the_same_interface_and_leaves_the_given_one_alone(
-    stage, make_source, tensor, activation
-):
-    model = make_source(activation=activation)
-    before, answered = weights(model), model.reference(tensor)[0]
-    trainable = [layer.trainable for layer in model.net.layers]
-    result = run_stage(stage, model)
-    after = result.model
-    assert all(np.array_equal(a, b) for a, b in zip(before, weights(model), strict=True))
-    assert [layer.trainable for layer in model.net.layers] == trainable
-    assert np.array_equal(model.reference(tensor)[0], answered)
+def test_the_given_model_stays_as_it_was(done, tensor):
+    assert all(np.array_equal(a, b) for a, b in zip(done.before, weights(done.model), strict=True))
+    assert all(layer.trainable for layer in done.model.net.layers)
+    assert np.array_equal(done.model.reference(tensor)[0], done.answered)
+
+
+def test_the_interface_stays_as_it_was(done):
+    model, after = done.model, done.result.model
     for name in ("name", "outputs", "image", "labels", "fixed_size", "task", "further"):
         assert getattr(after, name) == getattr(model, name)
     assert [tuple(x.shape) for x in after.net.outputs] == [tuple(x.shape) for x in model.net.outputs]
     assert [x.dtype for x in after.net.outputs] == [x.dtype for x in model.net.outputs]
-    assert result.notes and all(isinstance(note, str) for note in result.notes)
+    assert done.result.notes and all(isinstance(note, str) for note in done.result.notes)
 
 
-def test_its_reference_is_its_net(stage, make_source, tensor):
-    after = run_stage(stage, make_source()).model
+def test_its_reference_is_its_net(done, tensor):
+    after = done.result.model
     found = np.asarray(after.at(16).net(tensor, training=False))
     assert np.isfinite(found).all()
     assert np.allclose(after.reference(tensor)[0], found, atol=1e-5)
 
 
-def test_it_does_something(stage, make_source, tensor):
-    model = make_source()
-    after = run_stage(stage, model).model
-    same = np.allclose(after.reference(tensor)[0], model.reference(tensor)[0], atol=1e-4)
-    assert same is (stage.name not in CHANGES_ANSWERS)
-    assert any(
-        a.shape != b.shape or not np.array_equal(a, b)
-        for a, b in zip(weights(model), weights(after), strict=False)
-    )
+def test_it_does_something(done, tensor):
+    after = done.result.model
+    same = np.allclose(after.reference(tensor)[0], done.answered, atol=1e-4)
+    assert same is (done.stage.name not in CHANGES_ANSWERS)
+    assert [array.tobytes() for array in weights(after)] != [array.tobytes() for array in done.before]
 
 
-def test_it_repeats_to_the_last_bit(stage, make_source):
-    runs = [weights(run_stage(stage, make_source(dropout=0.3)).model) for _ in range(2)]
-    assert all(np.array_equal(a, b) for a, b in zip(*runs, strict=True))
+def test_it_repeats_to_the_last_bit(done):
+    again = run_stage(STAGES[done.stage.name](build_images()), build_source(dropout=0.3)).model
+    assert all(np.array_equal(a, b) for a, b in zip(weights(done.result.model), weights(again), strict=True))
 
 
-def test_weights_that_are_not_finite_break_its_promise(stage, make_source):
-    model = make_source()
-    after = run_stage(stage, model).model
-    broken = after.at(16).net
-    broken.layers[1].set_weights([np.full_like(weight, np.nan) for weight in broken.layers[1].get_weights()])
+def test_softmax_stays_softmax(done, tensor):
+    model = build_source(activation="softmax")
+    found = run_stage(done.stage, model).model.reference(tensor)[0]
+    assert np.allclose(found.sum(axis=1), 1.0, atol=1e-5) and found.min() >= 0.0
+
+
+def test_weights_that_are_not_finite_break_its_promise(done):
+    after = done.result.model
+    broken = build_source(dropout=0.3).net
+    broken.set_weights([np.full_like(weight, np.nan) for weight in broken.get_weights()])
+    nets = None if after.nets_by_size is None else dict.fromkeys(after.nets_by_size, broken)
     with pytest.raises(CompressError, match="not finite"):
-        stage.ensures(model, after)
+        done.stage.ensures(done.model, replace(after, net=broken, nets_by_size=nets))
 
 
-def test_another_answer_breaks_its_promise(stage, make_source):
-    model = make_source()
-    after = run_stage(stage, model).model
-    other = make_source(classes=5).net
+def test_another_answer_breaks_its_promise(done):
+    after, other = done.result.model, build_source(classes=5).net
     nets = None if after.nets_by_size is None else dict.fromkeys(after.nets_by_size, other)
     with pytest.raises(CompressError, match="answers"):
-        stage.ensures(model, replace(after, net=other, nets_by_size=nets))
+        done.stage.ensures(done.model, replace(after, net=other, nets_by_size=nets))
 
 
-def test_what_is_no_classifier_is_refused_before_anything_long(stage, make_source):
-    model = make_source()
-    outputs = (replace(model.outputs[0], activation="none"),)
+def test_what_is_no_classifier_is_refused_before_anything_long(done):
+    outputs = (replace(done.model.outputs[0], activation="none"),)
     with pytest.raises(CompressError, match="needs scores of two or more classes"):
-        stage.requires(replace(model, outputs=outputs))
+        done.stage.requires(replace(done.model, outputs=outputs))
