@@ -105,7 +105,8 @@ def build(
         raise ParityError(f"nothing is inside the gate, nothing was written\n{refused_table(outcomes)}")
     progress("timing the artifacts")
     times = time_artifacts(exported, samples)
-    changed = effects(planned.model, model, samples.tensors) if recipe.compresses else ()
+    trained = model.net is not planned.model.net or model.nets_by_size is not None
+    changed = effects(planned.model, model, samples.tensors) if trained else ()
     worse = [note for note in [worse_note(changed)] if note]
     notes = (*model.notes, *worse, *_sample_notes(samples), *_pictures_notes(checked))
     measurements = _measurements(samples, parity, times, notes)

@@ -82,24 +82,16 @@ class KeptStages:
         if result.model.nets_by_size is not None:
             return
         net, seal = self._places(name)
-        draft = net.with_name("draft.keras")
+        record = {
+            "schema": SCHEMA,
+            "sha256": _save(result.model.net, net),
+            "belongs_to": self._belongs_to(before),
+            "notes": result.notes,
+        }
         try:
-            net.parent.mkdir(parents=True, exist_ok=True)
-            result.model.net.save(draft)
-            record = {
-                "schema": SCHEMA,
-                "sha256": hashlib.sha256(draft.read_bytes()).hexdigest(),
-                "belongs_to": self._belongs_to(before),
-                "notes": result.notes,
-            }
-            draft.replace(net)
             write_whole(seal, json.dumps(record).encode())
         except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise CompressError(
-                f"what the stage {name} made cannot be kept in {net.parent} ({error.strerror}): make room "
-                "and start again with --resume"
-            ) from error
+            raise _full(seal, error) from error
 
     def _places(self, name: str) -> tuple[Path, Path]:
         return self._folder / name / "stage.keras", self._folder / name / "stage.json"
@@ -110,3 +102,47 @@ class KeptStages:
             digest.update(f"{weight.dtype}{weight.shape}".encode())
             digest.update(np.ascontiguousarray(weight).tobytes())
         return digest.hexdigest()
+
+
+def begun_with(folder: Path, model: TrainedModel, *, resume: bool) -> TrainedModel:
+    """Return what a training in a folder began with: a model that is kept there, or the given one from now on.
+
+    Args:
+        folder: Of the training; made here.
+        model: What it would begin with.
+        resume: Whether it goes on.
+
+    Raises:
+        CompressError: The model cannot be kept, because the disk is full for example.
+    """
+    import keras
+
+    path = folder / "begun.keras"
+    if not resume or not path.is_file():
+        _save(model.net, path)
+        return model
+    try:
+        net = keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CompressError(f"{path} cannot be read ({error}): delete {folder} to begin anew") from error
+    return replace(model, net=net, reference=keras_reference(net))
+
+
+def _save(net: Any, path: Path) -> str:
+    """Write a net whole or not at all, and return the SHA-256 of the file."""
+    draft = path.with_name("draft.keras")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        net.save(draft)
+        found = hashlib.sha256(draft.read_bytes()).hexdigest()
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise _full(path, error) from error
+    return found
+
+
+def _full(path: Path, error: OSError) -> CompressError:
+    return CompressError(
+        f"{path} cannot be written ({error.strerror}): make room and start again with --resume"
+    )

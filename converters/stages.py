@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardfit.converters.kept import begun_with
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.recipe import Recipe
 from boardfit.converters.training_images import TrainingImages
 
 if TYPE_CHECKING:
+    from boardfit.converters.compress.distill import Distill
     from boardfit.converters.compress.images import ImageSet
     from boardfit.converters.compress.stage import Stage
     from boardfit.converters.compress.train import Training
@@ -55,16 +57,77 @@ def stages_of(
         CompressError: Settings make no sense.
     """
     place = place or Workplace()
+    read = None if images is None else _reader(model, images, place)
+    labelled = images is not None and images.labels is not None
     found: list[Stage] = []
-    if images is None:
-        return found
-    read = _reader(model, images, place)
-    labelled = images.labels is not None
-    if recipe.distills:
-        found.append(_distill(recipe, teacher or model, read=read, labelled=labelled, place=place))
-    if recipe.elastic.enabled:
+    distill = None
+    if read is not None and recipe.distills:
+        distill = _distill(recipe, teacher or model, read=read, labelled=labelled, place=place)
+    if recipe.prune.structured:
+        steps = recipe.prune.steps
+        between = None if distill is None or steps == 1 else Recovery(distill, place)
+        found.append(_prune(recipe, read=read, recover=between))
+        if distill is not None and between is not None:
+            distill = replace(distill, training=between.last(steps))
+    if distill is not None:
+        found.append(distill)
+    if read is not None and recipe.elastic.enabled:
         found.append(_elastic(recipe, read=read, labelled=labelled, place=place))
     return found
+
+
+class Recovery:
+    """Trains a net between the steps of pruning; the epochs are those of distilling, shared out.
+
+    What a step began with is kept: measured times differ when they are measured again, and a net that was
+    trained in part would not be found again.
+    """
+
+    def __init__(self, stage: Distill, place: Workplace) -> None:
+        """Remember how to train.
+
+        Args:
+            stage: Distilling, as it would be after all steps.
+            place: Where each step has a folder of its own.
+        """
+        self._stage = stage
+        self._place = place
+
+    def __call__(self, model: TrainedModel, step: int, steps: int) -> TrainedModel:
+        """Return a model trained for its share of the epochs.
+
+        Args:
+            model: What the step left.
+            step: Counted from 1.
+            steps: How many there are.
+        """
+        training = replace(self._stage.training, epochs=self._between(steps))
+        if self._place.folder is not None:
+            folder = self._place.folder / "prune" / f"step-{step}"
+            training = replace(training, folder=folder)
+            model = begun_with(folder, model, resume=self._place.resume)
+        self._place.progress(f"recovering from step {step} of {steps}: {training.epochs} epochs")
+        return replace(self._stage, training=training)(model).model
+
+    def last(self, steps: int) -> Training:
+        """Return the training after the last step: what the others leave of the epochs."""
+        training = self._stage.training
+        left = training.epochs - (steps - 1) * self._between(steps)
+        return replace(training, epochs=max(1, left))
+
+    def _between(self, steps: int) -> int:
+        return max(1, self._stage.training.epochs // (2 * steps))
+
+
+def _prune(recipe: Recipe, *, read: Callable[[int], ImageSet] | None, recover: Recovery | None) -> Stage:
+    from boardfit.converters.compress.prune import Prune
+    from boardfit.converters.compress.prune_time import EngineClock
+
+    side, clock = recipe.export.sizes[-1], None
+    if recipe.prune.time:
+        clock = EngineClock(engine=recipe.prune.engine, side=side)
+        clock.require()
+    return Prune(options=recipe.prune, side=side, images=read, clock=clock, recover=recover)
 
 
 def _distill(
@@ -74,7 +137,7 @@ def _distill(
     read: Callable[[int], ImageSet],
     labelled: bool,
     place: Workplace,
-) -> Stage:
+) -> Distill:
     from boardfit.converters.compress.distill import Distill
     from boardfit.converters.compress.distill_net import DistillOptions
 
