@@ -105,7 +105,7 @@ class KeptStages:
 
 
 def begun_with(folder: Path, model: TrainedModel, *, resume: bool) -> TrainedModel:
-    """Return what a training in a folder began with: a model that is kept there, or the given one from now on.
+    """Return what a training in a folder began with: the model that is kept there, or the given one.
 
     Args:
         folder: Of the training; made here.
