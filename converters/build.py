@@ -107,7 +107,8 @@ def build(
     times = time_artifacts(exported, samples)
     trained = model.net is not planned.model.net or model.nets_by_size is not None
     changed = effects(planned.model, model, samples.tensors) if trained else ()
-    worse = [note for note in [worse_note(changed)] if note]
+    # What another model taught may well differ from the source.
+    worse = [note for note in [worse_note(changed)] if note and not recipe.distill.teacher]
     notes = (*model.notes, *worse, *_sample_notes(samples), *_pictures_notes(checked))
     measurements = _measurements(samples, parity, times, notes)
     if checked.order:

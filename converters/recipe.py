@@ -257,6 +257,16 @@ class Recipe:
             self.prune.structured or self.prune.sparsity or self.distill.folder or self.elastic.enabled
         )
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the compress stages that are asked for, in their order."""
+        asked = {
+            "prune": self.prune.structured,
+            "distill": self.distills,
+            "elastic": self.elastic.enabled,
+        }
+        return tuple(name for name, wanted in asked.items() if wanted)
+
     def compress_tables(self) -> dict[str, Any]:
         """Return the sections of the compress stages, and the sizes, as JSON values."""
         tables = {name: asdict(getattr(self, name)) for name in ("prune", "distill", "elastic")}

@@ -162,10 +162,15 @@ def write_log(path: Path, history: Sequence[EpochRecord]) -> None:
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise CompressError(
-            f"the log {path} cannot be written ({error.strerror}): the training is stopped. The checkpoint "
-            "beside it is whole; make room and start again with --resume"
-        ) from error
+        raise log_failed(path, error) from error
+
+
+def log_failed(path: Path, error: OSError) -> CompressError:
+    """Return what is raised where a log cannot be written, because the disk is full for example."""
+    return CompressError(
+        f"the log {path} cannot be written ({error.strerror}): the training is stopped. The checkpoint "
+        "beside it is whole; make room and start again with --resume"
+    )
 
 
 def _position(data: Mapping[str, Any]) -> Position:

@@ -13,9 +13,10 @@ import numpy as np
 from boardfit.converters.compress.distill_net import DistillNet, DistillOptions, Side
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import at_side, require_scores, trainable_copy, view
+from boardfit.converters.compress.parallel import data_parallel
 from boardfit.converters.compress.recompute import Recomputed, waists
 from boardfit.converters.compress.stage import StageResult
-from boardfit.converters.compress.train import Training, train
+from boardfit.converters.compress.train import Training, TrainReport, train
 from boardfit.converters.ingest.reference import frozen_copy, keras_reference
 from boardfit.converters.model import TrainedModel
 from boardfit.errors import CompressError
@@ -71,6 +72,24 @@ class Distill:
 
     def __call__(self, model: TrainedModel) -> StageResult:
         """Train, and return the model with the weights that it learned."""
+        with data_parallel(self.training.devices, batch=self.training.batch):
+            net, report = self._trained(model)
+        done = frozen_copy(model.net)
+        done.set_weights(net.get_weights())
+        done.trainable = False
+        trained = replace(model, net=done, reference=keras_reference(done))
+        return StageResult(model=trained, notes=(f"distill: {report.sentence()}",))
+
+    def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
+        """Raise CompressError unless the net is the same but for its weights, and they are finite."""
+        shapes = [[tuple(output.shape) for output in model.net.outputs] for model in (before, after)]
+        if shapes[0] != shapes[1]:
+            raise CompressError(f"the distilled net answers {shapes[1]}: expected {shapes[0]}")
+        if not all(np.isfinite(weight).all() for weight in after.net.get_weights()):
+            raise CompressError("the distilled net has weights that are not finite")
+
+    def _trained(self, model: TrainedModel) -> tuple[Any, TrainReport]:
+        """Return a net that was trained, and what its training was like."""
         taught, options, seed = self._teacher_of(model), self.options, self.training.seed
         teaching = taught.fixed_size or self.size
         images = self.images(max(self.size, teaching))
@@ -95,20 +114,7 @@ class Distill:
             labelled=self.labelled,
             seed=seed,
         )
-        report = train(distilled, images, settings=self.training)
-        done = frozen_copy(model.net)
-        done.set_weights(net.get_weights())
-        done.trainable = False
-        trained = replace(model, net=done, reference=keras_reference(done))
-        return StageResult(model=trained, notes=(f"distill: {report.sentence()}",))
-
-    def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
-        """Raise CompressError unless the net is the same but for its weights, and they are finite."""
-        shapes = [[tuple(output.shape) for output in model.net.outputs] for model in (before, after)]
-        if shapes[0] != shapes[1]:
-            raise CompressError(f"the distilled net answers {shapes[1]}: expected {shapes[0]}")
-        if not all(np.isfinite(weight).all() for weight in after.net.get_weights()):
-            raise CompressError("the distilled net has weights that are not finite")
+        return net, train(distilled, images, settings=self.training)
 
     def _teacher_of(self, model: TrainedModel) -> TrainedModel:
         return model if self.teacher is None else self.teacher

@@ -227,9 +227,11 @@ def _projection(width: int, wanted: int, seed: int) -> Any:
     """Return a layer from one width to another, or None where they are the same."""
     if width == wanted:
         return None
-    initializer = keras.initializers.GlorotUniform(seed=seed)
-    layer = keras.layers.Dense(wanted, use_bias=False, kernel_initializer=initializer, dtype="float32")
+    layer = keras.layers.Dense(wanted, use_bias=False, dtype="float32")
     layer.build((None, width))
+    # Glorot and Bengio 2010, drawn by numpy: the same on every backend.
+    limit = np.sqrt(6.0 / (width + wanted))
+    layer.kernel.assign(np.random.default_rng(seed).uniform(-limit, limit, (width, wanted)))
     return layer
 
 

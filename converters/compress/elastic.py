@@ -22,8 +22,9 @@ from boardfit.converters.compress.nets import (
     view,
     with_private_norms,
 )
+from boardfit.converters.compress.parallel import data_parallel
 from boardfit.converters.compress.stage import StageResult
-from boardfit.converters.compress.train import Phase, Training, train
+from boardfit.converters.compress.train import Phase, Training, TrainReport, train
 from boardfit.converters.ingest.reference import frozen_copy, keras_reference
 from boardfit.converters.model import TrainedModel
 from boardfit.errors import CompressError
@@ -83,6 +84,32 @@ class Elastic:
                 'to learn while kernels are frozen; elastic.kernels = "trained" in the recipe trains them'
             )
             return StageResult(model=model, notes=(note,))
+        with data_parallel(self.training.devices, batch=self.training.batch):
+            trained, report = self._trained(model)
+        nets = _as_float32(trained, model.net)
+        references = {size: keras_reference(net) for size, net in nets.items()}
+
+        def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Any:
+            return references[images.shape[1]](images, further)
+
+        # Without normalisation of their own all sizes have the same weights: one net serves them.
+        apart = nets if batch_norms(model.net) else None
+        made = replace(model, net=nets[self.sizes[-1]], nets_by_size=apart, reference=reference)
+        return StageResult(model=made, notes=(*self._notes(model), f"elastic: {report.sentence()}"))
+
+    def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
+        """Raise CompressError unless every size has a net with finite weights, and answers as before."""
+        nets = after.nets_by_size or dict.fromkeys(self.sizes, after.net)
+        if set(nets) != set(self.sizes):
+            raise CompressError(f"the elastic stage made nets for {sorted(nets)} only")
+        for size, net in nets.items():
+            if tuple(net.outputs[0].shape) != tuple(before.net.outputs[0].shape):
+                raise CompressError(f"the elastic net at {size} pixels answers {tuple(net.outputs[0].shape)}")
+            if not all(np.isfinite(weight).all() for weight in net.get_weights()):
+                raise CompressError(f"the elastic net at {size} pixels has weights that are not finite")
+
+    def _trained(self, model: TrainedModel) -> tuple[dict[int, Any], TrainReport]:
+        """Return the nets that were trained, by size, and what their training was like."""
         images = self.images(self.sizes[-1])
         numbers, seed = self.training.numbers, self.training.seed
         nets = with_private_norms(trainable_copy(model.net, seed=seed, numbers=numbers), self.sizes)
@@ -98,28 +125,7 @@ class Elastic:
             batch=self.training.batch,
             teacher=None if self._frozen or not self.options.teacher else frozen_copy(model.net),
         )
-        report = train(elastic, images, settings=self.training, phases=self._phases())
-        nets = _as_float32(nets, model.net)
-        references = {size: keras_reference(net) for size, net in nets.items()}
-
-        def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Any:
-            return references[images.shape[1]](images, further)
-
-        # Without normalisation of their own all sizes have the same weights: one net serves them.
-        apart = nets if batch_norms(model.net) else None
-        trained = replace(model, net=nets[self.sizes[-1]], nets_by_size=apart, reference=reference)
-        return StageResult(model=trained, notes=(*self._notes(model), report.sentence()))
-
-    def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
-        """Raise CompressError unless every size has a net with finite weights, and answers as before."""
-        nets = after.nets_by_size or dict.fromkeys(self.sizes, after.net)
-        if set(nets) != set(self.sizes):
-            raise CompressError(f"the elastic stage made nets for {sorted(nets)} only")
-        for size, net in nets.items():
-            if tuple(net.outputs[0].shape) != tuple(before.net.outputs[0].shape):
-                raise CompressError(f"the elastic net at {size} pixels answers {tuple(net.outputs[0].shape)}")
-            if not all(np.isfinite(weight).all() for weight in net.get_weights()):
-                raise CompressError(f"the elastic net at {size} pixels has weights that are not finite")
+        return nets, train(elastic, images, settings=self.training, phases=self._phases())
 
     @property
     def _frozen(self) -> bool:

@@ -13,9 +13,11 @@ from boardfit.converters.compress.checkpoint import (
     Position,
     fingerprint,
     load_checkpoint,
+    log_failed,
     save_checkpoint,
     write_log,
 )
+from boardfit.converters.compress.events import write_events
 from boardfit.converters.compress.images import ImageSet
 from boardfit.errors import CompressError
 
@@ -67,6 +69,10 @@ class Keeper:
             return
         save_checkpoint(self.path, self._variables(), position=position, belongs_to=self._belongs_to)
         write_log(self.path.with_name("log.csv"), position.history)
+        try:
+            write_events(self.path.parent, position.history)
+        except OSError as error:
+            raise log_failed(self.path.parent, error) from error
 
     def kept(self) -> str:
         """Return where the last good state lies, as the end of a sentence; nothing if there is none."""

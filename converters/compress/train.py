@@ -85,6 +85,7 @@ class Training:
         augment: How images are varied.
         numbers: What layers compute with, one of ``NUMBERS``; for stages, which make the model.
         recompute: Whether activations are computed twice instead of kept; for ``Distill``.
+        devices: Over how many devices a batch is spread; more than 1 on the JAX backend only. For stages.
         seed: Of order and variation.
         folder: Where checkpoint and log go; None keeps neither.
         resume: Whether to go on from the checkpoint in ``folder``, if there is one.
@@ -103,6 +104,7 @@ class Training:
     augment: Augment = field(default_factory=Augment)
     numbers: str = "float32"
     recompute: bool = False
+    devices: int = 1
     seed: int = 0
     folder: Path | None = None
     resume: bool = False
@@ -110,10 +112,10 @@ class Training:
     watch: Watch = lambda _: None
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch, self.accumulate) < 1:
+        if min(self.epochs, self.batch, self.accumulate, self.devices) < 1:
             raise CompressError(
-                f"{self.epochs} epochs of {self.accumulate} batches of {self.batch}: expected at least 1 "
-                "of each"
+                f"{self.epochs} epochs of {self.accumulate} batches of {self.batch} on {self.devices} "
+                "devices: expected at least 1 of each"
             )
         if self.numbers not in NUMBERS:
             raise CompressError(f"layers compute with {self.numbers!r}: expected {' or '.join(NUMBERS)}")

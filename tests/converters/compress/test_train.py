@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -14,8 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from boardfit.converters.compress.distill import Distill
+from boardfit.converters.compress.distill_net import DistillOptions
 from boardfit.converters.compress.elastic_net import ElasticOptions
 from boardfit.converters.compress.images import ImageSet
+from boardfit.converters.compress.stage import run_stage
 from boardfit.converters.compress.train import Phase, _Watcher, train
 from boardfit.errors import CompressError
 
@@ -45,8 +50,12 @@ def test_it_repeats_to_the_last_bit(images, make_model, settings):
         assert np.array_equal(a, b)
 
 
-class Stop(Exception):
-    pass
+def interrupt_at(epoch, step):
+    def watch(seen):
+        if (seen.epoch, seen.step) == (epoch, step):
+            raise KeyboardInterrupt
+
+    return watch
 
 
 @pytest.mark.parametrize("moment", [(2, 6), (2, 3)], ids=["between epochs", "inside an epoch"])
@@ -57,11 +66,7 @@ def test_what_was_interrupted_goes_on_as_if_nothing_had_happened(
     unbroken = make_model()
     report = train(unbroken, images, settings=settings(ema=ema), phases=PHASE)
 
-    def interrupt(seen):
-        if (seen.epoch, seen.step) == moment:
-            raise KeyboardInterrupt
-
-    broken = settings(ema=ema, folder=tmp_path, watch=interrupt)
+    broken = settings(ema=ema, folder=tmp_path, watch=interrupt_at(*moment))
     with pytest.raises(KeyboardInterrupt):
         train(make_model(), images, settings=broken, phases=PHASE)
     resumed = make_model()
@@ -278,3 +283,87 @@ def test_replacing_the_seed_changes_the_curve(images, make_model, settings):
         for seed in (1, 2)
     ]
     assert curves[0] != curves[1]
+
+
+def test_tensorboard_reads_the_log(images, tmp_path, make_model, settings):
+    tf = pytest.importorskip("tensorflow")
+    report = train(make_model(), images, settings=settings(folder=tmp_path), phases=PHASE)
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    events = list(tf.compat.v1.train.summary_iterator(str(path)))
+    assert events[0].file_version == "brain.Event:2"
+    assert [event.step for event in events[1:]] == [1, 2, 3]
+    assert all(a.wall_time <= b.wall_time for a, b in itertools.pairwise(events))
+    for event, record in zip(events[1:], report.history, strict=True):
+        found = {value.tag: value.simple_value for value in event.summary.value}
+        expected = {**record.metrics, "images_per_s": record.images_per_s}
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["ahead", "torn"])
+def test_a_resumed_log_shows_each_epoch_once(images, tmp_path, damage, make_model, settings):
+    tf = pytest.importorskip("tensorflow")
+    stop = settings(epochs=3, folder=tmp_path, watch=interrupt_at(3, 2))
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model(), images, settings=stop, phases=PHASE)
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    whole, inode = path.read_bytes(), path.stat().st_ino
+    path.write_bytes(whole + b"\x07" * 40 if damage == "ahead" else whole[:-5])
+    resumed = settings(epochs=3, folder=tmp_path, resume=True)
+    train(make_model(), images, settings=resumed, phases=PHASE)
+    assert list(tmp_path.glob("events.out.tfevents.*")) == [path] and path.stat().st_ino == inode
+    assert [e.step for e in tf.compat.v1.train.summary_iterator(str(path))][1:] == [1, 2, 3]
+
+
+def test_several_devices_are_refused_where_keras_cannot_use_them():
+    from boardfit.converters.compress.parallel import data_parallel
+
+    with pytest.raises(CompressError, match="on JAX, not on"), data_parallel(2, batch=16):
+        pass
+
+
+PARALLEL = """
+    import runpy
+
+    from boardfit.converters.compress.parallel import data_parallel
+    from boardfit.errors import CompressError
+
+    for devices in (1, 2):
+        print(*runpy.run_path({this!r})["distilled"](devices=devices))
+    for count, batch in ((3, 12), (2, 15)):
+        try:
+            with data_parallel(count, batch=batch):
+                print("went through")
+        except CompressError as error:
+            print(error)
+"""
+
+
+def distilled(**options) -> list[float]:
+    """Return the losses of distilling with everything, step by step."""
+    small = runpy.run_path(str(HERE / "conftest.py"))
+    curve: list[float] = []
+    training = small["build_settings"](epochs=1, watch=lambda moment: curve.append(moment.loss), **options)
+    losses = DistillOptions(hint=1.0, contrast=0.5, decouple=0.5)
+    images, teacher = small["build_images"](64), small["build_source"](seed=4)
+    stage = Distill(16, lambda _: images, True, training, losses, teacher)
+    run_stage(stage, small["build_source"](widths=(8, 24)))
+    return curve
+
+
+def test_two_devices_give_the_losses_of_one_and_jax_those_of_tensorflow():
+    pytest.importorskip("jax")
+    text = textwrap.dedent(PARALLEL).format(this=__file__)
+    flags = "--xla_force_host_platform_device_count=2"
+    env = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    child = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, env=env)
+    tensorflow = distilled()
+    one, two, *refused = child.communicate(timeout=600)[0].splitlines()
+    one, two = ([float(word) for word in line.split()] for line in (one, two))
+    assert len(one) == 4 and len(set(one)) == 4
+    assert two == pytest.approx(one, rel=1e-5)
+    assert tensorflow == pytest.approx(one, rel=1e-4)
+    assert refused[0] == (
+        "a batch of 12 cannot be shared equally by 3 devices of 2: expected as many devices, and a batch "
+        "that they divide"
+    )
+    assert refused[1].startswith("a batch of 15 cannot be shared equally by 2 devices of 2")
