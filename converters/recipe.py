@@ -244,6 +244,11 @@ class Recipe:
                 "there is nothing to train on the photographs of --distill: add --prune, --teacher or "
                 "--elastic, or leave it out"
             )
+        if self.prune.sparsity and self.elastic.enabled and self.elastic.kernels == "trained":
+            raise RecipeError(
+                'prune.sparsity sets weights to 0, and elastic.kernels = "trained" would train them again: '
+                "leave one of them out"
+            )
 
     @property
     def distills(self) -> bool:
@@ -263,6 +268,7 @@ class Recipe:
         asked = {
             "prune": self.prune.structured,
             "distill": self.distills,
+            "sparsify": bool(self.prune.sparsity),
             "elastic": self.elastic.enabled,
         }
         return tuple(name for name, wanted in asked.items() if wanted)

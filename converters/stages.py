@@ -1,4 +1,4 @@
-"""The compress stages that a recipe asks for, in their order: prune, distill, make elastic."""
+"""The compress stages that a recipe asks for, in their order: prune, distill, sparsify, make elastic."""
 
 from __future__ import annotations
 
@@ -71,6 +71,8 @@ def stages_of(
             distill = replace(distill, training=between.last(steps))
     if distill is not None:
         found.append(distill)
+    if recipe.prune.sparsity:
+        found.append(_sparsify(recipe))
     if read is not None and recipe.elastic.enabled:
         found.append(_elastic(recipe, read=read, labelled=labelled, place=place))
     return found
@@ -128,6 +130,12 @@ def _prune(recipe: Recipe, *, read: Callable[[int], ImageSet] | None, recover: R
         clock = EngineClock(engine=recipe.prune.engine, side=side)
         clock.require()
     return Prune(options=recipe.prune, side=side, images=read, clock=clock, recover=recover)
+
+
+def _sparsify(recipe: Recipe) -> Stage:
+    from boardfit.converters.compress.sparsify import Sparsify
+
+    return Sparsify(share=recipe.prune.sparsity)
 
 
 def _distill(

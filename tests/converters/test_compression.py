@@ -1,4 +1,4 @@
-"""Elastic builds as a whole: one file per size, resuming, what is refused, what is told."""
+"""Builds that compress: pruned, distilled and elastic ones, resuming, what is refused, what is told."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def recipe(tiny_file, photos, many_photos):
     """Return a function that makes a recipe; sections are overlaid."""
 
     def make(**sections) -> Recipe:
-        tables = {
+        tables: dict[str, dict] = {
+            "prune": {},
             "source": {"model": str(tiny_file), "image_spec": "unit"},
             "images": {"folder": str(photos)},
             "export": {"sizes": [24, 32], "formats": ["onnx"], "precisions": ["fp32"]},
@@ -169,3 +170,140 @@ def test_a_model_that_training_made_worse_is_told(recipe, tmp_path):
     assert any("training made the model worse (" in note and "32: 100 to" in note for note in wild.notes)
     calm = build(recipe(distill={"learning_rate": 1e-7}), tmp_path / "b.boardfit")
     assert not any("made the model worse" in note for note in calm.notes)
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory):
+    """A larger net of the source's seven classes."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(5)
+    image = keras.Input((None, None, 3))
+    x = layers.ReLU()(layers.Conv2D(24, 3, 2, padding="same")(image))
+    scores = layers.Dense(7)(layers.GlobalAveragePooling2D()(x))
+    path = tmp_path_factory.mktemp("teacher") / "large.keras"
+    keras.Model(image, scores, name="large").save(path)
+    return path
+
+
+def distilling(teacher_file, many_photos, **distill):
+    given = {"folder": str(many_photos), "epochs": 2, "batch": 16, "teacher": str(teacher_file), **distill}
+    return {"elastic": {"enabled": False}, "distill": given}
+
+
+def test_another_model_teaches(recipe, teacher_file, many_photos, tmp_path):
+    told, moments = [], []
+    sections = distilling(teacher_file, many_photos, contrast_weight=0.5, decouple_weight=0.1)
+    report = build(recipe(**sections), tmp_path / "a.boardfit", watch=moments.append, progress=told.append)
+    assert [line for line in told if line.startswith("stage")] == ["stage distill"]
+    assert f"importing the teacher {teacher_file}" in told
+    assert any(note.startswith("distill: trained for 2 epochs") for note in report.notes)
+    assert 0.0 <= moments[-1].metrics["agreement"] <= 1.0
+    assert report.manifest.recipe["distill"]["teacher"] == "large.keras"
+    assert [artifact.sizes for artifact in report.manifest.artifacts] == [(24, 32)]
+
+
+def test_what_was_distilled_is_made_elastic_and_resuming_repeats_neither(
+    recipe, teacher_file, many_photos, tmp_path
+):
+    def interrupt(moment):
+        if moment.phase == "together" and moment.step == 2:
+            raise KeyboardInterrupt
+
+    asked = recipe(**{**distilling(teacher_file, many_photos), "elastic": {"enabled": True}})
+    with pytest.raises(KeyboardInterrupt):
+        build(asked, tmp_path / "a.boardfit", watch=interrupt)
+    with pytest.raises(CompressError, match=r"distill holds a training that was interrupted: add --resume"):
+        build(asked, tmp_path / "a.boardfit")
+    other = recipe(
+        **{**distilling(teacher_file, many_photos), "elastic": {"enabled": True, "temperature": 2.0}}
+    )
+    with pytest.raises(CompressError, match="holds what another model, other images or other settings gave"):
+        build(other, tmp_path / "a.boardfit", resume=True)
+    moments = []
+    broken = build(asked, tmp_path / "a.boardfit", resume=True, watch=moments.append)
+    assert {moment.phase for moment in moments} == {"together"} and moments[0].step == 3
+    whole = build(asked, tmp_path / "b.boardfit")
+    assert [e.to_dict() for e in broken.effects] == [e.to_dict() for e in whole.effects]
+    weights = [report.manifest.recipe["source"]["weights_sha256"] for report in (broken, whole)]
+    assert weights[0] == weights[1]
+
+
+def test_a_full_disk_while_a_finished_stage_is_kept_says_what_to_do(
+    recipe, teacher_file, many_photos, tmp_path, monkeypatch
+):
+    from boardfit.converters import kept
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept, "write_whole", full)
+    asked = recipe(**{**distilling(teacher_file, many_photos), "elastic": {"enabled": True}})
+    with pytest.raises(CompressError, match=r"No space left on device.*start again with --resume"):
+        build(asked, tmp_path / "a.boardfit")
+    assert not (tmp_path / "a.boardfit").exists()
+    monkeypatch.undo()
+    assert build(asked, tmp_path / "a.boardfit", resume=True).effects
+
+
+@pytest.mark.parametrize(
+    ("distill", "error", "message"),
+    [
+        ({"folder": "", "teacher": "x.keras"}, RecipeError, "distill.teacher is given, but no images"),
+        ({"teacher": "/nowhere/x.keras"}, InputError, "does not exist"),
+        ({"learning_rate": -1.0}, RecipeError, "learning_rate is -1: expected 0 or more"),
+        ({"numbers": "float8"}, RecipeError, "expected distinct ones of float32"),
+        ({"decouple_groups": 1}, CompressError, "decouple_groups is 1: expected at least 2"),
+    ],
+    ids=["no images", "no such teacher", "rate", "numbers", "groups"],
+)
+def test_distilling_that_makes_no_sense_is_refused(
+    recipe, teacher_file, many_photos, tmp_path, distill, error, message
+):
+    sections = distilling(teacher_file, many_photos)
+    sections["distill"] |= distill
+    with pytest.raises(error, match=message):
+        build(recipe(**sections), tmp_path / "a.boardfit")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_net_is_pruned_in_steps_distilled_and_made_elastic(recipe, many_photos, tmp_path):
+    told = []
+    sections = {"prune": {"macs": 0.3, "steps": 2, "multiple": 2, "keep": 0.1}, "distill": {"epochs": 4}}
+    report = build(recipe(**sections), tmp_path / "a.boardfit", progress=told.append)
+    assert [line for line in told if line.startswith(("stage", "recovering"))] == [
+        "stage prune",
+        "recovering from step 1 of 2: 1 epochs",
+        "stage distill",
+        "stage elastic",
+    ]
+    assert any(note.startswith("distill: trained for 3 epochs") for note in report.notes)
+    assert any(note.startswith("prune: ") for note in report.notes)
+    kept = report.manifest.recipe
+    assert kept["prune"]["macs"] == 0.3
+    assert [artifact.sizes for artifact in report.manifest.artifacts] == [(24,), (32,)]
+
+
+def test_pruning_that_was_interrupted_goes_on_with_the_net_that_it_had(recipe, tmp_path, monkeypatch):
+    """Measured times differ when they are measured again; here every search finds something else."""
+    from boardfit.converters.compress.prune import Prune
+
+    asked = {"prune": {"macs": 0.3, "steps": 2, "multiple": 2, "keep": 0.1, "criterion": "random"}}
+
+    def interrupt(moment):
+        if moment.epochs == 9:
+            raise KeyboardInterrupt
+
+    sections = {**asked, "elastic": {"enabled": False}, "distill": {"epochs": 11}}
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(**sections), tmp_path / "a.boardfit", watch=interrupt)
+    monkeypatch.setattr(Prune, "__call__", lambda self, model: pytest.fail("pruned again"))
+    moments = []
+    build(recipe(**sections), tmp_path / "a.boardfit", resume=True, watch=moments.append)
+    assert {moment.epochs for moment in moments} == {9}
+
+
+def test_zeros_that_would_be_trained_away_are_refused(recipe):
+    with pytest.raises(RecipeError, match="sets weights to 0"):
+        recipe(prune={"sparsity": 0.5}, elastic={"kernels": "trained"})
