@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 
 WRITES, READS, SCALES, CARRIES = "writes", "reads", "scales", "carries"
-"""Roles of an axis of a weight: makes channels, consumes them, is a factor of each, or merely has one each."""
+"""Roles of an axis of a weight: makes channels, consumes them, is a factor of each, or has one each."""
+
+
+class Blocked(Exception):
+    """A step through which channels cannot be followed, with the reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from boardfit.converters.compress.channels import Flow, Step
+from boardfit.converters.compress.channels import Blocked, Flow, Step
 from boardfit.converters.compress.rules_layers import LAYER_RULES
 from boardfit.converters.compress.rules_shapes import SHAPE_RULES
 from boardfit.converters.ingest.keras_rebuild import symbols, walk
@@ -54,4 +54,7 @@ def _visit(flow: Flow, step: Step) -> None:
     if rule is None or not kind.__module__.startswith(_OURS):
         flow.block(step, f"{step.label} is no layer that channels are followed through")
         return
-    rule(flow, step)
+    try:
+        rule(flow, step)
+    except Blocked as blocked:
+        flow.block(step, str(blocked))

@@ -124,7 +124,11 @@ def structure_of(flow: Flow, net: Any) -> Structure:
     numbers = [
         Term(
             math.prod(weight.shape),
-            tuple(place_of[key] for axis in range(len(weight.shape)) if (key := (id(layer), i, axis)) in place_of),
+            tuple(
+                place_of[key]
+                for axis in range(len(weight.shape))
+                if (key := (id(layer), i, axis)) in place_of
+            ),
         )
         for layer in net.layers
         for i, weight in enumerate(layer.weights)

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from boardfit.converters.compress.channels import CARRIES, READS, SCALES, Flow, Step, Track
+from boardfit.converters.compress.channels import CARRIES, READS, SCALES, Blocked, Flow, Step, Track
 
 Rule = Callable[[Flow, Step], None]
 
@@ -19,11 +19,10 @@ _FUNCTIONS = frozenset((
 ))  # fmt: skip
 _ONE_BY_ONE = (
     "ReLU", "LeakyReLU", "ELU", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise",
-    "GaussianDropout", "AlphaDropout", "ActivityRegularization", "Identity",
-    "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Sigmoid", "HardSigmoid", "HardSilu",
-    "HardTanh", "Tanh", "Softplus", "Softsign", "Mish", "LogSigmoid", "Exp", "Log", "Sqrt", "Rsqrt", "Square",
-    "Abs", "Absolute", "Negative", "Sign", "Floor", "Ceil", "Round", "Reciprocal", "Clip", "Cast", "Erf", "Sin",
-    "Cos",
+    "GaussianDropout", "AlphaDropout", "ActivityRegularization", "Identity", "Relu", "Relu6", "LeakyRelu",
+    "Elu", "Selu", "Celu", "Gelu", "Silu", "Sigmoid", "HardSigmoid", "HardSilu", "HardTanh", "Tanh",
+    "Softplus", "Softsign", "Mish", "LogSigmoid", "Exp", "Log", "Sqrt", "Rsqrt", "Square", "Abs", "Absolute",
+    "Negative", "Sign", "Floor", "Ceil", "Round", "Reciprocal", "Clip", "Cast", "Erf", "Sin", "Cos",
 )  # fmt: skip
 
 
@@ -31,11 +30,12 @@ def dense(flow: Flow, step: Step) -> None:
     """Dense and convolutions: a kernel of (..., in, out)."""
     layer, x, y = step.operation, step.inputs[0], step.outputs[0]
     if not _plain(layer):
-        return flow.block(step, f"{step.label} does not keep its channels last, or is quantized")
+        raise Blocked(f"{step.label} does not keep its channels last, or is quantized")
     groups = getattr(layer, "groups", 1)
     source = flow.last(x, f"{step.label} reads another axis")
     if groups > 1:
-        return _grouped(flow, step, source)
+        _grouped(flow, step, source)
+        return
     flow.hold(layer, layer.kernel, -2, source, READS, flow.why(x))
     _finish(flow, step, axis=-1, width="units" if isinstance(layer, keras.layers.Dense) else "filters")
     flow.work(layer, layer.kernel, math.prod(y.shape[:-1]))
@@ -46,7 +46,7 @@ def _grouped(flow: Flow, step: Step, source: Track | None) -> None:
     layer, x, y = step.operation, step.inputs[0], step.outputs[0]
     flow.work(layer, layer.kernel, math.prod(y.shape[:-1]))
     if source is None:
-        return flow.block(step, flow.why(x) or f"{step.label} reads what is not followed")
+        raise Blocked(flow.why(x) or f"{step.label} reads what is not followed")
     made = flow.write(layer, layer.kernel, -1)
     rows = source.ids.reshape(layer.groups, -1)
     heads = rows[:, 0]
@@ -62,7 +62,7 @@ def depthwise(flow: Flow, step: Step) -> None:
     layer, x, y = step.operation, step.inputs[0], step.outputs[0]
     source = flow.last(x, f"{step.label} reads another axis")
     if not _plain(layer) or source is None:
-        return flow.block(step, flow.why(x) or f"{step.label} does not keep its channels last")
+        raise Blocked(flow.why(x) or f"{step.label} does not keep its channels last")
     made = Track(source.axis, source.ids.repeat(layer.depth_multiplier))
     flow.hold(layer, layer.kernel, 2, source, CARRIES, "")
     if layer.bias is not None:
@@ -75,7 +75,7 @@ def separable(flow: Flow, step: Step) -> None:
     """A depthwise convolution, and behind it one of a single pixel."""
     layer, x, y = step.operation, step.inputs[0], step.outputs[0]
     if not _plain(layer):
-        return flow.block(step, f"{step.label} does not keep its channels last")
+        raise Blocked(f"{step.label} does not keep its channels last")
     source = flow.last(x, f"{step.label} reads another axis")
     between = None if source is None else Track(source.axis, source.ids.repeat(layer.depth_multiplier))
     flow.hold(layer, layer.depthwise_kernel, -2, source, CARRIES, flow.why(x))
@@ -89,7 +89,7 @@ def transposed(flow: Flow, step: Step) -> None:
     """Transposed convolution: a kernel of (h, w, out, in)."""
     layer, x = step.operation, step.inputs[0]
     if not _plain(layer):
-        return flow.block(step, f"{step.label} does not keep its channels last")
+        raise Blocked(f"{step.label} does not keep its channels last")
     source = flow.last(x, f"{step.label} reads another axis")
     flow.hold(layer, layer.kernel, -1, source, READS, flow.why(x))
     _finish(flow, step, axis=-2, width="filters")
@@ -102,7 +102,7 @@ def batch_norm(flow: Flow, step: Step) -> None:
     track = flow.get(x)
     axis = layer.axis if isinstance(layer.axis, int) else -1
     if track is None or track.axis != axis % len(x.shape):
-        return flow.block(step, flow.why(x) or f"{step.label} normalises along another axis")
+        raise Blocked(flow.why(x) or f"{step.label} normalises along another axis")
     gamma = layer.gamma if layer.scale else None
     for weight in layer.weights:
         flow.hold(layer, weight, 0, track, SCALES if weight is gamma else CARRIES, "")
@@ -114,7 +114,7 @@ def group_norm(flow: Flow, step: Step) -> None:
     layer, x = step.operation, step.inputs[0]
     track = flow.get(x)
     if track is None or track.axis != layer.axis % len(x.shape):
-        return flow.block(step, flow.why(x) or f"{step.label} normalises along another axis")
+        raise Blocked(flow.why(x) or f"{step.label} normalises along another axis")
     rows = track.ids.reshape(layer.groups, -1)
     for members in rows.T[1:]:
         flow.units.tie(rows[:, 0], members)
@@ -132,7 +132,7 @@ def layer_norm(flow: Flow, step: Step) -> None:
     track = flow.get(x)
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     if track is None or track.axis in [axis % len(x.shape) for axis in axes]:
-        return flow.block(step, flow.why(x) or f"{step.label} normalises across channels")
+        raise Blocked(flow.why(x) or f"{step.label} normalises across channels")
     flow.put(step.outputs[0], track)
 
 
@@ -181,7 +181,7 @@ def constant(flow: Flow, step: Step) -> None:
 def activation(flow: Flow, step: Step) -> None:
     """Activation by name."""
     if not _one_by_one(step.operation.activation):
-        return flow.block(step, f"{step.label} mixes channels")
+        raise Blocked(f"{step.label} mixes channels")
     one_by_one(flow, step)
 
 
@@ -189,7 +189,7 @@ def one_by_one(flow: Flow, step: Step) -> None:
     """A function of one number."""
     x = step.inputs[0]
     if len(step.inputs) != 1 or tuple(x.shape) != tuple(step.outputs[0].shape):
-        return flow.block(step, f"{step.label} is more than a function of each number")
+        raise Blocked(f"{step.label} is more than a function of each number")
     flow.put(step.outputs[0], flow.get(x), flow.why(x))
 
 
@@ -197,7 +197,7 @@ def rescaling(flow: Flow, step: Step) -> None:
     """Rescaling by one number, not by one for each channel."""
     layer = step.operation
     if any(not isinstance(number, (int, float)) for number in (layer.scale, layer.offset)):
-        return flow.block(step, f"{step.label} has a scale for each channel")
+        raise Blocked(f"{step.label} has a scale for each channel")
     one_by_one(flow, step)
 
 

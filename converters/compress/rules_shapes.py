@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from boardfit.converters.compress.channels import Flow, Kept, Step, Track
+from boardfit.converters.compress.channels import Blocked, Flow, Kept, Step, Track
 
 Rule = Callable[[Flow, Step], None]
 
@@ -18,13 +18,13 @@ def merge(flow: Flow, step: Step) -> None:
     """Sums, products and the like of tensors that fit each other, or of a tensor and a number."""
     y = step.outputs[0]
     if any(np.ndim(leaf) and np.shape(leaf)[-1] > 1 for leaf in _constants(step)):
-        return flow.block(step, f"{step.label} has a constant for each channel")
+        raise Blocked(f"{step.label} has a constant for each channel")
     tracks = [(x, flow.get(x)) for x in step.inputs]
     # Tensors of fewer axes are aligned at the last one.
     axes = {track.axis - len(x.shape) for x, track in tracks if track is not None}
     if len(axes) != 1:
         reason = next((flow.why(x) for x, track in tracks if track is None), "")
-        return flow.block(step, reason or f"{step.label} brings different axes together")
+        raise Blocked(reason or f"{step.label} brings different axes together")
     axis = axes.pop()
     flow.put(y, _tied(flow, step, axis))
 
@@ -59,10 +59,11 @@ def concatenate(flow: Flow, step: Step) -> None:
     axes = {track.axis for track in tracks if track is not None}
     whole = sum(x.shape[axis] or 0 for x in step.inputs) == y.shape[axis]
     if len(axes) != 1 or not whole:
-        return flow.block(step, flow.why(step.inputs[0]) or f"{step.label} brings different axes together")
+        raise Blocked(flow.why(step.inputs[0]) or f"{step.label} brings different axes together")
     along = axes.pop()
     if along != axis:
-        return flow.put(y, _tied(flow, step, along - len(y.shape)))
+        flow.put(y, _tied(flow, step, along - len(y.shape)))
+        return
     parts = []
     for x, track in zip(step.inputs, tracks, strict=True):
         ids = flow.units.fresh(x.shape[axis]) if track is None else track.ids
@@ -78,7 +79,7 @@ def spatial(flow: Flow, step: Step) -> None:
     track = flow.get(x)
     last = getattr(step.operation, "data_format", "channels_last") == "channels_last"
     if track is None or not last or track.axis != len(x.shape) - 1 or x.shape[-1] != y.shape[-1]:
-        return flow.block(step, flow.why(x) or f"{step.label} does not keep its channels last")
+        raise Blocked(flow.why(x) or f"{step.label} does not keep its channels last")
     flow.put(y, Track(len(y.shape) - 1, track.ids))
 
 
@@ -89,7 +90,7 @@ def reduce(flow: Flow, step: Step) -> None:
     axes = operation.axis if isinstance(operation.axis, (list, tuple)) else [operation.axis]
     rank = len(x.shape)
     if track is None or None in axes or track.axis in [axis % rank for axis in axes]:
-        return flow.block(step, flow.why(x) or f"{step.label} mixes channels")
+        raise Blocked(flow.why(x) or f"{step.label} mixes channels")
     gone = 0 if operation.keepdims else sum(axis % rank < track.axis for axis in axes)
     flow.put(y, Track(track.axis - gone, track.ids))
 
@@ -100,7 +101,7 @@ def softmax(flow: Flow, step: Step) -> None:
     track = flow.get(x)
     axis = step.operation.axis
     if track is None or not isinstance(axis, int) or axis % len(x.shape) == track.axis:
-        return flow.block(step, flow.why(x) or f"{step.label} mixes channels")
+        raise Blocked(flow.why(x) or f"{step.label} mixes channels")
     flow.put(step.outputs[0], track)
 
 
@@ -109,15 +110,15 @@ def reshape(flow: Flow, step: Step) -> None:
     x, y, operation = step.inputs[0], step.outputs[0], step.operation
     track = _moved(flow.get(x), x.shape, y.shape, _mover(operation, y.shape))
     if track is None:
-        return flow.block(step, flow.why(x) or f"{step.label} splits or mixes the axis of the channels")
+        raise Blocked(flow.why(x) or f"{step.label} splits or mixes the axis of the channels")
     kind, axis = type(operation).__name__, track.axis
     if kind == "Reshape":
         name = "target_shape" if hasattr(operation, "target_shape") else "newshape"
         if not _fits(flow, step, track, name):
-            return flow.block(step, f"{step.label} binds the batch or the channels")
+            raise Blocked(f"{step.label} binds the batch or the channels")
     elif kind == "Regroup":
         if any(_counts_channels(item, flow, step) for item in operation.target):
-            return flow.block(step, f"{step.label} counts channels in another axis")
+            raise Blocked(f"{step.label} counts channels in another axis")
         if isinstance(operation.target[axis - 1], int):
             flow.resizes[id(operation)] = lambda kept: {
                 "target": _with(operation.target, axis - 1, kept.count(track.ids))
@@ -197,12 +198,12 @@ def get_item(flow: Flow, step: Step) -> None:
     key = step.kwargs["key"] if "key" in step.kwargs else step.args[1]
     found = _moved(track, x.shape, y.shape, lambda full: full[key])
     if track is None or found is None:
-        return flow.block(step, flow.why(x) or f"{step.label} takes single channels")
+        raise Blocked(flow.why(x) or f"{step.label} takes single channels")
     if len(found.ids) != len(track.ids):
         keys = key if isinstance(key, tuple) else (key,)
         place = _place_in(keys, track.axis, len(x.shape))
         if place is None or not isinstance(keys[place], slice) or keys[place].step not in (None, 1):
-            return flow.block(step, f"{step.label} takes single channels")
+            raise Blocked(f"{step.label} takes single channels")
         _slice_anew(flow, step, track, keys, place)
     flow.put(y, found)
 
@@ -234,7 +235,7 @@ def split(flow: Flow, step: Step) -> None:
     x, operation = step.inputs[0], step.operation
     track = flow.get(x)
     if track is None:
-        return flow.block(step, flow.why(x))
+        raise Blocked(flow.why(x))
     axis = operation.axis % len(x.shape)
     if axis != track.axis:
         for y in step.outputs:
