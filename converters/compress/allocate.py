@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -26,7 +27,7 @@ class Removal:
 
 
 def removals(
-    structure: Structure, scores: np.ndarray, terms: tuple[Term, ...], *, multiple: int, keep: float
+    structure: Structure, scores: np.ndarray, terms: tuple[Term, ...], *, multiple: int, floors: Sequence[int]
 ) -> list[Removal]:
     """Return all that may go, the least loss for what it saves first.
 
@@ -35,10 +36,13 @@ def removals(
         scores: (U,) float64, what is lost with each unit.
         terms: What is to be saved: ``structure.macs`` or ``structure.parameters``.
         multiple: Widths stay multiples of this.
-        keep: Smallest share of a group that stays.
+        floors: Fewest units of each group that stay.
     """
     cost = Cost(structure, terms)
-    queues = [_chunks(group, scores, multiple=multiple, keep=keep) for group in structure.groups]
+    queues = [
+        _chunks(group, scores, multiple=multiple, floor=floor)
+        for group, floor in zip(structure.groups, floors, strict=True)
+    ]
     heap = [(0.0, place) for place, queue in enumerate(queues) if queue]
     heapq.heapify(heap)
     order = []
@@ -107,10 +111,10 @@ def alive_after(structure: Structure, taken: list[Removal]) -> np.ndarray:
     return np.asarray(alive)
 
 
-def _chunks(group: Group, scores: np.ndarray, *, multiple: int, keep: float) -> list[np.ndarray]:
+def _chunks(group: Group, scores: np.ndarray, *, multiple: int, floor: int) -> list[np.ndarray]:
     """Return what may go of a group, the least first, so that what stays is a multiple each time."""
     chunk, count = group.chunk(multiple), len(group.units)
-    floor = max(chunk, -(-int(np.ceil(keep * count)) // chunk) * chunk)
+    fewest = max(chunk, -(-floor // chunk) * chunk)
     ranked = group.units[np.argsort(scores[group.units], kind="stable")]
-    stays = [count, *range((count - 1) // chunk * chunk, floor - 1, -chunk)]
+    stays = [count, *range((count - 1) // chunk * chunk, fewest - 1, -chunk)]
     return [ranked[count - a : count - b] for a, b in pairwise(stays)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +66,7 @@ class Prune:
         if not structure.groups:
             raise CompressError(f"no channel of {model.name} can go: {_reasons(structure.fixed)}")
         terms = self._terms(structure)
-        order = self._removals(structure, np.ones(structure.count), share=1.0)
+        order = self._removals(structure, np.ones(structure.count), self._floors(structure))
         if not order:
             raise CompressError(
                 f"no layer of {model.name} is wide enough to lose {self.options.multiple} channels and keep "
@@ -79,11 +80,12 @@ class Prune:
         """Prune, step by step."""
         source = current = replace(model, net=trainable_copy(model.net))
         images = self._photographs()
-        total = Cost(*_counted(source.net, self.side, self._terms)).total
+        whole = structure_of(follow(source.net, self.side), source.net)
+        total, floors = Cost(whole, self._terms(whole)).total, self._floors(whole)
         notes: tuple[str, ...] = ()
         for step in range(1, self.options.steps + 1):
             share = step / self.options.steps
-            current, notes = self._step(source, current, images, share=share, total=total)
+            current, notes = self._step(source, current, images, share=share, total=total, floors=floors)
             if self.recover is not None and step < self.options.steps:
                 recovered = self.recover(current, step, self.options.steps)
                 current = replace(recovered, net=trainable_copy(recovered.net))
@@ -129,9 +131,13 @@ class Prune:
         left: float = (1.0 - (self.options.parameters or self.options.macs)) ** share
         return total * left
 
-    def _removals(self, structure: Structure, scores: np.ndarray, *, share: float) -> list[Removal]:
-        keep = self.options.keep**share
-        return removals(structure, scores, self._terms(structure), multiple=self.options.multiple, keep=keep)
+    def _floors(self, source: Structure) -> list[int]:
+        """Return how many units of each of the source's groups stay; a pruned net has the same groups."""
+        return [math.ceil(self.options.keep * len(group.units)) for group in source.groups]
+
+    def _removals(self, structure: Structure, scores: np.ndarray, floors: list[int]) -> list[Removal]:
+        terms = self._terms(structure)
+        return removals(structure, scores, terms, multiple=self.options.multiple, floors=floors)
 
     def _require_possible(
         self, structure: Structure, order: list[Removal], limit: float, total: float
@@ -165,12 +171,13 @@ class Prune:
         *,
         share: float,
         total: float,
+        floors: list[int],
     ) -> tuple[TrainedModel, tuple[str, ...]]:
         """Take a part away, until a share of all steps is done."""
         options = self.options
         structure = structure_of(follow(current.net, self.side), current.net)
         scores = self._scores(structure, current, images)
-        order = self._removals(structure, scores, share=1.0 / options.steps)
+        order = self._removals(structure, scores, floors)
 
         def without(taken: Sequence[Removal]) -> TrainedModel:
             net = shrink(current.net, structure, alive_after(structure, taken))
