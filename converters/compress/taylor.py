@@ -54,8 +54,8 @@ def taylor_scores(structure: Structure, model: TrainedModel, images: ImageSet, *
 def crowding(structure: Structure, scores: np.ndarray) -> np.ndarray:
     """Return scores that rise as a group gets narrower: the first order sees each unit go alone.
 
-    A unit that goes when a share s of its group is left counts 1/s times. A ResNet-20 for CIFAR-10 that lost 40
-    and 60 % of its multiplications answered 79.9 and 61.3 % of held-out images right before any training,
+    A unit that goes when a share s of its group is left counts 1/s times. A ResNet-20 for CIFAR-10 that lost
+    40 and 60 % of its multiplications answered 79.9 and 61.3 % of held-out images right before any training,
     without it 78.7 and 48.0.
 
     Args:
