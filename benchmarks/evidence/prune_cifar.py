@@ -1,16 +1,16 @@
-"""What pruning costs and saves, on CIFAR-10 at 32 pixels: accuracy with paired intervals, and time per engine.
+"""What pruning costs and saves on CIFAR-10: accuracy with paired intervals, and time per engine.
 
     python benchmarks/evidence/prune_cifar.py WORK [--epochs 10] [--rows prune-40,...] [--seed 1]
     python benchmarks/evidence/prune_cifar.py WORK --table
 
-The source is nets/plain-32.keras (ResNet-20, 40.8 million multiplications). Rows ``prune-40`` and ``prune-60``
-lose 40 and 60 % of them and learn from the source; ``labels-40`` is the same pruned net trained on labels alone;
-``random-40`` loses 40 % in channels chosen by chance and learns from the source. ``time-ENGINE`` prune until 0.70
-of the time on that engine remains, and train nothing. ``mobile-base`` trains a small MobileNetV2 with
-squeeze-excite from scratch, ``mobile-40`` prunes that.
+The source is nets/plain-32.keras (ResNet-20, 40.8 million multiplications). Rows ``prune-40`` and
+``prune-60`` lose 40 and 60 % of them and learn from the source; ``labels-40`` is the same pruned net trained
+on labels alone; ``random-40`` loses 40 % in channels chosen by chance and learns from the source.
+``time-ENGINE`` prune until 0.70 of the time on that engine remains, and train nothing. ``mobile-base``
+trains a small MobileNetV2 with squeeze-excite from scratch, ``mobile-40`` prunes that.
 
-Each row resumes where it stopped, is recorded in results/prune_cifar.jsonl with its answers to the 5,000 test
-images, and is not run again once it is recorded. --table prints what is recorded.
+Each row resumes where it stopped, is recorded in results/prune_cifar.jsonl with its answers to the 5,000
+test images, and is not run again once it is recorded. --table prints what is recorded.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def run(args: Any, name: str, sets: dict[str, ImageSet]) -> None:
     if recorded(RESULTS, key):
         return
     row, folder = ROWS[name], args.work / "prune" / key.replace(" ", "-")
-    source = source_model(args, row.source)
+    source = source_model(row.source)
     pruned, notes = prune_once(folder, row.prune, source, sets["train"])
     before = right(pruned.net, sets["test"])
     stage = Distill(
@@ -140,7 +140,7 @@ def run_timed(args: Any, name: str, sets: dict[str, ImageSet]) -> None:
     key = f"{name} target={TIME} seed={args.seed}"
     if recorded(RESULTS, key):
         return
-    source = source_model(args, "plain")
+    source = source_model("plain")
     options = TIMED[name]
     stage = Prune(options, SIZE, images=lambda _: sets["train"], clock=EngineClock(options.engine, SIZE))
     result = run_stage(stage, source)
@@ -196,7 +196,7 @@ def training(args: Any, folder: Path, *, learning_rate: float, epochs: int | Non
     )
 
 
-def source_model(args: Any, name: str) -> TrainedModel:
+def source_model(name: str) -> TrainedModel:
     """Return what is pruned."""
     path = NETS / f"{name}-32.keras"
     if not path.is_file():

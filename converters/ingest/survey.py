@@ -177,7 +177,7 @@ def layer_rows(net: Any, side: int) -> list[LayerRow]:
                 kind=type(operation).__name__,
                 shape=tuple(first.shape[1:]),
                 parameters=int(sum(math.prod(item.shape) for item in getattr(operation, "weights", ()))),
-                macs=_macs(operation, keras.tree.flatten(args), first.shape),
+                macs=_macs(operation, keras.tree.flatten((args, kwargs)), first.shape),
             )
         )
         return output
@@ -196,7 +196,8 @@ def _macs(operation: Any, inputs: Sequence[Any], output: Sequence[int | None]) -
         kernels = operation.depthwise_kernel, operation.pointwise_kernel
         return _size(output[:-1]) * sum(_size(item.shape) for item in kernels)
     if kind == "MultiHeadAttention":
-        return _attention_macs(operation, _size(inputs[0].shape[:-1]), _size(inputs[1].shape[:-1]))
+        tensors = [item for item in inputs if hasattr(item, "shape")]
+        return _attention_macs(operation, *(_size(item.shape[:-1]) for item in tensors[:2]))
     if kernel is None:
         return 0
     shape = tuple(kernel.shape)
