@@ -68,9 +68,14 @@ class Sparsify:
 
     def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
         """Raise CompressError unless the net is as it was but for its zeros, of which there are enough."""
+        shapes = [[tuple(item.shape) for item in model.net.outputs] for model in (before, after)]
+        if shapes[0] != shapes[1]:
+            raise CompressError(f"the sparse net answers {shapes[1]}, not {shapes[0]}")
+        if not all(np.isfinite(weight).all() for weight in after.net.get_weights()):
+            raise CompressError("the sparse net has weights that are not finite")
         pairs = zip(before.net.get_weights(), after.net.get_weights(), strict=True)
-        if any(a.shape != b.shape or not np.all((b == a) | (b == 0.0)) for a, b in pairs):
-            raise CompressError("the sparse net has other weights than the source or 0")
+        if any(not np.all((b == a) | (b == 0.0)) for a, b in pairs):
+            raise CompressError("the sparse net has other weights than those of before, or 0")
         kernels = [np.array(kernel) for kernel in _kernels(after.net)]
         zeros = sum(int((kernel == 0.0).sum()) for kernel in kernels)
         if zeros < round(self.share * sum(kernel.size for kernel in kernels)):
