@@ -119,7 +119,7 @@ def survey(source: str) -> Survey:
             *(model.further if model else ()),
         ),
         outputs=model.outputs if model else (),
-        layers=tuple(_layers(model.net, side)) if model else (),
+        layers=tuple(layer_rows(model.net, side)) if model else (),
         unsupported=found,
         notes=model.notes if model else (),
     )
@@ -157,7 +157,13 @@ def _unknown_operators(source: str) -> tuple[str, ...]:
     return tuple(f"{name}: {count} times (opset {found.opset})" for name, count in sorted(counts.items()))
 
 
-def _layers(net: Any, side: int) -> list[LayerRow]:
+def layer_rows(net: Any, side: int) -> list[LayerRow]:
+    """Return the calls of a net with what they cost at one side.
+
+    Args:
+        net: keras.Model, functional.
+        side: Of its images in pixels.
+    """
     import keras
 
     rows: list[LayerRow] = []
@@ -171,7 +177,7 @@ def _layers(net: Any, side: int) -> list[LayerRow]:
                 kind=type(operation).__name__,
                 shape=tuple(first.shape[1:]),
                 parameters=int(sum(math.prod(item.shape) for item in getattr(operation, "weights", ()))),
-                macs=_macs(operation, keras.tree.flatten(args), first.shape),
+                macs=_macs(operation, keras.tree.flatten((args, kwargs)), first.shape),
             )
         )
         return output
@@ -186,6 +192,12 @@ def _macs(operation: Any, inputs: Sequence[Any], output: Sequence[int | None]) -
     kernel = getattr(operation, "kernel", None)
     if kind == "Matmul":
         return _size(output) * int(inputs[0].shape[-1] or 0)
+    if kind.startswith("SeparableConv"):
+        kernels = operation.depthwise_kernel, operation.pointwise_kernel
+        return _size(output[:-1]) * sum(_size(item.shape) for item in kernels)
+    if kind == "MultiHeadAttention":
+        tensors = [item for item in inputs if hasattr(item, "shape")]
+        return _attention_macs(operation, *(_size(item.shape[:-1]) for item in tensors[:2]))
     if kernel is None:
         return 0
     shape = tuple(kernel.shape)
@@ -194,6 +206,14 @@ def _macs(operation: Any, inputs: Sequence[Any], output: Sequence[int | None]) -
     if kind == "Conv2DTranspose":
         return _size(inputs[0].shape[:-1]) * _size(shape)
     return _size(output[:-1]) * _size(shape)
+
+
+def _attention_macs(layer: Any, asked: int, known: int) -> int:
+    """Return the multiplications of one attention layer for so many queries and so many values."""
+    dense = layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense
+    places = asked, known, known, asked
+    by_weights = sum(n * _size(each.kernel.shape) for n, each in zip(places, dense, strict=True))
+    return int(by_weights + asked * known * layer.num_heads * (layer.key_dim + layer.value_dim))
 
 
 def _size(shape: Sequence[int | None]) -> int:
