@@ -89,10 +89,15 @@ def simulated_error(net: Any, images: np.ndarray) -> float:
 
 def is_stored(graph: Graph, node: Node) -> bool:
     """Return whether a format rounds what this call writes."""
-    if node.kind in _MOVING or node.label in graph.outputs:
+    if is_moved(node) or node.label in graph.outputs:
         return False
     reader = graph.only_reader(node.label)
     return reader is None or not fuses(reader)
+
+
+def is_moved(node: Node) -> bool:
+    """Return whether a call only moves values about: its tensor has the grid of what it reads."""
+    return node.kind in _MOVING
 
 
 def fuses(node: Node) -> bool:
