@@ -25,6 +25,7 @@ from boardfit.converters.model import TrainedModel
 from boardfit.converters.plan import Plan, plan
 from boardfit.converters.policy_fit import Fit, goal_of
 from boardfit.converters.provenance import portable, tool_versions
+from boardfit.converters.qat_order import qat_order
 from boardfit.converters.quantize.outcome import Outcome, Shelf
 from boardfit.converters.quantize.stage import measurements as quantized_measurements
 from boardfit.converters.quantize.stage import quantize_all, refused_table
@@ -111,7 +112,8 @@ def build(
         raise ParityError(f"nothing is inside the gate, nothing was written\n{refused_table(outcomes)}")
     progress("timing the artifacts")
     times = time_artifacts(exported, samples)
-    changed = effects(planned.model, model, samples.tensors) if checked.training else ()
+    trained = model.net is not planned.model.net or model.nets_by_size is not None
+    changed = effects(planned.model, model, samples.tensors) if trained else ()
     worse = [note for note in [worse_note(changed)] if note]
     notes = (*model.notes, *worse, *_sample_notes(samples), *_pictures_notes(checked))
     measurements = _measurements(samples, parity, times, notes)
@@ -152,7 +154,18 @@ def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress
     )
     note = overlap_note(checked.training, [photo.path for photo in checked.photos])
     model = replace(model, notes=(*model.notes, *([note] if note else ())))
-    order = replace(checked.order, model=model) if checked.order else None
+    order = checked.order
+    if order:
+        qat = qat_order(
+            checked.recipe,
+            model,
+            checked.training,
+            folder=checked.partial,
+            resume=resume,
+            watch=watch,
+            progress=progress,
+        )
+        order = replace(order, model=model, qat=qat)
     return replace(checked, model=model, order=order)
 
 

@@ -186,6 +186,8 @@ def _stages(
         )
 
     wanted = recipe.elastic
+    if not wanted.enabled:
+        return []
     first, second, third = wanted.shares
     options = ElasticOptions(
         shares=(first, second, third),

@@ -20,6 +20,7 @@ from boardfit.converters.ingest.untouched import formats_of, read_untouched
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.converters.policy_evidence import FEWEST_IMAGES, Photo, labelled_photos
 from boardfit.converters.provenance import quantized_precisions
+from boardfit.converters.qat_order import require_qat
 from boardfit.converters.quantize.photos import choose_pictures, labels_of
 from boardfit.converters.quantize.stage import Order, check_schemes
 from boardfit.converters.recipe import Recipe, resolve_image_spec
@@ -113,6 +114,7 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         raise RecipeError(NO_CERTAINTY)
     training = choose_training_images(recipe, model)
     require_stages(recipe, model, training)
+    require_qat(recipe, model, training)
     photos, not_fitted = _photos_to_fit(recipe, model)
     return Plan(
         recipe=recipe,

@@ -13,6 +13,7 @@ from typing import Any
 
 from boardfit.converters.calibrate import ESTIMATORS
 from boardfit.converters.recipe_checks import check_choices, check_types
+from boardfit.converters.recipe_qat import QatSection
 from boardfit.converters.recipe_train import DistillSection, ElasticSection
 from boardfit.errors import BundleError, RecipeError
 from boardfit.specs import FORMATS, POLICY_KINDS, PRECISIONS, TASKS, ImageSpec, check_sizes
@@ -233,13 +234,21 @@ class Recipe:
     fit: FitSection = field(default_factory=FitSection)
     parity: ParitySection = field(default_factory=ParitySection)
     quantize: QuantizeSection = field(default_factory=QuantizeSection)
+    qat: QatSection = field(default_factory=QatSection)
 
     def __post_init__(self) -> None:
         if self.elastic.enabled and not self.distill.folder:
             raise RecipeError("an elastic net is trained: give --distill FOLDER, photographs to train on")
-        if self.distill.folder and not self.elastic.enabled:
+        int8 = "int8" in self.export.precisions
+        if self.qat.when == "always" and not (self.distill.folder and int8):
             raise RecipeError(
-                "there is nothing to train on the photographs of --distill: add --elastic, or leave it out"
+                "a net is trained in simulated int8: give --distill FOLDER, photographs to train on, and "
+                "int8 among --precisions"
+            )
+        if self.distill.folder and not self.elastic.enabled and (self.qat.when == "never" or not int8):
+            raise RecipeError(
+                "there is nothing to train on the photographs of --distill: add --elastic or int8, or leave "
+                "it out"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -272,6 +281,7 @@ _SECTIONS: Mapping[str, type] = {
     "fit": FitSection,
     "parity": ParitySection,
     "quantize": QuantizeSection,
+    "qat": QatSection,
 }
 
 

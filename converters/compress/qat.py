@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from boardfit.converters.calibrate import Range
 from boardfit.converters.compress.images import ImageSet
@@ -18,7 +19,7 @@ from boardfit.converters.ingest.reference import frozen_copy, keras_reference
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.quantize.equalize import EXACT
 from boardfit.converters.quantize.fold import folded
-from boardfit.converters.quantize.graph import Graph, forget, graph_of, largest_difference, run_node
+from boardfit.converters.quantize.graph import BATCH, Graph, forget, graph_of, largest_difference, run_node
 from boardfit.converters.quantize.simulate import range_of, some_of
 from boardfit.converters.ranges import TrainedRanges
 from boardfit.errors import CompressError, UnsupportedModel
@@ -110,6 +111,38 @@ class Qat:
         graph = graph_of(after.net)
         if after.ranges is None or set(after.ranges.by_call) != set(rounded_tensors(graph)):
             raise CompressError("the net trained in int8 has tensors without a range")
+
+
+def simulated_answers(model: TrainedModel, images: np.ndarray, *, symmetric: bool) -> list[np.ndarray]:
+    """Return what a trained model answers in simulated int8: what its artifacts should answer.
+
+    Args:
+        model: Of one size, as the stage returns it.
+        images: (N, S, S, 3) float32.
+        symmetric: Whether activations are on ncnn's grid instead of that of TFLite and ONNX.
+
+    Returns:
+        The outputs, float32, in their order.
+
+    Raises:
+        CompressError: The model has no trained ranges.
+    """
+    if model.ranges is None:
+        raise CompressError(f"{model.name} has no trained ranges: train it in int8 first")
+    qat = QatNet(
+        model.net,
+        model.ranges.by_call,
+        image=model.image,
+        activation=model.outputs[0].activation,
+        options=QatOptions(),
+        labelled=False,
+        settled=True,
+    )
+    parts = [
+        [ops.convert_to_numpy(found) for found in qat.answers(rows, np.full(len(rows), symmetric))]
+        for rows in (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    ]
+    return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
 
 
 def first_ranges(graph: Graph, images: np.ndarray) -> dict[str, Range]:

@@ -57,6 +57,7 @@ class QatNet(keras.Model):  # type: ignore[misc]
         options: QatOptions,
         labelled: bool,
         teacher: Any = None,
+        settled: bool = False,
     ) -> None:
         """Take up a net, which is trained itself.
 
@@ -68,6 +69,7 @@ class QatNet(keras.Model):  # type: ignore[misc]
             options: Weights of the losses.
             labelled: Whether the images have labels.
             teacher: keras.Model that answers in float, or None.
+            settled: Whether its kernels lie on their grid already.
         """
         super().__init__(name="qat")
         self.net = net
@@ -81,7 +83,8 @@ class QatNet(keras.Model):  # type: ignore[misc]
         self._ends.assign(np.array(ends, np.float32))
         self._growth = self.add_weight(name="growth", shape=shape[:1], initializer="zeros")
         self._image, self._activation, self._options = image, activation, options
-        self._labelled = labelled
+        self._labelled, self._settled = labelled, settled
+        self._right = keras.metrics.Mean(name="accuracy" if labelled else "agreement")
         # A closure: Keras would take a net in an attribute for a part of what is trained and saved.
         self._teach = None if teacher is None else lambda images: teacher(images, training=False)
 
@@ -96,10 +99,21 @@ class QatNet(keras.Model):  # type: ignore[misc]
             "options": asdict(self._options),
         }
 
-    def call(self, images: Any, training: bool = False) -> Any:
-        """Return (B, K) logits of (B, S, S, 3) uint8 images; dropout and statistics rest, as on a board."""
+    def call(self, images: Any, training: bool = False) -> dict[str, Any]:
+        """Return the (B, K) logits of ``net``; while it trains, also those of the ``teacher``.
+
+        Dropout and statistics rest, as on a board.
+
+        Args:
+            images: (B, S, S, 3) uint8.
+            training: Whether the teacher is asked.
+        """
+        tensor = self.tensor(images)
         alternating = ops.equal(ops.arange(ops.shape(images)[0]) % 2, 1)
-        return as_logits(self.answers(self.tensor(images), alternating)[0], self._activation)
+        found = {"net": as_logits(self.answers(tensor, alternating)[0], self._activation)}
+        if self._teach is not None and training:
+            found["teacher"] = as_logits(self._teach(tensor), self._activation)
+        return found
 
     def compute_loss(
         self,
@@ -112,11 +126,19 @@ class QatNet(keras.Model):  # type: ignore[misc]
         """Return what labels and the float net teach, weighted."""
         options, loss = self._options, 0.0
         if self._labelled:
-            loss = loss + options.labels * cross_entropy(y_pred, y)
-        if self._teach is not None:
-            target = as_logits(self._teach(self.tensor(x)), self._activation)
-            loss = loss + options.teacher * softened_kl(target, y_pred, temperature=options.temperature)
+            loss = loss + options.labels * cross_entropy(y_pred["net"], y)
+        if "teacher" in y_pred:
+            loss = loss + options.teacher * softened_kl(
+                y_pred["teacher"], y_pred["net"], temperature=options.temperature
+            )
         return loss
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Count the answers that are the labels', or the teacher's where there are none."""
+        wanted = y if self._labelled else ops.argmax(y_pred["teacher"], axis=-1)
+        found = ops.argmax(y_pred["net"], axis=-1)
+        self._right.update_state(ops.cast(ops.equal(found, ops.cast(wanted, found.dtype)), "float32"))
+        return dict(self.get_metrics_result())
 
     def tensor(self, images: Any) -> Any:
         """Return the (B, S, S, 3) float32 input tensor of (B, S, S, 3) uint8 images."""
@@ -132,7 +154,8 @@ class QatNet(keras.Model):  # type: ignore[misc]
         """
         values = {self._graph.image: self._stored(self._graph.image, tensor, symmetric)}
         for node in self._graph.nodes:
-            values[node.label] = self._stored(node.label, _called(node, values), symmetric)
+            found = _called(node, values, rounds=not self._settled)
+            values[node.label] = self._stored(node.label, found, symmetric)
         return [values[label] for label in self._graph.outputs]
 
     def ranges(self) -> dict[str, Range]:
@@ -144,6 +167,7 @@ class QatNet(keras.Model):  # type: ignore[misc]
 
     def settle(self) -> None:
         """Put the rounded kernels into the net: every format then finds them on their grid."""
+        self._settled = True
         for node in self._graph.nodes:
             if node.weighted:
                 kernel, bias = node.operation.weights
@@ -169,15 +193,15 @@ def rounded_tensors(graph: Graph) -> tuple[str, ...]:
     return (graph.image, *stored)
 
 
-def _called(node: Node, values: Mapping[str, Any]) -> Any:
-    """Return what a call writes, its kernel rounded where that is simulated."""
+def _called(node: Node, values: Mapping[str, Any], *, rounds: bool) -> Any:
+    """Return what a call writes, its kernel rounded if ``rounds`` and where that is simulated."""
 
     def value(leaf: Any) -> Any:
         return values[leaf.label] if isinstance(leaf, Ref) else leaf
 
     args, kwargs = keras.tree.map_structure(value, (node.args, dict(node.kwargs)))
     operation = node.operation
-    if not node.weighted:
+    if not (node.weighted and rounds):
         # Otherwise the layer would follow fit, which trains.
         if isinstance(operation, keras.Layer) and "training" in inspect.signature(operation.call).parameters:
             kwargs = {**kwargs, "training": False}

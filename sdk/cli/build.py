@@ -25,6 +25,7 @@ examples:
   boardfit build --recipe recipe.toml -o net.boardfit --dry-run
   boardfit build model.keras --images photos --precisions fp32,int8 -o int8.boardfit --val labels.csv
   boardfit build model.keras --images photos --elastic --distill more-photos -o elastic.boardfit
+  boardfit build model.keras --images photos --precisions int8 --distill more-photos -o int8.boardfit
 
 A --torch factory is Python code and is run: build only from authors whom you trust.
 """
@@ -113,6 +114,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--distill-labels", metavar="CSV", help="columns file,label: learn from these as well")
     group.add_argument("--epochs", type=int, metavar="N", help="how often each is seen (default: 10)")
     group.add_argument("--learning-rate", type=float, metavar="R", help="at its peak (default: 0.002)")
+    group.add_argument(
+        "--qat",
+        choices=("needed", "always", "never"),
+        help="train int8 on the photographs of --distill: where its gate is not met without (default), "
+        "before anything else is tried, or never",
+    )
     group.add_argument("--resume", action="store_true", help="go on with a training that was interrupted")
 
 
@@ -191,6 +198,7 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
             "learning_rate": args.learning_rate,
         },
         "elastic": {"enabled": args.elastic},
+        "qat": {"when": args.qat},
         "policy": {"kind": args.policy},
         "fit": {
             "enabled": False if args.no_fit else None,
