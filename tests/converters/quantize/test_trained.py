@@ -110,7 +110,7 @@ def test_narrow_ranges_are_followed_where_float_is_left_behind(trained, format_n
 
 
 def test_a_format_s_tensors_are_known_by_their_values(trained):
-    """All that training rounded is found in every format, but what ncnn computes through: before a sigmoid."""
+    """All that training rounded is found in every format; ncnn computes through what a sigmoid reads."""
     graph = graph_of(trained.net)
     before_sigmoid = {
         node.inputs[0]
