@@ -55,7 +55,7 @@ SEED = 7
 class FloatNet(QatNet):
     """The same training without any rounding."""
 
-    def answers(self, tensor: Any, _symmetric: Any) -> list[Any]:
+    def answers(self, tensor: Any, _as_ncnn: Any) -> list[Any]:
         """Return the net's outputs in float."""
         return list(keras.tree.flatten(self.net(tensor, training=False)))
 

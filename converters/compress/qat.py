@@ -113,13 +113,13 @@ class Qat:
             raise CompressError("the net trained in int8 has tensors without a range")
 
 
-def simulated_answers(model: TrainedModel, images: np.ndarray, *, symmetric: bool) -> list[np.ndarray]:
+def simulated_answers(model: TrainedModel, images: np.ndarray, *, as_ncnn: bool) -> list[np.ndarray]:
     """Return what a trained model answers in simulated int8: what its artifacts should answer.
 
     Args:
         model: Of one size, as the stage returns it.
         images: (N, S, S, 3) float32.
-        symmetric: Whether activations are on ncnn's grid instead of that of TFLite and ONNX.
+        as_ncnn: Whether activations are rounded where and as ncnn does it, or as TFLite does.
 
     Returns:
         The outputs, float32, in their order.
@@ -139,7 +139,7 @@ def simulated_answers(model: TrainedModel, images: np.ndarray, *, symmetric: boo
         settled=True,
     )
     parts = [
-        [ops.convert_to_numpy(found) for found in qat.answers(rows, np.full(len(rows), symmetric))]
+        [ops.convert_to_numpy(found) for found in qat.answers(rows, np.full(len(rows), as_ncnn))]
         for rows in (images[start : start + BATCH] for start in range(0, len(images), BATCH))
     ]
     return [np.concatenate(rows) for rows in zip(*parts, strict=True)]

@@ -15,7 +15,7 @@ from boardfit.converters.calibrate import Range
 from boardfit.converters.compress.fake_quant import rounded_activation, rounded_kernel
 from boardfit.converters.compress.losses import as_logits, cross_entropy, softened_kl
 from boardfit.converters.quantize.graph import Graph, Node, Ref, graph_of
-from boardfit.converters.quantize.simulate import is_stored
+from boardfit.converters.quantize.simulate import is_stored, moved_from
 from boardfit.errors import CompressError
 from boardfit.specs import ImageSpec
 
@@ -42,9 +42,12 @@ class QatOptions:
 
 
 class QatNet(keras.Model):  # type: ignore[misc]
-    """A folded net that computes as int8 does: every weight and every stored activation is rounded.
+    """A folded net that computes as int8 does.
 
-    Half of the images of a batch see the activations' grid of TFLite and ONNX, the other half that of ncnn.
+    Formats differ in where they round activations. TFLite stores every tensor in int8. ncnn rounds what a
+    convolution or dense layer reads, on a grid around zero, and nothing else: what a sum reads is not even
+    clipped there. ONNX Runtime is in between. So half of the images of a batch are computed as TFLite does,
+    the other half as ncnn does: trained for one of them alone, a net leans on what the other does not do.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class QatNet(keras.Model):  # type: ignore[misc]
         self.phase = "all"
         self._graph = graph_of(net)
         self._places = {label: place for place, label in enumerate(ranges)}
+        self._roots = moved_from(self._graph, ranges)
         ends = [(each.low, max(each.high, each.low + _SMALLEST_WIDTH)) for each in ranges.values()]
         shape = (len(ends), 2)
         # A variable, so that a checkpoint brings back the very ranges that its growth belongs to.
@@ -109,8 +113,8 @@ class QatNet(keras.Model):  # type: ignore[misc]
             training: Whether the teacher is asked.
         """
         tensor = self.tensor(images)
-        alternating = ops.equal(ops.arange(ops.shape(images)[0]) % 2, 1)
-        found = {"net": as_logits(self.answers(tensor, alternating)[0], self._activation)}
+        as_ncnn = ops.equal(ops.arange(ops.shape(images)[0]) % 2, 1)
+        found = {"net": as_logits(self.answers(tensor, as_ncnn)[0], self._activation)}
         if self._teach is not None and training:
             found["teacher"] = as_logits(self._teach(tensor), self._activation)
         return found
@@ -145,18 +149,36 @@ class QatNet(keras.Model):  # type: ignore[misc]
         mean, std = (np.asarray(value, np.float32) for value in (self._image.mean, self._image.std))
         return (ops.cast(images, "float32") - mean) / std
 
-    def answers(self, tensor: Any, symmetric: Any) -> list[Any]:
+    def answers(self, tensor: Any, as_ncnn: Any) -> list[Any]:
         """Return the net's outputs in simulated int8, in their order.
 
         Args:
             tensor: (N, S, S, 3) float32.
-            symmetric: (N,) bool, see ``fake_quant.rounded_activation``.
+            as_ncnn: (N,) bool: whether an image is computed as ncnn does it, or as TFLite does.
         """
-        values = {self._graph.image: self._stored(self._graph.image, tensor, symmetric)}
-        for node in self._graph.nodes:
-            found = _called(node, values, rounds=not self._settled)
-            values[node.label] = self._stored(node.label, found, symmetric)
-        return [values[label] for label in self._graph.outputs]
+        graph = self._graph
+        stored: dict[str, Any] = {}
+        rounded: dict[str, Any] = {}
+
+        def store(label: str, values: Any) -> None:
+            if label in self._places:
+                rounded[label] = self._rounded(label, values, as_ncnn)
+                rows = ops.reshape(as_ncnn, (-1, *[1] * (len(values.shape) - 1)))
+                values = ops.where(rows, values, rounded[label])
+            stored[label] = values
+
+        def read(label: str, node: Node) -> Any:
+            if not node.weighted:
+                return stored[label]
+            if label not in rounded and label in self._roots:
+                rounded[label] = self._rounded(self._roots[label], stored[label], as_ncnn)
+            return rounded.get(label, stored[label])
+
+        store(graph.image, tensor)
+        for node in graph.nodes:
+            inputs = {label: read(label, node) for label in node.inputs}
+            store(node.label, _called(node, inputs, rounds=not self._settled))
+        return [stored[label] for label in graph.outputs]
 
     def ranges(self) -> dict[str, Range]:
         """Return the range of each rounded tensor as it is learned."""
@@ -175,12 +197,10 @@ class QatNet(keras.Model):  # type: ignore[misc]
                     [ops.convert_to_numpy(_rounded(node, kernel)), ops.convert_to_numpy(bias)]
                 )
 
-    def _stored(self, label: str, values: Any, symmetric: Any) -> Any:
-        place = self._places.get(label)
-        if place is None:
-            return values
+    def _rounded(self, label: str, values: Any, as_ncnn: Any) -> Any:
+        place = self._places[label]
         low, high = self._ends[place, 0], self._ends[place, 1]
-        return rounded_activation(values, low, high, self._growth[place], symmetric)
+        return rounded_activation(values, low, high, self._growth[place], as_ncnn)
 
 
 def rounded_tensors(graph: Graph) -> tuple[str, ...]:
@@ -193,11 +213,11 @@ def rounded_tensors(graph: Graph) -> tuple[str, ...]:
     return (graph.image, *stored)
 
 
-def _called(node: Node, values: Mapping[str, Any], *, rounds: bool) -> Any:
+def _called(node: Node, inputs: Mapping[str, Any], *, rounds: bool) -> Any:
     """Return what a call writes, its kernel rounded if ``rounds`` and where that is simulated."""
 
     def value(leaf: Any) -> Any:
-        return values[leaf.label] if isinstance(leaf, Ref) else leaf
+        return inputs[leaf.label] if isinstance(leaf, Ref) else leaf
 
     args, kwargs = keras.tree.map_structure(value, (node.args, dict(node.kwargs)))
     operation = node.operation

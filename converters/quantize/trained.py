@@ -17,7 +17,7 @@ from boardfit.converters.calibrate import Range
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.quantize.bench import Quantizer
 from boardfit.converters.quantize.graph import forget, graph_of, run_node
-from boardfit.converters.quantize.simulate import is_moved
+from boardfit.converters.quantize.simulate import moved_from
 from boardfit.converters.targets import Exported
 
 ALIKE = 1e-3
@@ -78,13 +78,12 @@ def trained_ranges(
 def _known(net: Any, by_call: Mapping[str, Range], image: np.ndarray) -> Iterator[_Known]:
     """Yield the tensors of a net that have a range, and those that only move the values of such a one."""
     graph = graph_of(net)
-    ranges = dict(by_call)
+    moved = moved_from(graph, by_call)
+    ranges = {**by_call, **{label: by_call[source] for label, source in moved.items()}}
     values = {graph.image: image}
     yield _Known(image.size, _in_order(image), ranges[graph.image])
     for position, node in enumerate(graph.nodes):
         values[node.label] = run_node(node, values)
-        if is_moved(node) and node.inputs[0] in ranges:
-            ranges.setdefault(node.label, ranges[node.inputs[0]])
         if node.label in ranges:
             found = values[node.label]
             yield _Known(found.size, _in_order(found), ranges[node.label])

@@ -87,7 +87,7 @@ def error(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
 def test_an_artifact_answers_as_training_simulated_it(trained, format_name):
     made, _ = in_int8(trained, format_name)
     found = run_exported(made, inputs())[0]
-    expected = simulated_answers(trained, inputs(), symmetric=format_name == "ncnn")[0]
+    expected = simulated_answers(trained, inputs(), as_ncnn=format_name == "ncnn")[0]
     worst, mean = error(found, expected)
     assert worst < 0.025 and mean < 0.006
 
@@ -102,8 +102,8 @@ def test_narrow_ranges_are_followed_where_float_is_left_behind(trained, format_n
     clipped = replace(trained, ranges=TrainedRanges(narrow))
     made, learned = in_int8(clipped, format_name)
     found = run_exported(made, inputs())[0]
-    expected = simulated_answers(clipped, inputs(), symmetric=format_name == "ncnn")[0]
-    wide = simulated_answers(trained, inputs(), symmetric=format_name == "ncnn")[0]
+    expected = simulated_answers(clipped, inputs(), as_ncnn=format_name == "ncnn")[0]
+    wide = simulated_answers(trained, inputs(), as_ncnn=format_name == "ncnn")[0]
     assert len(learned) >= len(narrow)
     assert error(wide, expected)[1] > 0.1
     assert error(found, expected)[1] < error(wide, expected)[1] / 5
