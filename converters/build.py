@@ -94,6 +94,7 @@ def build(
     planned = plan(recipe, out, progress=progress)
     recipe = planned.recipe
     checked = _compressed(planned, resume=resume, watch=watch, progress=progress)
+    checked = _with_training_of_int8(checked, resume=resume, watch=watch, progress=progress)
     model, sizes = checked.model, recipe.export.sizes
     progress(f"reading {len(checked.paths)} images at {len(sizes)} sizes")
     samples = load_samples(checked.paths, image=model.image, sizes=sizes, progress=progress)
@@ -112,8 +113,7 @@ def build(
         raise ParityError(f"nothing is inside the gate, nothing was written\n{refused_table(outcomes)}")
     progress("timing the artifacts")
     times = time_artifacts(exported, samples)
-    trained = model.net is not planned.model.net or model.nets_by_size is not None
-    changed = effects(planned.model, model, samples.tensors) if trained else ()
+    changed = effects(planned.model, model, samples.tensors) if checked.training else ()
     worse = [note for note in [worse_note(changed)] if note]
     notes = (*model.notes, *worse, *_sample_notes(samples), *_pictures_notes(checked))
     measurements = _measurements(samples, parity, times, notes)
@@ -154,19 +154,24 @@ def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress
     )
     note = overlap_note(checked.training, [photo.path for photo in checked.photos])
     model = replace(model, notes=(*model.notes, *([note] if note else ())))
-    order = checked.order
-    if order:
-        qat = qat_order(
-            checked.recipe,
-            model,
-            checked.training,
-            folder=checked.partial,
-            resume=resume,
-            watch=watch,
-            progress=progress,
-        )
-        order = replace(order, model=model, qat=qat)
+    order = replace(checked.order, model=model) if checked.order else None
     return replace(checked, model=model, order=order)
+
+
+def _with_training_of_int8(checked: Plan, *, resume: bool, watch: Watch, progress: Progress) -> Plan:
+    """Return the plan whose int8 stage may train the net, where there is something to train on."""
+    if checked.order is None:
+        return checked
+    qat = qat_order(
+        checked.recipe,
+        checked.model,
+        checked.training,
+        folder=checked.partial,
+        resume=resume,
+        watch=watch,
+        progress=progress,
+    )
+    return replace(checked, order=replace(checked.order, qat=qat))
 
 
 def _expected(model: TrainedModel, samples: Samples, size: int) -> list[np.ndarray]:

@@ -114,8 +114,8 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
         raise RecipeError(NO_CERTAINTY)
     training = choose_training_images(recipe, model)
     require_stages(recipe, model, training)
-    require_qat(recipe, model, training)
     photos, not_fitted = _photos_to_fit(recipe, model)
+    require_qat(recipe, model, training)
     return Plan(
         recipe=recipe,
         out=target,

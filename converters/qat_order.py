@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from boardfit.converters.compression import TrainingImages, Watch
 from boardfit.converters.model import TrainedModel
-from boardfit.converters.provenance import quantized_precisions
 from boardfit.converters.quantize.photos import content_sha256
 from boardfit.converters.quantize.trained import QatOrder
 from boardfit.converters.recipe import Recipe
@@ -23,19 +22,13 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 
 
-def wants_qat(recipe: Recipe) -> bool:
-    """Return whether the int8 stage may train a net."""
-    asked = recipe.qat.when != "never" and bool(recipe.distill.folder)
-    return asked and "int8" in quantized_precisions(recipe)
-
-
 def require_qat(recipe: Recipe, model: TrainedModel, images: TrainingImages | None) -> None:
     """Ask the stage whether it can work on the model, before anything long, where it runs for certain.
 
     Raises:
         CompressError: It cannot.
     """
-    if images is not None and wants_qat(recipe) and recipe.qat.when == "always":
+    if images is not None and recipe.qat.when == "always":
         for size in recipe.export.sizes:
             stage = _stage(recipe, model, images, size, _training(recipe), progress=lambda _: None)
             stage.requires(model)
@@ -65,7 +58,7 @@ def qat_order(
     Raises:
         CompressError: A checkpoint is in the way.
     """
-    if images is None or not wants_qat(recipe):
+    if images is None or not recipe.may_train_int8:
         return None
     _require_free([folder / f"qat-{size}" for size in recipe.export.sizes], resume=resume)
     training = _training(recipe)

@@ -237,19 +237,23 @@ class Recipe:
     qat: QatSection = field(default_factory=QatSection)
 
     def __post_init__(self) -> None:
-        if self.elastic.enabled and not self.distill.folder:
-            raise RecipeError("an elastic net is trained: give --distill FOLDER, photographs to train on")
-        int8 = "int8" in self.export.precisions
-        if self.qat.when == "always" and not (self.distill.folder and int8):
+        if self.qat.when == "always" and not self.may_train_int8:
             raise RecipeError(
                 "a net is trained in simulated int8: give --distill FOLDER, photographs to train on, and "
                 "int8 among --precisions"
             )
-        if self.distill.folder and not self.elastic.enabled and (self.qat.when == "never" or not int8):
+        if self.elastic.enabled and not self.distill.folder:
+            raise RecipeError("an elastic net is trained: give --distill FOLDER, photographs to train on")
+        if self.distill.folder and not (self.elastic.enabled or self.may_train_int8):
             raise RecipeError(
                 "there is nothing to train on the photographs of --distill: add --elastic or int8, or leave "
                 "it out"
             )
+
+    @property
+    def may_train_int8(self) -> bool:
+        """Whether the int8 stage has something to train on, and is not told to leave it."""
+        return bool(self.distill.folder and self.qat.when != "never" and "int8" in self.export.precisions)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as TOML values, sections as tables."""

@@ -24,8 +24,8 @@ examples:
   boardfit build net.onnx --images photos --image-spec unit --print-recipe > recipe.toml
   boardfit build --recipe recipe.toml -o net.boardfit --dry-run
   boardfit build model.keras --images photos --precisions fp32,int8 -o int8.boardfit --val labels.csv
-  boardfit build model.keras --images photos --elastic --distill more-photos -o elastic.boardfit
   boardfit build model.keras --images photos --precisions int8 --distill more-photos -o int8.boardfit
+  boardfit build model.keras --images photos --elastic --distill more-photos -o elastic.boardfit
 
 A --torch factory is Python code and is run: build only from authors whom you trust.
 """
@@ -114,12 +114,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--distill-labels", metavar="CSV", help="columns file,label: learn from these as well")
     group.add_argument("--epochs", type=int, metavar="N", help="how often each is seen (default: 10)")
     group.add_argument("--learning-rate", type=float, metavar="R", help="at its peak (default: 0.002)")
-    group.add_argument(
-        "--qat",
-        choices=("needed", "always", "never"),
-        help="train int8 on the photographs of --distill: where its gate is not met without (default), "
-        "before anything else is tried, or never",
-    )
     group.add_argument("--resume", action="store_true", help="go on with a training that was interrupted")
 
 
@@ -134,6 +128,12 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--calibration", metavar="DIR", help="calibrate on these (default: some of --images)")
     group.add_argument("--calibration-images", type=int, metavar="N", help="at most N (default: 256)")
     group.add_argument("--estimators", type=words, metavar="E,E", help="default: min-max,percentile,mse,kl")
+    group.add_argument(
+        "--qat",
+        choices=("needed", "always", "never"),
+        help="train int8 on the photographs of --distill: where its gate is not met without (default), "
+        "before anything else is tried, or never",
+    )
     group.add_argument("--no-rescue", action="store_true", help="refuse at once what is outside the gate")
 
 
