@@ -99,7 +99,8 @@ class QatNet(keras.Model):  # type: ignore[misc]
             "activation": self._activation,
             "labelled": self._labelled,
             "taught": self._teach is not None,
-            "rounded": list(self._places),
+            # By place in the graph: Keras counts on in the names of layers that were given none.
+            "rounded": [label.partition(":")[0] for label in self._places],
             "options": asdict(self._options),
         }
 
