@@ -18,6 +18,7 @@ from boardfit.converters.model import TrainedModel
 from boardfit.converters.plan import Plan, plan
 from boardfit.converters.policy_fit import Fit, goal_of
 from boardfit.converters.provenance import portable, tool_versions
+from boardfit.converters.qat_order import qat_order
 from boardfit.converters.quantize.outcome import Outcome, Shelf
 from boardfit.converters.quantize.stage import measurements as quantized_measurements
 from boardfit.converters.quantize.stage import quantize_all, refused_table
@@ -87,6 +88,7 @@ def build(
     planned = plan(recipe, out, progress=progress)
     recipe = planned.recipe
     checked = _compressed(planned, resume=resume, watch=watch, progress=progress)
+    checked = _with_training_of_int8(checked, resume=resume, watch=watch, progress=progress)
     model, sizes = checked.model, recipe.export.sizes
     progress(f"reading {len(checked.paths)} images at {len(sizes)} sizes")
     samples = load_samples(checked.paths, image=model.image, sizes=sizes, progress=progress)
@@ -152,6 +154,22 @@ def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress
         model = replace(model, notes=(*model.notes, *([note] if note else ())))
     order = replace(checked.order, model=model) if checked.order else None
     return replace(checked, model=model, order=order)
+
+
+def _with_training_of_int8(checked: Plan, *, resume: bool, watch: Watch, progress: Progress) -> Plan:
+    """Return the plan whose int8 stage may train the net, where there is something to train on."""
+    if checked.order is None:
+        return checked
+    qat = qat_order(
+        checked.recipe,
+        checked.model,
+        checked.training,
+        folder=checked.partial,
+        resume=resume,
+        watch=watch,
+        progress=progress,
+    )
+    return replace(checked, order=replace(checked.order, qat=qat))
 
 
 def _expected(model: TrainedModel, samples: Samples, size: int) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from boardfit.converters.ranges import TrainedRanges
 from boardfit.errors import UnsupportedSize
 from boardfit.specs import ImageSpec, TensorSpec
 
@@ -90,6 +91,7 @@ class TrainedModel:
         further: What the net takes besides the image: names of letters, digits and underscores, shapes with
             the batch first; ``NHWC`` for a second image of the same side. Where ``dtype`` is no float, the
             source wants whole numbers; the net takes them as float32.
+        ranges: Of the activations of ``net``, which was trained in simulated int8; None of any other.
     """
 
     name: str
@@ -105,6 +107,7 @@ class TrainedModel:
     notes: tuple[str, ...] = ()
     untouched: Untouched | None = None
     further: tuple[TensorSpec, ...] = ()
+    ranges: TrainedRanges | None = None
 
     def at(self, size: int) -> TrainedModel:
         """Return the model as it serves one size; the same object where all sizes share one net."""

@@ -20,6 +20,7 @@ from boardfit.converters.ingest.untouched import formats_of, read_untouched
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.converters.policy_evidence import FEWEST_IMAGES, Photo, labelled_photos
 from boardfit.converters.provenance import quantized_precisions
+from boardfit.converters.qat_order import require_qat
 from boardfit.converters.quantize.photos import choose_pictures, labels_of
 from boardfit.converters.quantize.stage import Order, check_schemes
 from boardfit.converters.recipe import Recipe, resolve_image_spec
@@ -118,6 +119,7 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     teacher = _teacher(recipe, request, progress)
     require_stages(recipe, model, images=training, teacher=teacher)
     photos, not_fitted = _photos_to_fit(recipe, model)
+    require_qat(recipe, model, training)
     return Plan(
         recipe=recipe,
         out=target,

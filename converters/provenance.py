@@ -36,6 +36,8 @@ def portable(recipe: Recipe, model: TrainedModel) -> dict[str, Any]:
         kept["quantize"] = {
             name: value for name, value in tables["quantize"].items() if name != "calibration"
         }
+        if recipe.distill.folder:
+            kept["qat"] = tables["qat"]
     return {**kept, "source": source}
 
 

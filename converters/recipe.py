@@ -14,6 +14,7 @@ from typing import Any
 from boardfit.converters.calibrate import ESTIMATORS
 from boardfit.converters.recipe_checks import check_choices, check_types
 from boardfit.converters.recipe_prune import PruneSection
+from boardfit.converters.recipe_qat import QatSection
 from boardfit.converters.recipe_train import DistillSection, ElasticSection
 from boardfit.errors import BundleError, RecipeError
 from boardfit.specs import FORMATS, POLICY_KINDS, PRECISIONS, TASKS, ImageSpec, check_sizes
@@ -235,14 +236,20 @@ class Recipe:
     fit: FitSection = field(default_factory=FitSection)
     parity: ParitySection = field(default_factory=ParitySection)
     quantize: QuantizeSection = field(default_factory=QuantizeSection)
+    qat: QatSection = field(default_factory=QatSection)
 
     def __post_init__(self) -> None:
+        if self.qat.when == "always" and not self.may_train_int8:
+            raise RecipeError(
+                "a net is trained in simulated int8: give --distill FOLDER, photographs to train on, and "
+                "int8 among --precisions"
+            )
         if self.elastic.enabled and not self.distill.folder:
             raise RecipeError("an elastic net is trained: give --distill FOLDER, photographs to train on")
-        if self.distill.folder and not (self.distills or self.elastic.enabled):
+        if self.distill.folder and not (self.distills or self.elastic.enabled or self.may_train_int8):
             raise RecipeError(
-                "there is nothing to train on the photographs of --distill: add --prune, --teacher or "
-                "--elastic, or leave it out"
+                "there is nothing to train on the photographs of --distill: add --prune, --teacher, "
+                "--elastic or int8, or leave it out"
             )
         if self.prune.sparsity and self.elastic.enabled and self.elastic.kernels == "trained":
             raise RecipeError(
@@ -278,6 +285,11 @@ class Recipe:
         tables = {name: asdict(getattr(self, name)) for name in ("prune", "distill", "elastic")}
         return {**tables, "sizes": list(self.export.sizes)}
 
+    @property
+    def may_train_int8(self) -> bool:
+        """Whether the int8 stage has something to train on, and is not told to leave it."""
+        return bool(self.distill.folder and self.qat.when != "never" and "int8" in self.export.precisions)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as TOML values, sections as tables."""
         tables = asdict(self)
@@ -309,6 +321,7 @@ _SECTIONS: Mapping[str, type] = {
     "fit": FitSection,
     "parity": ParitySection,
     "quantize": QuantizeSection,
+    "qat": QatSection,
 }
 
 

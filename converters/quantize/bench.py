@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 
@@ -27,6 +27,7 @@ FEWEST_APART = 64
 """Images for surgery beside those of CHOOSING; with fewer left it looks at all of them."""
 
 Run = Callable[[Exported, np.ndarray], list[np.ndarray]]
+Ranges = Mapping[str, Range]
 
 
 class Quantizer(Protocol):
@@ -70,6 +71,10 @@ class Bench:
         largest: Whether this is the bundle's largest size.
         estimators: Methods to try.
         variants: By name: makes the fp32 artifact of the same net after surgery, best tried in this order.
+        trained: Of the twin's tensors, the ranges that a training found; empty where there was none.
+        qat: Makes the fp32 artifact of the net after training in simulated int8, and its trained ranges by
+            tensor; None where nothing is trained.
+        qat_always: Whether it is tried even where the gate is met without it.
         run: Runs an artifact over images.
         progress: Told what is being done.
     """
@@ -87,6 +92,9 @@ class Bench:
     variants: Mapping[str, Callable[[], Exported]]
     run: Run
     progress: Callable[[str], None]
+    trained: Ranges = field(default_factory=dict)
+    qat: Callable[[], tuple[Exported, Ranges]] | None = None
+    qat_always: bool = False
 
     def error(self, exported: Exported) -> float:
         """Return the output error on calibration images; infinite where the engine refuses the artifact."""

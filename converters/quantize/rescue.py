@@ -1,14 +1,15 @@
 """The ladder: what is tried, in this order, before a quantized artifact is given up.
 
-Better ranges; surgery on the net (see ``surgery``); the worst layers in float; activations of 16 bits. Each
-step is kept only if it lowers the output error, and the ladder ends at the first rung inside the gate.
+Better ranges; surgery on the net (see ``surgery``); training in simulated int8, where there is something to
+train on; the worst layers in float; activations of 16 bits. Each step is kept only if it lowers the output
+error, and the ladder ends at the first rung inside the gate.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ class Step:
     """One rung of the ladder.
 
     Attributes:
-        name: ``ranges``, a variant's name, ``float layers``, or ``int16x8``.
+        name: ``ranges``, a variant's name, ``qat``, ``float layers``, or ``int16x8``.
         detail: What was chosen, in a few words.
         error: Output error on calibration images.
         kept: Whether it was the best so far.
@@ -82,28 +83,35 @@ def climb(bench: Bench, *, scheme: str, rescue: bool = True) -> Climb:
     Args:
         bench: What to make and measure with.
         scheme: The precision that was asked for.
-        rescue: Whether to go beyond the first rung.
+        rescue: Whether to go beyond the first rung; training is asked for apart from that.
 
     Raises:
         InputError: A tensor is not finite on some image.
         ExportError: The format's quantizer failed.
     """
     started = time.monotonic()
-    best = best_ranges(bench, bench.twin, scheme=scheme)
+    best = best_ranges(bench, bench.twin, scheme=scheme, trained=bench.trained)
     verdict, found = bench.judge(best.exported)
     step = Step("ranges", best.method, best.error, True, time.monotonic() - started, verdict)
     state = Climb(best, verdict, found, (step,))
-    for rung in _rungs(bench, scheme) if rescue else ():
+    trains = scheme == "int8" and bench.qat is not None
+    if trains and bench.qat_always:
+        state, trains = _trained(bench, state), False
+    for rung in _rungs(bench, scheme, rescue=rescue, trains=trains):
         if state.verdict.passed:
             break
         state = rung(bench, state)
     return state
 
 
-def _rungs(bench: Bench, scheme: str) -> list[Rung]:
+def _rungs(bench: Bench, scheme: str, *, rescue: bool, trains: bool) -> list[Rung]:
+    training: list[Rung] = [_trained] if trains else []
+    if not rescue:
+        return training
     rungs: list[Rung] = [
         partial(_variant, name=name, make=make, scheme=scheme) for name, make in bench.variants.items()
     ]
+    rungs += training
     if scheme == "int8":
         rungs.append(_float_layers)
         if "int16x8" in bench.quantizer.SCHEMES:
@@ -116,6 +124,22 @@ def _variant(bench: Bench, state: Climb, *, name: str, make: Callable[[], Export
     started = _say(bench, state, name)
     found = best_ranges(bench, make(), scheme=scheme)
     return _after(bench, state, found, name=name, detail=found.method, started=started)
+
+
+def _trained(bench: Bench, state: Climb) -> Climb:
+    """Quantize the net after training in simulated int8, with the ranges that it learned."""
+    assert bench.qat is not None
+    started = _say(bench, state, "qat")
+    source, ranges = bench.qat()
+    found = best_ranges(bench, source, scheme="int8", trained=ranges)
+    verdict, answers = bench.judge(found.exported)
+    # Labels may teach it to answer unlike the source, and better: the gate has the last word.
+    kept = verdict.passed or (not state.verdict.passed and found.error < state.best.error)
+    seconds = time.monotonic() - started
+    step = Step("qat", found.method, found.error, kept, seconds, verdict if kept else None)
+    if not kept:
+        return replace(state, steps=(*state.steps, step))
+    return Climb(found, verdict, answers, (*state.steps, step))
 
 
 def _float_layers(bench: Bench, state: Climb) -> Climb:
@@ -169,7 +193,8 @@ def _after(bench: Bench, state: Climb, found: Candidate, *, name: str, detail: s
 
 
 def _say(bench: Bench, state: Climb, rung: str) -> float:
+    side = "inside" if state.verdict.passed else "outside"
     bench.progress(
-        f"{state.best.exported.artifact.name} is outside the gate, {state.verdict.text}: trying {rung}"
+        f"{state.best.exported.artifact.name} is {side} the gate, {state.verdict.text}: trying {rung}"
     )
     return time.monotonic()

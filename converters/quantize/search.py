@@ -35,13 +35,16 @@ class Candidate:
     keep_float: frozenset[str] = frozenset()
 
 
-def best_ranges(bench: Bench, source: Exported, *, scheme: str) -> Candidate:
+def best_ranges(
+    bench: Bench, source: Exported, *, scheme: str, trained: Mapping[str, Range] | None = None
+) -> Candidate:
     """Quantize a float artifact with each estimator's ranges and return the best by output error.
 
     Args:
         bench: What to make and measure with.
         source: The fp32 artifact.
         scheme: The precision; ``dynamic`` takes no ranges.
+        trained: Ranges by tensor that a training found: they are taken as they are.
     """
     if scheme == "dynamic":
         exported = bench.quantizer.quantize(source, ranges={}, scheme=scheme)
@@ -53,19 +56,35 @@ def best_ranges(bench: Bench, source: Exported, *, scheme: str) -> Candidate:
     finally:
         for probe in probes:
             probe.close()
-    return min(_candidates(bench, source, stats, scheme), key=lambda candidate: candidate.error)
+    return min(
+        _candidates(bench, source, stats, scheme, trained or {}), key=lambda candidate: candidate.error
+    )
 
 
 def _candidates(
-    bench: Bench, source: Exported, stats: Mapping[str, TensorStats], scheme: str
+    bench: Bench,
+    source: Exported,
+    stats: Mapping[str, TensorStats],
+    scheme: str,
+    trained: Mapping[str, Range],
 ) -> Sequence[Candidate]:
     found = []
-    for method in bench.estimators:
-        ranges = {name: estimate(each, method) for name, each in stats.items()}
+    rest = {name: each for name, each in stats.items() if name not in trained}
+    # With every range trained there is nothing to estimate, and one candidate.
+    for estimator in bench.estimators if rest else bench.estimators[:1]:
+        ranges = {**trained, **{name: estimate(each, estimator) for name, each in rest.items()}}
+        method = _method(estimator, trained=len(trained), all_of_them=len(stats))
         exported = bench.quantizer.quantize(source, ranges=ranges, scheme=scheme)
         found.append(Candidate(exported, source, method, bench.error(exported), ranges))
         bench.progress(f"{exported.artifact.name}: ranges by {method}, output error {found[-1].error:.4g}")
     return found
+
+
+def _method(estimator: str, *, trained: int, all_of_them: int) -> str:
+    if not trained:
+        return estimator
+    rest = "" if trained == all_of_them else f", the others by {estimator}"
+    return f"training ({trained} of {all_of_them}{rest})"
 
 
 def with_float_layers(bench: Bench, candidate: Candidate, names: frozenset[str]) -> Candidate:

@@ -6,7 +6,7 @@ through: what an activation such as ReLU reads from the layer before it, and wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -89,10 +89,25 @@ def simulated_error(net: Any, images: np.ndarray) -> float:
 
 def is_stored(graph: Graph, node: Node) -> bool:
     """Return whether a format rounds what this call writes."""
-    if node.kind in _MOVING or node.label in graph.outputs:
+    if is_moved(node) or node.label in graph.outputs:
         return False
     reader = graph.only_reader(node.label)
     return reader is None or not fuses(reader)
+
+
+def is_moved(node: Node) -> bool:
+    """Return whether a call only moves values about: its tensor has the grid of what it reads."""
+    return node.kind in _MOVING
+
+
+def moved_from(graph: Graph, labels: Collection[str]) -> dict[str, str]:
+    """Return, by label of a tensor whose values were only moved, which of some labels they come from."""
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        source = found.get(node.inputs[0], node.inputs[0]) if node.inputs else ""
+        if is_moved(node) and source in labels:
+            found[node.label] = source
+    return found
 
 
 def fuses(node: Node) -> bool:

@@ -19,6 +19,7 @@ from boardfit.converters.quantize.bench import (
     CHOOSING,
     Bench,
     Quantizer,
+    Ranges,
     Run,
     apart,
     find_quantizer,
@@ -31,6 +32,7 @@ from boardfit.converters.quantize.naming import named, share_of
 from boardfit.converters.quantize.outcome import Outcome, Shelf, numbers_text
 from boardfit.converters.quantize.photos import Picture, Pictures, labels_of, load_tensors
 from boardfit.converters.quantize.rescue import Climb, Step, climb
+from boardfit.converters.quantize.trained import QatOrder, trained_ranges
 from boardfit.converters.recipe import ParitySection, QuantizeSection
 from boardfit.converters.targets import Exported, export
 from boardfit.converters.verify import compare, run_reference, top1
@@ -54,6 +56,7 @@ class Order:
         pictures: To calibrate and to validate on.
         options: The recipe's section.
         parity: The gate of float artifacts, which an fp32 twin must pass.
+        qat: Trains a net in simulated int8; None where there is nothing to train on.
     """
 
     model: TrainedModel
@@ -64,6 +67,7 @@ class Order:
     pictures: Pictures
     options: QuantizeSection
     parity: ParitySection
+    qat: QatOrder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,8 @@ def fingerprint(order: Order) -> str:
         "largest": order.sizes[-1],
         "fp16_too": order.fp16_too,
         "options": asdict(order.options),
+        "qat": order.qat.about if order.qat else None,
+        "ranges": order.model.ranges.to_dict() if order.model.ranges else None,
         "calibration": [picture.sha256 for picture in order.pictures.calibration],
         "validation": [(picture.sha256, picture.label) for picture in order.pictures.validation],
     }
@@ -207,6 +213,19 @@ class _Room:
     def surgeries(self) -> Mapping[str, Callable[[], TrainedModel]]:
         """The net after surgery, by name, made when asked for."""
         return self.tools.surgeries(self.model, apart(self.calibration))
+
+    @cached_property
+    def taught(self) -> TrainedModel:
+        """The net of this size after training in simulated int8: trained once for all formats."""
+        assert self.order.qat is not None
+        trained = self.order.qat.train(self.order.model, self.size)
+        give_back_memory()
+        return trained
+
+    def trained(self, model: TrainedModel, exported: Exported) -> Ranges:
+        """Return the ranges that a model learned, by the tensors of its fp32 artifact."""
+        quantizer = self.tools.find(exported.artifact.format)
+        return trained_ranges(model, exported, quantizer, self.calibration[:1])
 
 
 def require_finite(outputs: Sequence[np.ndarray], pictures: Sequence[Picture]) -> None:
@@ -293,11 +312,19 @@ def _bench(room: _Room, format_name: str) -> Bench:
         },
         run=tools.run,
         progress=room.progress,
+        trained=room.trained(room.model, twin),
+        qat=partial(_export_taught, room, format_name) if order.qat else None,
+        qat_always=order.qat is not None and order.qat.always,
     )
 
 
 def _export_variant(room: _Room, make: Callable[[], TrainedModel], format_name: str) -> Exported:
     return room.tools.export(make(), format_name, room.size, "fp32")
+
+
+def _export_taught(room: _Room, format_name: str) -> tuple[Exported, Ranges]:
+    exported = room.tools.export(room.taught, format_name, room.size, "fp32")
+    return exported, room.trained(room.taught, exported)
 
 
 def _check_twin(room: _Room, twin: Exported, validated: Sequence[np.ndarray]) -> None:

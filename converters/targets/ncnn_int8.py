@@ -19,6 +19,7 @@ from boardfit.converters.targets.ncnn_graph import NcnnGraph, NcnnLayer, Numbers
 from boardfit.converters.targets.ncnn_grid import (
     ACTIVATION,
     ACTIVATION_VALUES,
+    LEVELS,
     PAD_VALUE,
     REQUANTIZES,
     TAKES_INT8,
@@ -28,7 +29,7 @@ from boardfit.converters.targets.ncnn_grid import (
     scale_for,
 )
 from boardfit.converters.targets.ncnn_probe import NcnnProbe
-from boardfit.converters.targets.weight_rounding import rounded_weights
+from boardfit.converters.targets.weight_rounding import grid_steps, rounded_weights
 from boardfit.errors import ExportError
 
 SCHEMES: tuple[str, ...] = ("int8",)
@@ -135,7 +136,9 @@ def _in_int8(layer: NcnnLayer, source: Grid, target: Grid | None) -> NcnnLayer:
     weights = layer.numbers[0].values.astype(np.float64)
     groups = layer.integer(7, 1) if layer.kind == "ConvolutionDepthWise" else outputs
     rows = weights.reshape(groups, -1)
-    scales = np.array([scale_for(float(peak)) for peak in np.abs(rows).max(axis=1)], np.float32)
+    steps = grid_steps(rows)
+    tops = np.where(steps > 0.0, LEVELS * steps, np.abs(rows).max(axis=1))
+    scales = np.array([scale_for(float(top)) for top in tops], np.float32)
     levels = (rows * scales[:, None]).reshape(outputs, -1)
     integers = rounded_weights(levels, taps=_taps(layer), one_signed=source.one_signed)
     sums = integers.sum(axis=1) / np.repeat(scales.astype(np.float64), outputs // groups)

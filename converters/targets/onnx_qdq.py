@@ -17,7 +17,7 @@ import numpy as np
 
 from boardfit.converters.calibrate import Range
 from boardfit.converters.targets.onnx_view import DENSE, MARK, View, known_as
-from boardfit.converters.targets.weight_rounding import rounded_weights
+from boardfit.converters.targets.weight_rounding import grid_steps, rounded_weights
 from boardfit.errors import ExportError
 
 TOP = 255
@@ -304,9 +304,11 @@ def weight_scales(
         no instruction saturates, see ``_pair_sums``.
     """
     rows = np.moveaxis(weight, axis, 0).astype(np.float64)
-    scale = np.abs(rows).reshape(len(rows), -1).max(axis=1) / LEVELS
-    if not depthwise:
-        scale = np.maximum(scale, np.abs(_pair_sums(rows)).max(axis=1) / LEVELS)
+    flat = rows.reshape(len(rows), -1)
+    scale, grid = np.abs(flat).max(axis=1) / LEVELS, grid_steps(flat)
+    pairs = np.zeros(len(rows)) if depthwise else np.abs(_pair_sums(rows)).max(axis=1)
+    # On a grid a pair may come to 128: times 255 that is still within 16 bits.
+    scale = np.where((grid > 0.0) & (pairs < (LEVELS + 1.5) * grid), grid, np.maximum(scale, pairs / LEVELS))
     if bias is not None:
         scale = np.maximum(scale, np.abs(bias.astype(np.float64)) / (into * LARGEST_BIAS))
     return np.where(scale > 1e-30, scale, 1.0).astype(np.float32)

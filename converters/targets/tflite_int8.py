@@ -22,7 +22,8 @@ from boardfit.converters.quantize.records import Layer, Probe
 from boardfit.converters.targets import Exported, file_stem
 from boardfit.converters.targets.tflite_probe import TfliteProbe
 from boardfit.converters.targets.tflite_view import Op, View, pack, tensor_name, view_of
-from boardfit.converters.targets.tflite_weights import rebalance
+from boardfit.converters.targets.tflite_weights import rebalance, weight_rows
+from boardfit.converters.targets.weight_rounding import grid_steps
 from boardfit.errors import ExportError, ToolMissing
 
 SCHEMES = ("int8", "int16x8", "dynamic")
@@ -75,7 +76,7 @@ def quantize(
     if scheme == "dynamic":
         made = _run(data, view, recipe)
     else:
-        statistics = _Statistics({name: ranges[name] for name in view.activations()}, {})
+        statistics = _Statistics({name: ranges[name] for name in view.activations()}, dict(_on_grids(view)))
         made = _settled(data, view, recipe, statistics)
     finished = view_of(made, name="the quantized file")
     rebalance(view, finished)
@@ -210,6 +211,18 @@ def _run(data: bytes, view: View, recipe: Any, statistics: _Statistics | None = 
             raise ExportError(f"AI Edge Quantizer failed: {error}") from error
     assert result.quantized_model is not None, log
     return _with_output_names(bytes(result.quantized_model), view)
+
+
+def _on_grids(view: View) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the weights that lie on an 8-bit grid already, and the magnitudes that keep them there."""
+    for op, layer in view.layers():
+        if layer.kind not in ("conv", "depthwise", "dense") or not view.is_constant(op.weight):
+            continue
+        rows = weight_rows(op, view.values(op.weight).astype(np.float64))
+        steps, nearest = grid_steps(rows), np.abs(rows).max(axis=1) / 127.0
+        if (steps > 1.001 * nearest).any():
+            tops = _magnitudes(np.maximum(steps, nearest), view.shape(op.weight), op.code)
+            yield tensor_name(view.graph.tensors[op.weight]), tops
 
 
 def _widened(view: View, made: View, statistics: _Statistics) -> _Statistics | None:

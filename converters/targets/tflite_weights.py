@@ -23,7 +23,7 @@ def rebalance(view: View, made: View) -> None:
         integer = made.type_of(op.weight) == "INT8" and made.is_constant(op.weight)
         if not integer or layer.kind == "matmul" or len(scale) == 1:
             continue
-        weights = _rows(source, view.values(source.weight).astype(np.float64)) / scale[:, None]
+        weights = weight_rows(source, view.values(source.weight).astype(np.float64)) / scale[:, None]
         integers = rounded_weights(weights, taps=_taps(view, source), one_signed=True)
         buffer = made.model.buffers[made.graph.tensors[op.weight].buffer]
         buffer.data = (
@@ -40,7 +40,7 @@ def _taps(view: View, op: Op) -> int:
     return height * width
 
 
-def _rows(op: Op, weights: np.ndarray) -> np.ndarray:
+def weight_rows(op: Op, weights: np.ndarray) -> np.ndarray:
     """Return (outputs, K) weights, all places of a channel side by side."""
     if weights.ndim == 2:
         return weights

@@ -14,6 +14,10 @@ import numpy as np
 
 from boardfit.converters.targets.ncnn_grid import LEVELS
 
+_ON_GRID = 1e-3
+"""Of a step: what a converter's arithmetic in float may move a weight by."""
+_TRIED = 32
+
 
 def rounded_weights(weights: np.ndarray, *, taps: int, one_signed: bool) -> np.ndarray:
     """Round weights to integers of at most LEVELS.
@@ -31,6 +35,32 @@ def rounded_weights(weights: np.ndarray, *, taps: int, one_signed: bool) -> np.n
         shape = (-1, taps)
         integers = _balanced(weights.reshape(shape), integers.reshape(shape)).reshape(weights.shape)
     return _balanced(weights, integers) if one_signed else integers
+
+
+def grid_steps(rows: np.ndarray) -> np.ndarray:
+    """Return the step of the 8-bit grid that the weights of a row lie on already.
+
+    Training in simulated int8 leaves weights on a grid, not always one on which the largest is LEVELS.
+    Stored on that grid they lose nothing, and are the same in every format.
+
+    Args:
+        rows: (rows, K) weights.
+
+    Returns:
+        (rows,) float64; 0 for a row of zeros or on no grid of at least half of LEVELS.
+    """
+    peak = np.abs(rows).max(axis=1).astype(np.float64)
+    steps = np.zeros(len(rows))
+    # A few weights of each row rule nearly every grid out.
+    few = rows[:, :: max(1, rows.shape[1] // _TRIED)]
+    for largest in range(LEVELS, LEVELS // 2, -1):
+        open_rows = np.flatnonzero((steps == 0.0) & (peak > 0.0))
+        for part in (few, rows):
+            step = peak[open_rows] / largest
+            levels = part[open_rows] / step[:, None]
+            open_rows = open_rows[(np.abs(levels - np.rint(levels)) <= _ON_GRID).all(axis=1)]
+        steps[open_rows] = peak[open_rows] / largest
+    return steps
 
 
 def _balanced(weights: np.ndarray, integers: np.ndarray) -> np.ndarray:

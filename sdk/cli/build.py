@@ -24,6 +24,7 @@ examples:
   boardfit build net.onnx --images photos --image-spec unit --print-recipe > recipe.toml
   boardfit build --recipe recipe.toml -o net.boardfit --dry-run
   boardfit build model.keras --images photos --precisions fp32,int8 -o int8.boardfit --val labels.csv
+  boardfit build model.keras --images photos --precisions int8 --distill more-photos -o int8.boardfit
   boardfit build model.keras --images photos --elastic --distill more-photos -o elastic.boardfit
   boardfit build model.keras --images photos --prune 0.4 --distill more-photos --epochs 10 -o small.boardfit
   boardfit build small.keras --images photos --teacher large.keras --distill more-photos -o small.boardfit
@@ -153,6 +154,12 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--calibration", metavar="DIR", help="calibrate on these (default: some of --images)")
     group.add_argument("--calibration-images", type=int, metavar="N", help="at most N (default: 256)")
     group.add_argument("--estimators", type=words, metavar="E,E", help="default: min-max,percentile,mse,kl")
+    group.add_argument(
+        "--qat",
+        choices=("needed", "always", "never"),
+        help="train int8 on the photographs of --distill: where its gate is not met without (default), "
+        "before anything else is tried, or never",
+    )
     group.add_argument("--no-rescue", action="store_true", help="refuse at once what is outside the gate")
 
 
@@ -224,6 +231,7 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
             "learning_rate": args.learning_rate,
         },
         "elastic": {"enabled": args.elastic},
+        "qat": {"when": args.qat},
         "policy": {"kind": args.policy},
         "fit": {
             "enabled": False if args.no_fit else None,

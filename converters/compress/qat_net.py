@@ -1,0 +1,239 @@
+"""One folded net in simulated int8, as a model that Keras trains."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from boardfit.converters.calibrate import Range
+from boardfit.converters.compress.fake_quant import rounded_activation, rounded_kernel
+from boardfit.converters.compress.losses import as_logits, cross_entropy, softened_kl
+from boardfit.converters.quantize.graph import Graph, Node, Ref, graph_of
+from boardfit.converters.quantize.simulate import is_stored, moved_from
+from boardfit.errors import CompressError
+from boardfit.specs import ImageSpec
+
+_SMALLEST_WIDTH = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class QatOptions:
+    """What teaches a net in simulated int8.
+
+    Attributes:
+        labels: Weight of the cross entropy with labels, where there are some.
+        teacher: Weight of the divergence from the float net's answer.
+        temperature: Of the softened answers.
+    """
+
+    labels: float = 1.0
+    teacher: float = 1.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.labels, self.teacher) < 0.0 or self.temperature < 1.0:
+            raise CompressError("the weights of qat must not be negative, and its temperature at least 1")
+
+
+class QatNet(keras.Model):  # type: ignore[misc]
+    """A folded net that computes as int8 does.
+
+    Formats differ in where they round activations. TFLite stores every tensor in int8. ncnn rounds what a
+    convolution or dense layer reads, on a grid around zero, and nothing else: what a sum reads is not even
+    clipped there. ONNX Runtime is in between. So half of the images of a batch are computed as TFLite does,
+    the other half as ncnn does: trained for one of them alone, a net leans on what the other does not do.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        ranges: Mapping[str, Range],
+        *,
+        image: ImageSpec,
+        activation: str,
+        options: QatOptions,
+        labelled: bool,
+        teacher: Any = None,
+        settled: bool = False,
+    ) -> None:
+        """Take up a net, which is trained itself.
+
+        Args:
+            net: keras.Model from ``quantize.fold.folded``.
+            ranges: Of every tensor of ``rounded_tensors``, to begin with.
+            image: Mean and deviation of the input.
+            activation: Of the net's scores: ``softmax`` or ``logits``.
+            options: Weights of the losses.
+            labelled: Whether the images have labels.
+            teacher: keras.Model that answers in float, or None.
+            settled: Whether its kernels lie on their grid already.
+        """
+        super().__init__(name="qat")
+        self.net = net
+        self.phase = "all"
+        self._graph = graph_of(net)
+        self._places = {label: place for place, label in enumerate(ranges)}
+        self._roots = moved_from(self._graph, ranges)
+        ends = [(each.low, max(each.high, each.low + _SMALLEST_WIDTH)) for each in ranges.values()]
+        shape = (len(ends), 2)
+        # A variable, so that a checkpoint brings back the very ranges that its growth belongs to.
+        self._ends = self.add_weight(name="ends", shape=shape, trainable=False, initializer="zeros")
+        self._ends.assign(np.array(ends, np.float32))
+        self._growth = self.add_weight(name="growth", shape=shape[:1], initializer="zeros")
+        self._image, self._activation, self._options = image, activation, options
+        self._labelled, self._settled = labelled, settled
+        self._right = keras.metrics.Mean(name="accuracy" if labelled else "agreement")
+        # A closure: Keras would take a net in an attribute for a part of what is trained and saved.
+        self._teach = None if teacher is None else lambda images: teacher(images, training=False)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree with, as JSON values."""
+        return {
+            "image": [self._image.channels, self._image.mean, self._image.std],
+            "activation": self._activation,
+            "labelled": self._labelled,
+            "taught": self._teach is not None,
+            # By place in the graph: Keras counts on in the names of layers that were given none.
+            "rounded": [label.partition(":")[0] for label in self._places],
+            "options": asdict(self._options),
+        }
+
+    def call(self, images: Any, training: bool = False) -> dict[str, Any]:
+        """Return the (B, K) logits of ``net``; while it trains, also those of the ``teacher``.
+
+        Dropout and statistics rest, as on a board.
+
+        Args:
+            images: (B, S, S, 3) uint8.
+            training: Whether the teacher is asked.
+        """
+        tensor = self.tensor(images)
+        as_ncnn = ops.equal(ops.arange(ops.shape(images)[0]) % 2, 1)
+        found = {"net": as_logits(self.answers(tensor, as_ncnn)[0], self._activation)}
+        if self._teach is not None and training:
+            found["teacher"] = as_logits(self._teach(tensor), self._activation)
+        return found
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Return what labels and the float net teach, weighted."""
+        options, loss = self._options, 0.0
+        if self._labelled:
+            loss = loss + options.labels * cross_entropy(y_pred["net"], y)
+        if "teacher" in y_pred:
+            loss = loss + options.teacher * softened_kl(
+                y_pred["teacher"], y_pred["net"], temperature=options.temperature
+            )
+        return loss
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Count the answers that are the labels', or the teacher's where there are none."""
+        wanted = y if self._labelled else ops.argmax(y_pred["teacher"], axis=-1)
+        found = ops.argmax(y_pred["net"], axis=-1)
+        self._right.update_state(ops.cast(ops.equal(found, ops.cast(wanted, found.dtype)), "float32"))
+        return dict(self.get_metrics_result())
+
+    def tensor(self, images: Any) -> Any:
+        """Return the (B, S, S, 3) float32 input tensor of (B, S, S, 3) uint8 images."""
+        mean, std = (np.asarray(value, np.float32) for value in (self._image.mean, self._image.std))
+        return (ops.cast(images, "float32") - mean) / std
+
+    def answers(self, tensor: Any, as_ncnn: Any) -> list[Any]:
+        """Return the net's outputs in simulated int8, in their order.
+
+        Args:
+            tensor: (N, S, S, 3) float32.
+            as_ncnn: (N,) bool: whether an image is computed as ncnn does it, or as TFLite does.
+        """
+        graph = self._graph
+        stored: dict[str, Any] = {}
+        rounded: dict[str, Any] = {}
+
+        def store(label: str, values: Any) -> None:
+            if label in self._places:
+                rounded[label] = self._rounded(label, values, as_ncnn)
+                rows = ops.reshape(as_ncnn, (-1, *[1] * (len(values.shape) - 1)))
+                values = ops.where(rows, values, rounded[label])
+            stored[label] = values
+
+        def read(label: str, node: Node) -> Any:
+            if not node.weighted:
+                return stored[label]
+            if label not in rounded and label in self._roots:
+                rounded[label] = self._rounded(self._roots[label], stored[label], as_ncnn)
+            return rounded.get(label, stored[label])
+
+        store(graph.image, tensor)
+        for node in graph.nodes:
+            inputs = {label: read(label, node) for label in node.inputs}
+            store(node.label, _called(node, inputs, rounds=not self._settled))
+        return [stored[label] for label in graph.outputs]
+
+    def ranges(self) -> dict[str, Range]:
+        """Return the range of each rounded tensor as it is learned."""
+        stretch = np.exp(np.asarray(ops.convert_to_numpy(self._growth), np.float64))
+        # A low end of -0.0 becomes 0.0.
+        ends = np.asarray(ops.convert_to_numpy(self._ends), np.float64) * stretch[:, None] + 0.0
+        return {label: Range(float(ends[i, 0]), float(ends[i, 1])) for label, i in self._places.items()}
+
+    def settle(self) -> None:
+        """Put the rounded kernels into the net: every format then finds them on their grid."""
+        self._settled = True
+        for node in self._graph.nodes:
+            if node.weighted:
+                kernel, bias = node.operation.weights
+                node.operation.set_weights(
+                    [ops.convert_to_numpy(_rounded(node, kernel)), ops.convert_to_numpy(bias)]
+                )
+
+    def _rounded(self, label: str, values: Any, as_ncnn: Any) -> Any:
+        place = self._places[label]
+        low, high = self._ends[place, 0], self._ends[place, 1]
+        return rounded_activation(values, low, high, self._growth[place], as_ncnn)
+
+
+def rounded_tensors(graph: Graph) -> tuple[str, ...]:
+    """Return the labels of what int8 rounds: the image, and what calls store, but for constants."""
+    constant: set[str] = set()
+    for node in graph.nodes:
+        if node.kind == "Constant" or all(label in constant for label in node.inputs):
+            constant.add(node.label)
+    stored = (node.label for node in graph.nodes if node.label not in constant and is_stored(graph, node))
+    return (graph.image, *stored)
+
+
+def _called(node: Node, inputs: Mapping[str, Any], *, rounds: bool) -> Any:
+    """Return what a call writes, its kernel rounded if ``rounds`` and where that is simulated."""
+
+    def value(leaf: Any) -> Any:
+        return inputs[leaf.label] if isinstance(leaf, Ref) else leaf
+
+    args, kwargs = keras.tree.map_structure(value, (node.args, dict(node.kwargs)))
+    operation = node.operation
+    if not (node.weighted and rounds):
+        # Otherwise the layer would follow fit, which trains.
+        if isinstance(operation, keras.Layer) and "training" in inspect.signature(operation.call).parameters:
+            kwargs = {**kwargs, "training": False}
+        return operation(*args, **kwargs)
+    kernel, bias = operation.weights
+    found = _rounded(node, kernel)
+    # Inside a scope a variable that it does not name has the value from before the training step.
+    with keras.StatelessScope(state_mapping=[(kernel, found), (bias, ops.convert_to_tensor(bias))]):
+        return operation(*args, **kwargs)
+
+
+def _rounded(node: Node, kernel: Any) -> Any:
+    depthwise = isinstance(node.operation, keras.layers.DepthwiseConv2D)
+    return rounded_kernel(ops.convert_to_tensor(kernel), depthwise=depthwise)

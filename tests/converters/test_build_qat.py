@@ -1,0 +1,163 @@
+"""Training in simulated int8 as a user meets it: when it runs, what it writes, resuming, what is refused."""
+
+from __future__ import annotations
+
+import cv2
+import pytest
+
+from boardfit.bundle import open_bundle
+from boardfit.cli import main
+from boardfit.converters.build import build
+from boardfit.converters.calibrate import Range
+from boardfit.converters.plan import plan
+from boardfit.converters.recipe import Recipe
+from boardfit.converters.recipe_qat import QatSection
+from boardfit.converters.samples import synthetic_frame
+from boardfit.converters.targets import onnx_int8
+from boardfit.errors import CompressError, RecipeError
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed in range(60):
+        cv2.imwrite(str(folder / f"{seed:02d}.png"), synthetic_frame(seed, height=60, width=80))
+    return folder
+
+
+@pytest.fixture
+def recipe(tiny_file, pictures):
+    """Return a function that makes a recipe; sections are overlaid."""
+
+    def make(**sections) -> Recipe:
+        tables = {
+            "source": {"model": str(tiny_file), "image_spec": "unit"},
+            "images": {"folder": str(pictures)},
+            "export": {"sizes": [28], "formats": ["onnx"], "precisions": ["int8"]},
+            "distill": {"folder": str(pictures), "epochs": 2, "batch": 16},
+            "fit": {"enabled": False},
+            "quantize": {"max_flips": 100.0},
+            "qat": {"when": "always"},
+        }
+        return Recipe.from_dict({name: {**tables.get(name, {}), **sections.get(name, {})} for name in tables})
+
+    return make
+
+
+@pytest.fixture
+def ruin(monkeypatch):
+    """Make the quantizer clip nearly all of every activation."""
+    real = onnx_int8.quantize
+
+    def clipped(exported, *, ranges, **options):
+        narrow = {name: Range(each.low / 40, each.high / 40) for name, each in ranges.items()}
+        return real(exported, ranges=narrow, **options)
+
+    monkeypatch.setattr(onnx_int8, "quantize", clipped)
+
+
+def steps(report) -> list[str]:
+    return [step.name for step in report.outcomes[0].steps]
+
+
+def test_trained_always_it_delivers_the_trained_net(recipe, tmp_path, capsys):
+    moments, told = [], []
+    report = build(recipe(), tmp_path / "a.boardfit", watch=moments.append, progress=told.append)
+    assert steps(report) == ["ranges", "qat"]
+    assert report.outcomes[0].kept_integers and report.outcomes[0].steps[1].kept
+    assert report.outcomes[0].steps[1].detail.startswith("training (")
+    assert (moments[-1].epoch, moments[-1].step) == (2, 3)
+    assert any("stage qat at 28: 2 epochs on 60 images" in line for line in told)
+    assert any("tensors were rounded to 8 bits while training" in line for line in told)
+    with open_bundle(tmp_path / "a.boardfit") as bundle:
+        assert bundle.manifest.recipe["qat"]["when"] == "always"
+        assert "folder" not in bundle.manifest.recipe["distill"]
+    assert not (tmp_path / "a.boardfit.partial").exists()
+    assert main(["inspect", str(tmp_path / "a.boardfit")]) == 0
+    assert "qat training (" in capsys.readouterr().out
+
+
+def test_nothing_is_trained_where_the_gate_is_met(recipe, tmp_path):
+    moments: list = []
+    report = build(recipe(qat={"when": "needed"}), tmp_path / "a.boardfit", watch=moments.append)
+    assert steps(report) == ["ranges"] and not moments
+
+
+@pytest.mark.usefixtures("ruin")
+def test_it_is_trained_where_the_gate_is_not_met(recipe, tmp_path):
+    wanted = {"qat": {"when": "needed"}, "quantize": {"max_flips": 0.0, "rescue": False}}
+    wanted["export"] = {"precisions": ["fp32", "int8"]}
+    report = build(recipe(**wanted), tmp_path / "a.boardfit")
+    assert steps(report)[:2] == ["ranges", "qat"]
+
+
+def test_what_was_interrupted_must_be_resumed_on_purpose(recipe, tmp_path):
+    def interrupt(moment):
+        if (moment.epoch, moment.step) == (2, 2):
+            raise KeyboardInterrupt
+
+    out = tmp_path / "a.boardfit"
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(), out, watch=interrupt)
+    assert not out.exists()
+    with pytest.raises(CompressError, match="qat-28 holds a training that was interrupted: add --resume"):
+        build(recipe(), out)
+    moments = []
+    build(recipe(), out, resume=True, watch=moments.append)
+    assert [(moment.epoch, moment.step) for moment in moments] == [(2, 3)]
+
+
+def test_interrupted_on_the_command_line_it_tells_how_to_go_on(
+    tiny_file, pictures, tmp_path, monkeypatch, capsys
+):
+    from boardfit.cli import training
+
+    def interrupt(self, moment):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.TrainingProgress, "__call__", interrupt)
+    command = ["build", str(tiny_file), "--images", str(pictures), "--image-spec", "unit", "--sizes", "28"]
+    command += ["--formats", "onnx", "--precisions", "int8", "--no-fit", "--qat", "always"]
+    command += ["--distill", str(pictures), "--epochs", "1", "-o", str(tmp_path / "a.boardfit")]
+    monkeypatch.setattr("sys.argv", ["boardfit", *command])
+    assert main(command) == 130
+    assert "to go on: boardfit build" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"distill": {"folder": ""}}, "give --distill FOLDER"),
+        ({"export": {"precisions": ["fp32"]}}, "int8 among --precisions"),
+        ({"export": {"precisions": ["fp32"]}, "qat": {"when": "needed"}}, "there is nothing to train on"),
+        ({"qat": {"when": "never"}}, "there is nothing to train on"),
+        ({"qat": {"when": "sometimes"}}, "qat.when are .'sometimes'.: expected"),
+    ],
+    ids=["no images", "no int8", "nothing to train", "never", "when"],
+)
+def test_what_makes_no_sense_is_refused(sections, message, recipe):
+    with pytest.raises(RecipeError, match=message):
+        recipe(**sections)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": -1}, {"learning_rate": 0.0}, {"label_weight": -1.0}, {"temperature": 0.5}, {"when": ""}],
+    ids=str,
+)
+def test_the_section_checks_itself(wrong):
+    with pytest.raises(RecipeError, match="qat"):
+        QatSection(**wrong)
+
+
+def test_a_net_that_nothing_would_teach_is_refused_before_anything_long(recipe, tmp_path):
+    with pytest.raises(CompressError, match="nothing teaches the net"):
+        plan(recipe(qat={"teacher_weight": 0.0}), tmp_path / "a.boardfit")
+
+
+def test_needed_but_impossible_it_is_told_and_left_out(recipe, tmp_path):
+    told: list[str] = []
+    wanted = recipe(qat={"when": "needed", "teacher_weight": 0.0})
+    report = build(wanted, tmp_path / "a.boardfit", progress=told.append)
+    assert any("int8 goes without training: nothing teaches the net" in line for line in told)
+    assert steps(report) == ["ranges"]
