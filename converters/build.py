@@ -19,10 +19,13 @@ from boardfit.converters.compression import (
     overlap_note,
     worse_note,
 )
+from boardfit.converters.compression_record import CompressionRecord, ScoreChange
+from boardfit.converters.compression_report import Compressed, record_of
 from boardfit.converters.further import golden_further, golden_rows, with_further
 from boardfit.converters.measure import Timed, time_artifacts
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.plan import Plan, plan
+from boardfit.converters.policy_evidence import labelled_photos
 from boardfit.converters.policy_fit import Fit, goal_of
 from boardfit.converters.provenance import portable, tool_versions
 from boardfit.converters.quantize.outcome import Outcome, Shelf
@@ -59,6 +62,7 @@ class BuildReport:
     fit: Fit | None = None
     outcomes: tuple[Outcome, ...] = ()
     effects: tuple[Effect, ...] = ()
+    compression: CompressionRecord | None = None
 
 
 def build(
@@ -112,13 +116,14 @@ def build(
     progress("timing the artifacts")
     times = time_artifacts(exported, samples)
     changed = effects(planned.model, model, samples.tensors) if checked.training else ()
+    compression, unmeasured = _compression(planned, checked, exported, samples, changed, progress)
     worse = [note for note in [worse_note(changed)] if note]
-    notes = (*model.notes, *worse, *_sample_notes(samples), *_pictures_notes(checked))
+    notes = (*model.notes, *worse, *unmeasured, *_sample_notes(samples), *_pictures_notes(checked))
     measurements = _measurements(samples, parity, times, notes)
     if checked.order:
         measurements["quantized"] = quantized_measurements(checked.order, outcomes)
-    if changed:
-        measurements["compressed"] = [effect.to_dict() for effect in changed]
+    if compression:
+        measurements["compressed"] = compression.to_dict()
     fit, not_fitted = _write_fitted(checked, exported, measurements, progress)
     shelf.clear()
     if not_fitted:
@@ -134,7 +139,36 @@ def build(
         fit=fit,
         outcomes=tuple(outcomes),
         effects=changed,
+        compression=compression,
     )
+
+
+def _compression(
+    planned: Plan,
+    checked: Plan,
+    exported: Sequence[Exported],
+    samples: Samples,
+    changed: Sequence[Effect],
+    progress: Progress,
+) -> tuple[CompressionRecord | None, tuple[str, ...]]:
+    """Return what compressing changed, and what could not be measured; None where nothing was compressed."""
+    if not changed:
+        return None, ()
+    recipe, export = checked.recipe, checked.recipe.export
+    compressed = Compressed(
+        before=planned.model,
+        after=checked.model,
+        stages=("elastic",),
+        sizes=export.sizes,
+        formats=export.formats,
+        exported=exported,
+        samples=samples,
+        photos=labelled_photos(recipe.fit.val, recipe.images.folder) if recipe.fit.val else (),
+        parity=recipe.parity,
+        logs=checked.partial,
+    )
+    agreement = [ScoreChange(row.size, row.images, row.before, row.after) for row in changed]
+    return record_of(compressed, agreement, progress)
 
 
 def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress) -> Plan:

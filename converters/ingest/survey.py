@@ -157,6 +157,16 @@ def _unknown_operators(source: str) -> tuple[str, ...]:
     return tuple(f"{name}: {count} times (opset {found.opset})" for name, count in sorted(counts.items()))
 
 
+def count_macs(net: Any, side: int) -> int:
+    """Return the multiplications of one image.
+
+    Args:
+        net: keras.Model.
+        side: Of the image in pixels.
+    """
+    return sum(row.macs for row in _layers(net, side))
+
+
 def _layers(net: Any, side: int) -> list[LayerRow]:
     import keras
 
