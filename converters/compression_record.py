@@ -34,12 +34,16 @@ class ScoreChange:
         images: How many.
         before: Share of them that the source answers well, in per cent.
         after: The same of the compressed model.
+        lost: How many of them only the source answers well; None where that was not counted.
+        gained: How many only the compressed model does.
     """
 
     size: int
     images: int
     before: float
     after: float
+    lost: int | None = None
+    gained: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,19 +233,25 @@ def right_answers(
     """
     step = max(1, -(-len(photos) // MOST_PHOTOS))
     fit = Preprocessor(before.image, "NHWC").fit
-    hits = {size: np.zeros(2, int) for size in sizes}
-    images = 0
+    # By size, the number of images that (source, compressed model) answer rightly (1) or not (0).
+    counts = {size: np.zeros((2, 2), int) for size in sizes}
     for frames, labels in _batches(photos[::step]):
-        images += len(frames)
         for size in sizes:
             tensor = np.concatenate([fit(frame, size)[0] for frame in frames])
-            for side, model in enumerate((before, after)):
-                scores = run_reference(model.reference, tensor)[0]
-                hits[size][side] += int((top1(scores, model.outputs[0].activation) == labels).sum())
-    if not images:
-        return ()
-    shares = {size: (100.0 * count / images).tolist() for size, count in hits.items()}
-    return tuple(ScoreChange(size, images, *shares[size]) for size in sizes)
+            hits = [_hits(model, tensor, labels) for model in (before, after)]
+            np.add.at(counts[size], tuple(hits), 1)
+    return tuple(_score(size, count) for size, count in counts.items() if count.any())
+
+
+def _hits(model: TrainedModel, tensor: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    scores = run_reference(model.reference, tensor)[0]
+    return np.asarray(top1(scores, model.outputs[0].activation) == labels, int)
+
+
+def _score(size: int, counts: np.ndarray) -> ScoreChange:
+    images = int(counts.sum())
+    before, after = (100.0 * float(share) / images for share in (counts[1].sum(), counts[:, 1].sum()))
+    return ScoreChange(size, images, before, after, lost=int(counts[1, 0]), gained=int(counts[0, 1]))
 
 
 def _batches(photos: Sequence[Photo]) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
