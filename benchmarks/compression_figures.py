@@ -47,12 +47,14 @@ class Panel:
         title: With its unit.
         values: One for each epoch; None where it was not told.
         ink: One of ``figure.INKS``.
+        from_zero: Whether its axis begins at 0.
         top: The highest that it can be.
     """
 
     title: str
     values: tuple[float | None, ...]
     ink: str
+    from_zero: bool = True
     top: float = math.inf
 
 
@@ -89,7 +91,8 @@ def what_is_left(changes: Sequence[Change]) -> Figure:
 
     def draw(canvas: Canvas) -> list[Shape]:
         ratios = [0.0, 1.0, *(change.ratio for change in changes)]
-        x = axis_over(ratios, start=12.0, end=canvas.right - 30.0, ticks=canvas.ticks_xy[0], top=math.inf)
+        ends = {"start": 12.0, "end": float(canvas.right)}
+        x = axis_over(ratios, ticks=canvas.ticks_xy[0], top=math.inf, **ends)
         shapes: list[Shape] = [
             Line(((x.px(value), 8.0), (x.px(value), canvas.bottom)), opacity=0.13) for value in x.ticks()
         ]
@@ -100,9 +103,8 @@ def what_is_left(changes: Sequence[Change]) -> Figure:
             y, end = top + 20.0, x.px(change.ratio)
             corners = ((x.start, y), (end, y), (end, y + _BAR_PX), (x.start, y + _BAR_PX))
             tip = f"{change.name}: {change.before} to {change.after}"
-            shapes.append(Area(corners, "blue" if change.ratio <= 1.0 else "orange", opacity=0.8, tip=tip))
-            shapes.append(Words((x.start, top + 13.0), change.name))
-            shapes.append(Words((end + 5.0, y + _BAR_PX), f"{change.ratio:.2f}", bold=True))
+            shapes.append(Area(corners, "blue" if change.ratio < 1.05 else "orange", opacity=0.8, tip=tip))
+            shapes.append(Words((x.start, top + 14.0), f"{change.name}: {change.ratio:.2f}"))
         return shapes
 
     height = 62 + ROW_PX * len(changes)
@@ -130,7 +132,7 @@ def training_curves(training: Training) -> Figure:
         return shapes
 
     parts = [_told(panel) for panel in training.panels]
-    height = 72 + _PANEL_PX * len(training.panels)
+    height = 80 + _PANEL_PX * len(training.panels)
     return figure(
         draw,
         name=training.name,
@@ -156,7 +158,7 @@ def _places(canvas: Canvas, count: int) -> Iterator[tuple[float, float]]:
     """Yield the upper and lower pixel of each panel; a title fits above each."""
     room = (canvas.bottom - canvas.top) / count
     for i in range(count):
-        yield canvas.top + room * i + (26.0 if i else 8.0), canvas.top + room * (i + 1) - 6.0
+        yield canvas.top + room * i + 30.0, canvas.top + room * (i + 1) - 6.0
 
 
 def _phase_marks(canvas: Canvas, x: Axis, training: Training) -> list[Shape]:
@@ -177,11 +179,12 @@ def _panel(
     canvas: Canvas, x: Axis, edges: tuple[float, float], epochs: Sequence[int], panel: Panel
 ) -> list[Shape]:
     told = [(e, v) for e, v in zip(epochs, panel.values, strict=True) if v is not None]
-    title = Words((4.0, edges[0] - 9.0), panel.title)
+    title = Words((4.0, edges[0] - 15.0), panel.title)
     if not told:
         return [title]
     values = [value for _, value in told]
-    y = axis_over(values, start=edges[1], end=edges[0], ticks=4, top=panel.top)
+    shown = (0.0, *values) if panel.from_zero else values
+    y = axis_over(shown, start=edges[1], end=edges[0], ticks=4, top=panel.top)
     points = tuple((x.px(epoch), y.px(value)) for epoch, value in told)
     shapes: list[Shape] = [*y_grid(canvas, y), title, Line(points, panel.ink, width=2.0)]
     if len(points) <= _MOST_DOTS:

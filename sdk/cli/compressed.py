@@ -167,9 +167,11 @@ def _panels(series: Mapping[str, tuple[float | None, ...]]) -> Iterator[Panel]:
             continue
         if name in shares:
             percent = tuple(None if value is None else 100.0 * value for value in values)
-            yield Panel(shares[name], percent, "green", top=100.0)
+            yield Panel(shares[name], percent, "green", from_zero=False, top=100.0)
         elif name == "images_per_s":
-            yield Panel("images/s", values, "purple")
+            large = max((value for value in values if value is not None), default=0.0) >= 1e4
+            scaled = tuple(None if value is None else value / (1e3 if large else 1.0) for value in values)
+            yield Panel("thousand images/s" if large else "images/s", scaled, "purple")
         else:
             yield Panel(name, values, "blue" if name == "loss" else "teal")
 
