@@ -116,14 +116,15 @@ def build(
     progress("timing the artifacts")
     times = time_artifacts(exported, samples)
     changed = effects(planned.model, model, samples.tensors) if checked.training else ()
-    compression, unmeasured = _compression(planned, checked, exported, samples, changed, progress)
     worse = [note for note in [worse_note(changed)] if note]
-    notes = (*model.notes, *worse, *unmeasured, *_sample_notes(samples), *_pictures_notes(checked))
+    notes = (*model.notes, *worse, *_sample_notes(samples), *_pictures_notes(checked))
     measurements = _measurements(samples, parity, times, notes)
     if checked.order:
         measurements["quantized"] = quantized_measurements(checked.order, outcomes)
+    compression, unmeasured = _compression(planned, checked, exported, samples, changed, progress)
     if compression:
-        measurements["compressed"] = compression.to_dict()
+        notes = (*notes, *unmeasured)
+        measurements |= {"compressed": compression.to_dict(), "notes": list(notes)}
     fit, not_fitted = _write_fitted(checked, exported, measurements, progress)
     shelf.clear()
     if not_fitted:
@@ -158,7 +159,7 @@ def _compression(
     compressed = Compressed(
         before=planned.model,
         after=checked.model,
-        stages=("elastic",),
+        stages=_stage_names(checked),
         sizes=export.sizes,
         formats=export.formats,
         exported=exported,
@@ -169,6 +170,11 @@ def _compression(
     )
     agreement = [ScoreChange(row.size, row.images, row.before, row.after) for row in changed]
     return record_of(compressed, agreement, progress)
+
+
+def _stage_names(checked: Plan) -> tuple[str, ...]:
+    """Return the names of the stages that a plan asks for, in their order."""
+    return ("elastic",) if checked.recipe.elastic.enabled else ()
 
 
 def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress) -> Plan:

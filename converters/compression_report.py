@@ -60,7 +60,7 @@ class Compressed:
         samples: Images at every size.
         photos: Labelled photographs that answers are judged on; empty where there are none.
         parity: The limits within which an exported source answers like itself.
-        logs: Folder in which each stage that trained has a folder with its ``log.csv``.
+        logs: Folder in which each stage that trained has a folder, with a ``log.csv`` in it or deeper.
     """
 
     before: TrainedModel
@@ -270,20 +270,20 @@ def read_curves(folder: Path) -> tuple[Curve, ...]:
     """Return the curves of all trainings whose logs lie in a folder, the first one first.
 
     Args:
-        folder: With a folder for each stage, and a ``log.csv`` in it where it trained.
+        folder: With a folder for each stage, and a ``log.csv`` in it, or deeper, where it trained.
     """
-    logs = sorted(folder.glob("*/log.csv"), key=lambda path: path.stat().st_mtime_ns)
-    return tuple(_curve(path) for path in logs)
+    logs = sorted(folder.glob("*/**/log.csv"), key=lambda path: path.stat().st_mtime_ns)
+    return tuple(_curve(path, " ".join(path.parent.relative_to(folder).parts)) for path in logs)
 
 
-def _curve(path: Path) -> Curve:
+def _curve(path: Path, stage: str) -> Curve:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     step = max(1, -(-len(rows) // MOST_EPOCHS))
     kept = rows[::-1][::step][::-1]  # the last epoch stays
     names = [name for name in rows[0] if name not in ("epoch", "phase", "steps")]
     return Curve(
-        stage=path.parent.name,
+        stage=stage,
         epochs=tuple(int(row["epoch"]) for row in kept),
         phases=tuple(row["phase"] for row in kept),
         series={name: tuple(_number(row[name]) for row in kept) for name in names},

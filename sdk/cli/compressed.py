@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +147,7 @@ def _training(number: int, curve: Curve) -> Training:
     seconds = [value for value in curve.series.get("seconds", ()) if value is not None]
     told = f", {sum(seconds):.0f} s" if len(seconds) == curve.epochs[-1] else ""
     return Training(
-        name=f"training-{number + 1}-{curve.stage}",
+        name="-".join(["training", str(number + 1), *re.findall(r"\w+", curve.stage)]),
         title=f"Training of {curve.stage}: {counted(curve.epochs[-1], 'epoch')}{told}",
         epochs=curve.epochs,
         phases=curve.phases,

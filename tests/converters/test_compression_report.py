@@ -206,7 +206,7 @@ def test_right_answers_are_counted_image_by_image(tmp_path):
 
 
 def write_log(folder, rows: int, *, at: int) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     lines = ["epoch,phase,steps,seconds,images_per_s,accuracy,loss"]
     lines += [f"{n},{'first' if n < 3 else 'second'},8,1.5,300.0,nan,{1 / n:.6f}" for n in range(1, rows + 1)]
     (folder / "log.csv").write_text("\n".join([*lines, ""]))
@@ -215,10 +215,10 @@ def write_log(folder, rows: int, *, at: int) -> None:
 
 def test_logs_become_curves_in_the_order_of_their_trainings(tmp_path):
     write_log(tmp_path / "elastic", 2, at=2 * 10**18)
-    write_log(tmp_path / "prune", 3, at=10**18)
+    write_log(tmp_path / "prune" / "recovery 1", 3, at=10**18)
     (tmp_path / "untrained").mkdir()
     prune, elastic = read_curves(tmp_path)
-    assert (prune.stage, elastic.stage) == ("prune", "elastic")
+    assert (prune.stage, elastic.stage) == ("prune recovery 1", "elastic")
     assert prune.epochs == (1, 2, 3)
     assert prune.phases == ("first", "first", "second")
     assert prune.series == {
