@@ -1,8 +1,8 @@
-"""boardfit in a Qt window: the camera's picture, and its answer under it. Needs PySide6-Essentials.
+"""boardfit in a Qt window: the camera's picture, and its answer under it; a thread waits for the answers.
 
     python embed_pyside6.py model.boardfit synthetic:640x480@30
 
-A thread waits for answers, so that the window never does; what comes faster than it is drawn is left out.
+Needs PySide6-Essentials<6.12: on Python 3.11 6.12.0 aborts after minutes (each call loses a None reference).
 """
 
 import argparse
