@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from boardfit.benchmarks.figure import Area, Dot, Figure, Line, Shape, Words, figure, x_axis, y_grid
+from boardfit.benchmarks.figure import Area, Dot, Figure, Line, Shape, Words, figure, x_axis
 from boardfit.benchmarks.plot import Axis, Canvas, axis_over
 from boardfit.benchmarks.score_plot import require_finite
 from boardfit.errors import InputError
@@ -122,7 +122,7 @@ def training_curves(training: Training) -> Figure:
     """Return the panels of a training under each other, over the same epochs."""
 
     def draw(canvas: Canvas) -> list[Shape]:
-        ends = {"start": float(canvas.left + 12), "end": float(canvas.right)}
+        ends = {"start": _left(canvas), "end": float(canvas.right)}
         first, last = training.epochs[0], training.epochs[-1]
         x = _whole(axis_over((first, max(last, first + 1)), ticks=canvas.ticks_xy[0], top=math.inf, **ends))
         shapes = x_axis(canvas, x, title="epoch")
@@ -186,10 +186,23 @@ def _panel(
     shown = (0.0, *values) if panel.from_zero else values
     y = axis_over(shown, start=edges[1], end=edges[0], ticks=4, top=panel.top)
     points = tuple((x.px(epoch), y.px(value)) for epoch, value in told)
-    shapes: list[Shape] = [*y_grid(canvas, y), title, Line(points, panel.ink, width=2.0)]
+    shapes: list[Shape] = [*_grid(canvas, y), title, Line(points, panel.ink, width=2.0)]
     if len(points) <= _MOST_DOTS:
         shapes += [
             Dot(at, 3.0, panel.ink, tip=f"epoch {epoch}: {value:.4g}")
             for at, (epoch, value) in zip(points, told, strict=True)
         ]
     return shapes
+
+
+def _left(canvas: Canvas) -> float:
+    """Return where the panels begin: numbers such as 100.0 stand to the left of it."""
+    return canvas.left + 14.0
+
+
+def _grid(canvas: Canvas, y: Axis) -> Iterator[Shape]:
+    """Yield a line across and a number for each tick."""
+    for value in y.ticks():
+        at, left = y.px(value), _left(canvas)
+        yield Line(((left, at), (canvas.right, at)), opacity=0.13)
+        yield Words((left - 6.0, at + 4.0), y.text(value), anchor="end", opacity=0.75)
