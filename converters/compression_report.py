@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from boardfit.converters.compression_record import (
     ScoreChange,
     TimeChange,
 )
-from boardfit.converters.ingest.survey import count_macs
+from boardfit.converters.ingest.survey import layer_rows
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.policy_evidence import Photo
 from boardfit.converters.recipe import ParitySection
@@ -116,8 +117,12 @@ def record_of(
 def _facts(model: TrainedModel, sizes: Sequence[int]) -> NetFacts:
     return NetFacts(
         parameters=model.at(sizes[-1]).net.count_params(),
-        macs={size: count_macs(model.at(size).net, size) for size in sizes},
+        macs={size: _macs(model.at(size).net, size) for size in sizes},
     )
+
+
+def _macs(net: Any, side: int) -> int:
+    return sum(row.macs for row in layer_rows(net, side))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

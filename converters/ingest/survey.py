@@ -119,7 +119,7 @@ def survey(source: str) -> Survey:
             *(model.further if model else ()),
         ),
         outputs=model.outputs if model else (),
-        layers=tuple(_layers(model.net, side)) if model else (),
+        layers=tuple(layer_rows(model.net, side)) if model else (),
         unsupported=found,
         notes=model.notes if model else (),
     )
@@ -157,17 +157,13 @@ def _unknown_operators(source: str) -> tuple[str, ...]:
     return tuple(f"{name}: {count} times (opset {found.opset})" for name, count in sorted(counts.items()))
 
 
-def count_macs(net: Any, side: int) -> int:
-    """Return the multiplications of one image.
+def layer_rows(net: Any, side: int) -> list[LayerRow]:
+    """Return the calls of a net with what they cost at one side.
 
     Args:
-        net: keras.Model.
-        side: Of the image in pixels.
+        net: keras.Model, functional.
+        side: Of its images in pixels.
     """
-    return sum(row.macs for row in _layers(net, side))
-
-
-def _layers(net: Any, side: int) -> list[LayerRow]:
     import keras
 
     rows: list[LayerRow] = []
