@@ -159,7 +159,7 @@ def _compression(
     compressed = Compressed(
         before=planned.model,
         after=checked.model,
-        stages=_stage_names(checked),
+        stages=_stage_names(planned),
         sizes=export.sizes,
         formats=export.formats,
         exported=exported,
@@ -172,9 +172,9 @@ def _compression(
     return record_of(compressed, agreement, progress)
 
 
-def _stage_names(checked: Plan) -> tuple[str, ...]:
+def _stage_names(planned: Plan) -> tuple[str, ...]:
     """Return the names of the stages that a plan asks for, in their order."""
-    return ("elastic",) if checked.recipe.elastic.enabled else ()
+    return ("elastic",) if planned.recipe.elastic.enabled else ()
 
 
 def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress) -> Plan:
