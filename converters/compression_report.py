@@ -89,18 +89,19 @@ def record_of(
     Returns:
         The record, and a sentence for each format of which the source could not be compared.
     """
-    pairs, notes = [], []
+    pairs: list[_Pair] = []
+    notes: list[str] = []
     for format_name in found.formats:
         progress(f"exporting the source as {format_name}, to be compared with")
         try:
             pairs.append(_pair(found, format_name))
         except (ExportError, EngineError) as error:
             notes.append(f"what compressing brings for {format_name} was not measured: {error}")
-    progress("timing the source beside the compressed model")
-    right = ()
+    right: tuple[ScoreChange, ...] = ()
     if found.photos:
-        progress(f"judging both on at most {MOST_PHOTOS} labelled photographs")
+        progress(f"judging both on {min(len(found.photos), MOST_PHOTOS)} labelled photographs or fewer")
         right = right_answers(found.before, found.after, sizes=found.sizes, photos=found.photos)
+    progress("timing the source beside the compressed model")
     record = CompressionRecord(
         stages=found.stages,
         before=_facts(found.before, found.sizes),
@@ -163,7 +164,7 @@ def _exports(
         photographs=min(_IMAGES, found.samples.photographs),
     )
     expected = {size: run_reference(model.reference, few.tensors[size]) for size in found.sizes}
-    groups = [[(size,) for size in found.sizes]]
+    groups: list[list[tuple[int, ...]]] = [[(size,) for size in found.sizes]]
     if model.nets_by_size is None and len(found.sizes) > 1:
         groups.insert(0, [found.sizes])
     for tried in groups:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boardfit.cli.text import counted, megabytes, table
+from boardfit.cli.text import counted, table
 from boardfit.errors import ReportError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _sizes(record: CompressionRecord) -> Iterator[Change]:
             f"multiplications at {size}", f"{one / 1e6:,.2f} M", f"{two / 1e6:,.2f} M", _ratio(two, one)
         )
     for row in record.files:
-        texts = megabytes(row.before_bytes), megabytes(row.after_bytes)
+        texts = f"{row.before_bytes / 1e6:.3f} MB", f"{row.after_bytes / 1e6:.3f} MB"
         yield Change(
             f"{row.format} {row.precision}, all files", *texts, _ratio(row.after_bytes, row.before_bytes)
         )
