@@ -158,34 +158,38 @@ def _pair(found: Compressed, format_name: str) -> _Pair:
 def _exports(
     found: Compressed, model: TrainedModel, format_name: str, precision: str
 ) -> tuple[Exported, ...]:
-    """Export one file for all sizes, or where that is outside the gate one per size, as a build does."""
+    """Export one file for all sizes, or where that is outside the gate one per size, as a build does.
+
+    Raises:
+        ExportError: Neither can be done, or answers like the model.
+    """
+    if model.nets_by_size is None and len(found.sizes) > 1:
+        with suppress(ExportError):
+            return _proven(found, model, [found.sizes], format_name=format_name, precision=precision)
+    alone = [(size,) for size in found.sizes]
+    return _proven(found, model, alone, format_name=format_name, precision=precision)
+
+
+def _proven(
+    found: Compressed,
+    model: TrainedModel,
+    groups: Sequence[tuple[int, ...]],
+    *,
+    format_name: str,
+    precision: str,
+) -> tuple[Exported, ...]:
+    """Export one file per group of sizes, each of which answers like the model."""
     few = Samples(
         tensors={size: tensor[:_IMAGES] for size, tensor in found.samples.tensors.items()},
         photographs=min(_IMAGES, found.samples.photographs),
     )
     expected = {size: run_reference(model.reference, few.tensors[size]) for size in found.sizes}
-    groups: list[list[tuple[int, ...]]] = [[(size,) for size in found.sizes]]
-    if model.nets_by_size is None and len(found.sizes) > 1:
-        groups.insert(0, [found.sizes])
-    for tried in groups:
-        last = tried is groups[-1]
-        try:
-            items = [export(model, format_name=format_name, sizes=s, precision=precision) for s in tried]
-        except ExportError:
-            if last:
-                raise
-            continue
-        rows = [
-            row
-            for item in items
-            for row in verify(item, samples=few, expected=expected, gate=found.parity, task=model.task)
-        ]
-        faults = [row.fault for row in rows if row.fault]
-        if not faults:
-            return tuple(items)
-        if last:
-            raise ExportError(f"{model.name} as {format_name} {precision} is not like itself: {faults[0]}")
-    raise AssertionError("no group of sizes was tried")
+    items = [export(model, format_name=format_name, sizes=s, precision=precision) for s in groups]
+    for item in items:
+        for row in verify(item, samples=few, expected=expected, gate=found.parity, task=model.task):
+            if row.fault:
+                raise ExportError(f"{model.name}: {item.artifact.name} is not like its source: {row.fault}")
+    return tuple(items)
 
 
 def _files(pair: _Pair) -> FileChange:
