@@ -12,10 +12,13 @@ import numpy as np
 
 from boardfit.bundle import Manifest, open_bundle, write_bundle
 from boardfit.converters.compression import Effect, Watch, compress, effects, worse_note
+from boardfit.converters.compression_record import CompressionRecord, ScoreChange
+from boardfit.converters.compression_report import Compressed, record_of
 from boardfit.converters.further import golden_further, golden_rows, with_further
 from boardfit.converters.measure import Timed, time_artifacts
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.plan import Plan, plan
+from boardfit.converters.policy_evidence import labelled_photos
 from boardfit.converters.policy_fit import Fit, goal_of
 from boardfit.converters.provenance import portable, tool_versions
 from boardfit.converters.qat_order import qat_order
@@ -54,6 +57,7 @@ class BuildReport:
     fit: Fit | None = None
     outcomes: tuple[Outcome, ...] = ()
     effects: tuple[Effect, ...] = ()
+    compression: CompressionRecord | None = None
 
 
 def build(
@@ -115,8 +119,10 @@ def build(
     measurements = _measurements(samples, parity, times, notes)
     if checked.order:
         measurements["quantized"] = quantized_measurements(checked.order, outcomes)
-    if changed:
-        measurements["compressed"] = [effect.to_dict() for effect in changed]
+    compression, unmeasured = _compression(planned, checked, exported, samples, changed, progress)
+    if compression:
+        notes = (*notes, *unmeasured)
+        measurements |= {"compressed": compression.to_dict(), "notes": list(notes)}
     fit, not_fitted = _write_fitted(checked, exported, measurements, progress)
     shelf.clear()
     if not_fitted:
@@ -132,7 +138,36 @@ def build(
         fit=fit,
         outcomes=tuple(outcomes),
         effects=changed,
+        compression=compression,
     )
+
+
+def _compression(
+    planned: Plan,
+    checked: Plan,
+    exported: Sequence[Exported],
+    samples: Samples,
+    changed: Sequence[Effect],
+    progress: Progress,
+) -> tuple[CompressionRecord | None, tuple[str, ...]]:
+    """Return what compressing changed, and what could not be measured; None where nothing was compressed."""
+    if not changed:
+        return None, ()
+    recipe, export = checked.recipe, checked.recipe.export
+    compressed = Compressed(
+        before=planned.model,
+        after=checked.model,
+        stages=recipe.stage_names,
+        sizes=export.sizes,
+        formats=export.formats,
+        exported=exported,
+        samples=samples,
+        photos=labelled_photos(recipe.fit.val, recipe.images.folder) if recipe.fit.val else (),
+        parity=recipe.parity,
+        logs=checked.partial,
+    )
+    agreement = [ScoreChange(row.size, row.images, row.before, row.after) for row in changed]
+    return record_of(compressed, agreement, progress)
 
 
 def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress) -> Plan:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boardfit.runtime.entropy import entropy_bits, exact_entropy_bits
-    from boardfit.runtime.images import list_images, read_image
+    from boardfit.runtime.images import decode_image, list_images, read_image
     from boardfit.runtime.isolate.options import Isolation, IsolationReport
     from boardfit.runtime.model import Model, load
     from boardfit.runtime.preprocess import Placement, Preprocessor, as_bgr
@@ -33,6 +33,7 @@ _LAZY = {
     "Timings": "boardfit.runtime.results",
     "Trial": "boardfit.runtime.swap",
     "as_bgr": "boardfit.runtime.preprocess",
+    "decode_image": "boardfit.runtime.images",
     "entropy_bits": "boardfit.runtime.entropy",
     "exact_entropy_bits": "boardfit.runtime.entropy",
     "list_images": "boardfit.runtime.images",
@@ -54,6 +55,7 @@ __all__ = [
     "Timings",
     "Trial",
     "as_bgr",
+    "decode_image",
     "entropy_bits",
     "exact_entropy_bits",
     "list_images",

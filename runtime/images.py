@@ -31,14 +31,29 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         InputError: If the file is missing, no such image, damaged, cut short, or has more than 100
             million pixels (which is seen in its header, before anything is decoded).
     """
-    data = _read(Path(path))
+    return decode_image(_read(Path(path)), name=str(path))
+
+
+def decode_image(data: bytes, *, name: str = "the image") -> np.ndarray:
+    """Decode a JPEG, PNG, WebP or BMP file that is in memory, such as one that came over HTTP.
+
+    Args:
+        data: The whole file.
+        name: What it is called in errors.
+
+    Returns:
+        HxWx3 uint8 BGR, turned as its EXIF orientation says.
+
+    Raises:
+        InputError: As for ``read_image``.
+    """
     size_wh = image_size_wh(data)
     if size_wh is None:
-        raise InputError(f"{path} is not an image: expected a JPEG, PNG, WebP or BMP file, whatever its name")
+        raise InputError(f"{name} is not an image: expected a JPEG, PNG, WebP or BMP file, whatever its name")
     width, height = size_wh
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise InputError(
-            f"{path} has {width}x{height} pixels: expected at least one and at most {MAX_PIXELS // 10**6} "
+            f"{name} has {width}x{height} pixels: expected at least one and at most {MAX_PIXELS // 10**6} "
             f"million. Make it smaller first"
         )
     frame = None
@@ -46,9 +61,9 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         try:
             frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         except cv2.error as error:
-            raise InputError(f"{path} cannot be decoded: {error}. Expected a whole image file") from error
+            raise InputError(f"{name} cannot be decoded: {error}. Expected a whole image file") from error
     if frame is None:
-        raise InputError(f"{path} is damaged or cut short: expected a whole image file. Copy it again")
+        raise InputError(f"{name} is damaged or cut short: expected a whole image file. Copy it again")
     return np.asarray(frame)
 
 

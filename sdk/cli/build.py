@@ -286,6 +286,7 @@ def _weight_text(model: Any) -> str:
 
 
 def _report_text(report: BuildReport, seconds: float) -> str:
+    from boardfit.cli.compressed import compression_table
     from boardfit.cli.text import policy_text
     from boardfit.converters.policy_fit import fit_table
     from boardfit.converters.verify import parity_table
@@ -295,8 +296,8 @@ def _report_text(report: BuildReport, seconds: float) -> str:
     lines = [f"{table[0]}  {'ms here':>8}"]
     for row, text in zip(report.parity, table[1:], strict=True):
         lines.append(f"{text}    {times[row.artifact, row.size].p50_s * 1e3:>8.2f}")
-    if report.effects:
-        lines += ["", *_effect_lines(report), ""]
+    if report.compression is not None:
+        lines += ["", compression_table(report.compression), ""]
     if report.fit is not None:
         lines += ["", fit_table(report.fit), f"policy {policy_text(report.manifest.policy)}", ""]
     if report.outcomes:
@@ -305,16 +306,6 @@ def _report_text(report: BuildReport, seconds: float) -> str:
     size_mb = sum(entry.size_bytes for entry in report.manifest.files) / 1e6
     lines.append(f"wrote {report.out} ({size_mb:.1f} MB) in {seconds:.0f} s")
     return "\n".join(lines)
-
-
-def _effect_lines(report: BuildReport) -> list[str]:
-    """Return what training changed, as a table."""
-    largest = report.effects[-1].size
-    return [
-        f"answers as the source at {largest}, on {report.effects[0].images} images",
-        f"{'size':>5} {'source':>8} {'trained':>8}",
-        *(f"{row.size:>5} {row.before:>6.1f} % {row.after:>6.1f} %" for row in report.effects),
-    ]
 
 
 def _quantized_lines(report: BuildReport) -> list[str]:

@@ -67,7 +67,8 @@ def read_measured(measurements: Row | None) -> Measured:
     )
 
 
-def _trained(rows: object) -> str:
+def _trained(record: object) -> str:
+    rows = record.get("agreement") if isinstance(record, Mapping) else None
     parts, largest = [], 0
     for row in rows if isinstance(rows, list) else []:
         cells = (

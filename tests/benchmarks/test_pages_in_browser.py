@@ -16,6 +16,14 @@ from pathlib import Path
 import pytest
 
 from boardfit.benchmarks.bench_page import bench_html
+from boardfit.benchmarks.compression_page import (
+    Change,
+    CompressionPage,
+    Panel,
+    Score,
+    Training,
+    compression_html,
+)
 from boardfit.benchmarks.index_page import Entry, index_html
 from boardfit.benchmarks.published import read_published
 
@@ -127,6 +135,39 @@ def browser(tmp_path_factory):
     opened.close()
 
 
+def compression() -> CompressionPage:
+    epochs = tuple(range(1, 31))
+    falling = tuple(2.0 / epoch for epoch in epochs)
+    training = Training(
+        name="training-1-elastic",
+        title="Training of elastic: 30 epochs, 360 s",
+        epochs=epochs,
+        phases=("largest",) * 10 + ("together",) * 20,
+        panels=(
+            Panel("loss", falling, "blue"),
+            Panel("answers as the teacher, %", tuple(100.0 - v for v in falling), "green", from_zero=False),
+            Panel("thousand images/s", tuple(12.0 - v for v in falling), "purple"),
+        ),
+    )
+    engines = ("litert", "onnxruntime", "ncnn")
+    return CompressionPage(
+        title="Compression of efficientnet-lite0",
+        headline="prune, distill and elastic: at 224 pixels 0.69 of the parameters are left",
+        facts=(("Bundle", "lite0.boardfit"), ("Stages", "prune, distill, elastic")),
+        changes=(
+            Change("parameters", "4,651,880", "3,200,123", 0.69),
+            Change("tflite fp32, all files", "18.6 MB", "38.4 MB", 2.06),
+        ),
+        times=tuple(
+            Change(f"{name} at 224, fp32, 1 thread", "14.40 ms", "10.37 ms", 0.72) for name in engines
+        ),
+        timed_on="Testbench 3000 (x86_64, 2 cores)",
+        right=(Score(224, 500, 90.0, 89.4, lost=12, gained=9),),
+        agreement=(Score(224, 128, 100.0, 96.1),),
+        trainings=(training,),
+    )
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory, report_of, measurement_of, rich_report_of) -> dict[str, Path]:
     rich = rich_report_of()
@@ -141,6 +182,7 @@ def pages(tmp_path_factory, report_of, measurement_of, rich_report_of) -> dict[s
         "several": bench_html(every, published),
         "emulated": bench_html([emulated], published),
         "bad": bench_html([bad], published),
+        "compression": compression_html(compression()),
         "index": index_html(entries, ["x/report.json is cut short"], title="Benchmarks"),
     }
     folder = tmp_path_factory.mktemp("pages")
@@ -153,7 +195,7 @@ def pages(tmp_path_factory, report_of, measurement_of, rich_report_of) -> dict[s
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-@pytest.mark.parametrize("name", ["one", "several", "emulated", "bad", "index"])
+@pytest.mark.parametrize("name", ["one", "several", "emulated", "bad", "compression", "index"])
 def test_a_page_asks_for_nothing_complains_of_nothing_and_fits(browser, pages, name, size, dark):
     seen = browser.open(pages[name], size, dark=dark)
     browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
@@ -174,9 +216,10 @@ def test_of_each_figure_the_drawing_for_the_width_is_shown(browser, pages, size,
     assert browser.run(f"{visible}.every(each => each.classList.contains('{shown}'))") is True
 
 
-def test_no_word_of_a_figure_is_cut_off(browser, pages):
+@pytest.mark.parametrize("name", ["several", "compression"])
+def test_no_word_of_a_figure_is_cut_off(browser, pages, name):
     for size in (PHONE, DESK):
-        browser.open(pages["several"], size)
+        browser.open(pages[name], size)
         browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
         outside = browser.run(
             "[...document.querySelectorAll('svg text')].filter(each => { const own = "

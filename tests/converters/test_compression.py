@@ -9,6 +9,7 @@ import boardfit
 from boardfit.bundle import open_bundle
 from boardfit.cli import main
 from boardfit.converters.build import build
+from boardfit.converters.compression_record import CompressionRecord
 from boardfit.converters.plan import plan
 from boardfit.converters.recipe import Recipe
 from boardfit.converters.samples import synthetic_frame
@@ -53,7 +54,7 @@ def test_an_elastic_bundle_has_a_file_per_size_and_says_what_training_changed(re
     assert any("reading 54 images at 32 to train on" in line for line in told)
     assert any("private to each of 2 sizes" in note for note in report.notes)
     with open_bundle(tmp_path / "a.boardfit") as bundle:
-        assert bundle.measurements["compressed"] == [effect.to_dict() for effect in report.effects]
+        assert CompressionRecord.from_dict(bundle.measurements["compressed"]) == report.compression
         assert bundle.manifest.recipe["elastic"]["enabled"] is True
         assert "folder" not in bundle.manifest.recipe["distill"]
     assert main(["inspect", str(tmp_path / "a.boardfit")]) == 0

@@ -10,7 +10,7 @@ import pytest
 
 from boardfit.errors import InputError
 from boardfit.runtime import images
-from boardfit.runtime.images import image_size_wh, list_images, read_image
+from boardfit.runtime.images import decode_image, image_size_wh, list_images, read_image
 
 FORMATS = ("jpg", "png", "webp", "bmp")
 
@@ -40,6 +40,27 @@ def test_reads_each_format_whatever_its_name(tmp_path, suffix):
     assert frame.dtype == np.uint8
     assert frame.shape == (60, 90, 3)
     assert np.abs(frame.astype(int) - picture()).mean() < 6
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_bytes_are_decoded_as_a_file_is(tmp_path, suffix):
+    path = tmp_path / "photo.dat"
+    path.write_bytes(encoded(suffix))
+    assert np.array_equal(decode_image(encoded(suffix)), read_image(path))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "^the photo is not an image"),
+        (encoded("jpg")[:300], "^the photo is damaged or cut short"),
+        (png_claiming(100_000, 100_000), "^the photo has 100000x100000 pixels"),
+    ],
+    ids=["empty", "cut short", "bomb"],
+)
+def test_bytes_that_are_no_image_are_refused_by_name(data, message):
+    with pytest.raises(InputError, match=message):
+        decode_image(data, name="the photo")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -291,3 +291,94 @@ def test_words_lie_on_the_side_of_their_anchor(monkeypatch, anchor, left, right,
     columns = np.flatnonzero((picture < 128).any(axis=(0, 2)))
     assert len(columns) > 10
     assert left * SCALE - 4 <= columns.min() and columns.max() <= right * SCALE + 4
+
+
+@pytest.fixture
+def compressed(bundle, tmp_path) -> Path:
+    """A bundle that tells of a compression."""
+    from boardfit.bundle import open_bundle, write_tree
+
+    sides = [
+        {"parameters": count, "macs": {str(size): count * size for size in (32, 64)}} for count in (1000, 600)
+    ]
+    score = {"images": 40, "lost": None, "gained": None, "before": 100.0, "after": 97.5}
+    times = {"engine": "fake", "format": "fake", "precision": "fp32", "threads": 1, "size": 64}
+    record = {
+        "schema": 1,
+        "stages": ["prune", "distill"],
+        "before": sides[0],
+        "after": sides[1],
+        "agreement": [{**score, "size": 32}, {**score, "size": 64}],
+        "right": [],
+        "files": [{"format": "fake", "precision": "fp32", "before_bytes": 4000, "after_bytes": 2400}],
+        "times": [{**times, "before_s": 0.002, "after_s": 0.0015, "ratio": 0.75}],
+        "curves": [
+            {
+                "stage": "distill",
+                "epochs": [1, 2],
+                "phases": ["all", "all"],
+                "series": {
+                    "seconds": [4.0, 5.0],
+                    "loss": [2.0, 1.0],
+                    "agreement": [0.5, 0.75],
+                    "images_per_s": [20000.0, 21000.0],
+                },
+            }
+        ],
+    }
+    with open_bundle(bundle) as opened:
+        contents = {entry.path: opened.read(entry.path) for entry in opened.manifest.files}
+        measurements = {**opened.measurements, "compressed": record}
+        write_tree(tmp_path / "small.boardfit", opened.manifest, contents=contents, measurements=measurements)
+    return tmp_path / "small.boardfit"
+
+
+def test_a_bundle_that_was_compressed_has_a_page(compressed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(compressed)]) == 0
+    found = files(tmp_path / "report")
+    assert found == ["compression.html", "left.png", "training-1-distill.png"]
+    assert capsys.readouterr().out.splitlines() == [f"wrote report/{name}" for name in found]
+    text = (tmp_path / "report" / "compression.html").read_text(encoding="utf-8")
+    expected = (
+        "prune and distill: at 64 pixels 0.60 of the parameters, 0.60 of the multiplications, 0.75 of the "
+        "time on fake are left; answers that are the source&#x27;s 100.0 to 97.5 %."
+    )
+    assert expected in text
+    assert "Training of distill: 2 epochs, 9 s" in text
+    assert "thousand images/s" in text
+    assert "Testbench 3000" in text
+    for name in found[1:]:
+        picture = cv2.imread(str(tmp_path / "report" / name))
+        assert picture.shape[1] == 860 * SCALE
+        assert 0.001 < (picture < 128).mean() < 0.5
+
+
+def test_a_bundle_folder_is_not_written_into(compressed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from boardfit.bundle import open_bundle, write_tree
+
+    with open_bundle(compressed) as opened:
+        contents = {entry.path: opened.read(entry.path) for entry in opened.manifest.files}
+        write_tree(tmp_path / "tree", opened.manifest, contents=contents, measurements=opened.measurements)
+    assert main(["report", "tree", "-o", "out"]) == 0
+    assert main(["verify", "tree"]) == 0
+    assert "compression.html" in files(tmp_path / "out")
+
+
+def test_a_bundle_that_was_not_compressed_is_told(bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(bundle)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "was not compressed, so there is no before and after to show" in line
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_compressed_bundle_among_reports_is_told(folders, compressed, capsys):
+    assert main(["report", "pi5", str(compressed)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_inspect_tells_what_compressing_changed(compressed, capsys):
+    assert main(["inspect", str(compressed)]) == 0
+    assert "answers as the source at 64, before to after: 32: 100.0 to 97.5 %" in capsys.readouterr().out
