@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import csv
 import os
+import py_compile
 import re
 import struct
 import subprocess
@@ -33,6 +35,7 @@ _ARCHES = {"amd64": "x86_64", "arm64": "aarch64", "arm64v8": "aarch64", "armv7":
 _LOWEST = {"x86_64": 5, "aarch64": 17, "armv7l": 17}
 """Minor versions of the glibc 2 from which on wheels are made (PEP 600)."""
 
+_TEXTS = ("", ".txt", ".md", ".rst")
 _COMMAND = """\
 #!/usr/bin/env python3
 import sys
@@ -201,7 +204,7 @@ def compile_for(base: Base, target: Path) -> None:
         force=True,
         stripdir=str(target),
         prependdir=SITE,
-        invalidation_mode=compileall.PycInvalidationMode.UNCHECKED_HASH,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         workers=0,
     )
 
@@ -225,14 +228,26 @@ def notices(folders: Sequence[Path]) -> str:
         place = told["Home-page"] or next(iter(told.get_all("Project-URL", [])), "")
         parts.append("=" * 100 + f"\n{told['Name']} {told['Version']}: {licence}\n{place}\n")
         for path in _licence_files(info):
-            parts.append(f"--- {path.relative_to(info)}\n\n{path.read_text('utf-8', 'replace').strip()}\n")
+            parts.append(
+                f"--- {path.relative_to(info.parent)}\n\n{path.read_text('utf-8', 'replace').strip()}\n"
+            )
     return "\n".join(parts)
 
 
 def _licence_files(info: Path) -> Iterator[Path]:
-    for path in sorted(info.rglob("*")):
-        if path.is_file() and re.match("(licen[cs]e|copying|notice|authors)", path.name, re.IGNORECASE):
-            yield path
+    """Yield a package's files of licences, wherever it has them, each text once."""
+    site = info.parent
+    listed = set(info.rglob("*"))
+    if (info / "RECORD").is_file():
+        rows = csv.reader((info / "RECORD").read_text("utf-8", "replace").splitlines())
+        listed |= {site / row[0] for row in rows if row}
+    seen = set()
+    for path in sorted(listed):
+        if re.search(r"licen[cs]e|copying|notice", path.name, re.IGNORECASE) and path.is_file():
+            text = path.read_bytes()
+            if path.suffix.lower() in _TEXTS and text not in seen:
+                seen.add(text)
+                yield path
 
 
 def _first_line(text: str | None) -> str:

@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     what = parser.add_argument_group("what is in it")
     what.add_argument("--engine", metavar="NAME", help="default: the board's first that runs the bundle")
     what.add_argument(
-        "--precision", nargs="+", metavar="P", default=[], help="only files of these: int8, ..."
+        "--precision", nargs="+", metavar="P", default=[], help="files of these only: int8, ..."
     )
     what.add_argument("--source", metavar="S", default="0", help="camera, address or env:NAME (default: 0)")
     what.add_argument("--app", metavar="FILE.py", help="a program of yours, in the place of boardfit watch")
