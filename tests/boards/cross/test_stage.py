@@ -247,7 +247,7 @@ def test_notices_hold_every_licence_that_a_package_carries(tmp_path):
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "out/THIRD-PARTY-NOTICES.txt").read_text("utf-8")
     assert "opencv-python-headless" in text
-    assert "FFmpeg is licensed under" in text
+    assert "FFmpeg is redistributed within" in text
     assert "GNU LESSER GENERAL PUBLIC LICENSE" in text
     assert "OpenBLAS" in text
     assert "ThirdPartyNotices.txt" in text  # ONNX Runtime keeps its own outside of its dist-info
