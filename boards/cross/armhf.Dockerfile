@@ -8,7 +8,8 @@
 #
 #   BASE            what the image stands on: Debian 12, since tflite-runtime ends with its Python 3.11
 #   BUILD_BASE      where the engine is installed: a Python with pip, of BASE's version
-#   BUILD_PLATFORM  of BUILD_BASE. Where there is none of this machine's own kind: BUILD_BASE=$BASE and BASE's platform
+#   BUILD_PLATFORM  of BUILD_BASE: of the machine that builds. BuildKit knows it by itself, podman and buildah do not (1.28):
+#                   --build-arg BUILD_PLATFORM=linux/amd64
 #   PIP_INDEX_URL, PIP_CERT, PIP_NO_INDEX   as pip knows them
 ARG BASE=debian:bookworm-slim
 ARG BUILD_BASE=python:3.11-slim-bookworm
@@ -24,8 +25,7 @@ RUN python3 -c 'import numpy, cv2' 2>/dev/null || ( \
     && rm -rf /var/lib/apt/lists/* )
 
 FROM --platform=${BUILD_PLATFORM} ${BUILD_BASE} AS build
-ARG TARGETARCH
-ARG TARGETVARIANT
+ARG TARGETPLATFORM
 ARG PIP_INDEX_URL=
 ARG PIP_CERT=
 ARG PIP_NO_INDEX=
@@ -33,7 +33,7 @@ WORKDIR /build
 COPY stage.py ./
 # Before the long work: is the base of the right processor, and has it what is needed?
 RUN --mount=type=bind,from=base,target=/base \
-    python3 stage.py check --base /base --arch "${TARGETARCH}${TARGETVARIANT}"
+    python3 stage.py check --base /base --platform "${TARGETPLATFORM}"
 COPY wheels wheels
 COPY libraries.txt engine.txt app.txt ./
 RUN --mount=type=bind,from=base,target=/base \

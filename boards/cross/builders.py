@@ -46,15 +46,23 @@ class Builder:
             "docker": ["docker", "buildx", "build", "--load"] if self.buildx else ["docker", "build"],
             # OCI's own format has no health checks.
             "podman": ["podman", "build", "--format", "docker"],
-            "buildah": ["buildah", "build", "--format", "docker"],
+            # Without these two, 1.28 leaves containers behind where a build fails.
+            "buildah": ["buildah", "build", "--format", "docker", "--layers", "--force-rm"],
         }[self.name]
-        return [*words, "--platform", platform, "--tag", tag, folder]
+        # Only BuildKit tells the Dockerfile where it is.
+        told = [] if self.buildx else ["--build-arg", f"BUILD_PLATFORM={here()}"]
+        return [*words, "--platform", platform, *told, "--tag", tag, folder]
 
     def inspect_words(self, image: str) -> list[str]:
         """Return the command that prints the processor of an image that is here."""
         if self.name == "buildah":
             return ["buildah", "inspect", "--type", "image", "--format", "{{.OCIv1.Architecture}}", image]
         return [self.name, "image", "inspect", "--format", "{{.Architecture}}", image]
+
+
+def here() -> str:
+    """Return this machine's platform; what has none of ours takes most laptops' by an emulator."""
+    return _MACHINES.get(platform.machine(), "linux/amd64")
 
 
 def find_builder(wanted: str = "") -> Builder:
@@ -112,7 +120,7 @@ def check_emulator(platform: str) -> None:
 
 def can_run(wanted: str) -> bool:
     """Return whether programs of a platform run on this machine: a tiny one is tried."""
-    if _MACHINES.get(platform.machine()) == wanted:
+    if here() == wanted:
         return True
     with tempfile.TemporaryDirectory(prefix="boardfit-") as folder:
         program = Path(folder) / "exit"

@@ -11,7 +11,8 @@
 #
 #   BASE            what the image stands on: CUDA, cuDNN, TensorRT, and Python 3.10 or newer
 #   BUILD_BASE      where the libraries are installed: a Python with pip, of BASE's version
-#   BUILD_PLATFORM  of BUILD_BASE. Where there is none of this machine's own kind: BUILD_BASE=$BASE and BASE's platform
+#   BUILD_PLATFORM  of BUILD_BASE: of the machine that builds. BuildKit knows it by itself, podman and buildah do not (1.28):
+#                   --build-arg BUILD_PLATFORM=linux/amd64
 #   PIP_INDEX_URL, PIP_CERT, PIP_NO_INDEX   as pip knows them
 ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
 ARG BUILD_BASE=python:3.10-slim-bookworm
@@ -25,8 +26,7 @@ RUN command -v python3 >/dev/null || ( \
     apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/* )
 
 FROM --platform=${BUILD_PLATFORM} ${BUILD_BASE} AS build
-ARG TARGETARCH
-ARG TARGETVARIANT
+ARG TARGETPLATFORM
 ARG PIP_INDEX_URL=
 ARG PIP_CERT=
 ARG PIP_NO_INDEX=
@@ -34,7 +34,7 @@ WORKDIR /build
 COPY stage.py ./
 # Before the long work: is the base of the right processor, and has it what is needed?
 RUN --mount=type=bind,from=base,target=/base \
-    python3 stage.py check --base /base --arch "${TARGETARCH}${TARGETVARIANT}"
+    python3 stage.py check --base /base --platform "${TARGETPLATFORM}"
 COPY wheels wheels
 COPY libraries.txt engine.txt app.txt ./
 RUN --mount=type=bind,from=base,target=/base \

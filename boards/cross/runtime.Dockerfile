@@ -8,8 +8,9 @@
 #   BASE            what the image stands on: glibc, libstdc++ and Python 3.10 or newer
 #   BUILD_BASE      where the libraries are installed: a Python with pip, of BASE's version (else what is compiled here
 #                   cannot be used there, and the start takes longer)
-#   BUILD_PLATFORM  of BUILD_BASE. Where there is none of this machine's own kind: BUILD_BASE=$BASE and BASE's platform,
-#                   with an emulator (binfmt_misc)
+#   BUILD_PLATFORM  of BUILD_BASE: of the machine that builds. BuildKit knows it by itself, podman and buildah do not (1.28):
+#                   --build-arg BUILD_PLATFORM=linux/amd64. Where there is nothing but BASE: BUILD_BASE=$BASE and BASE's
+#                   platform, with an emulator (binfmt_misc)
 #   PIP_INDEX_URL, PIP_CERT, PIP_NO_INDEX   as pip knows them
 ARG BASE=python:3.11-slim-bookworm
 ARG BUILD_BASE=python:3.11-slim-bookworm
@@ -18,8 +19,7 @@ ARG BUILD_PLATFORM=$BUILDPLATFORM
 FROM ${BASE} AS base
 
 FROM --platform=${BUILD_PLATFORM} ${BUILD_BASE} AS build
-ARG TARGETARCH
-ARG TARGETVARIANT
+ARG TARGETPLATFORM
 ARG PIP_INDEX_URL=
 ARG PIP_CERT=
 ARG PIP_NO_INDEX=
@@ -27,7 +27,7 @@ WORKDIR /build
 COPY stage.py ./
 # Before the long work: is the base of the right processor, and has it what is needed?
 RUN --mount=type=bind,from=base,target=/base \
-    python3 stage.py check --base /base --arch "${TARGETARCH}${TARGETVARIANT}"
+    python3 stage.py check --base /base --platform "${TARGETPLATFORM}"
 COPY wheels wheels
 COPY libraries.txt engine.txt app.txt ./
 RUN --mount=type=bind,from=base,target=/base \

@@ -29,8 +29,13 @@ SITE = "/opt/boardfit/site"
 
 # e_machine of the ELF header, as wheels name the processor: https://refspecs.linuxfoundation.org/elf/gabi4+
 _MACHINES = {62: "x86_64", 183: "aarch64", 40: "armv7l"}
-_ARCHES = {"amd64": "x86_64", "arm64": "aarch64", "arm64v8": "aarch64", "armv7": "armv7l", "arm": "armv7l"}
-"""Processors as Docker's TARGETARCH and TARGETVARIANT name them."""
+_PLATFORMS = {
+    "linux/amd64": "x86_64",
+    "linux/arm64": "aarch64",
+    "linux/arm64/v8": "aarch64",
+    "linux/arm/v7": "armv7l",
+}
+"""Processors by Docker's TARGETPLATFORM."""
 
 _LOWEST = {"x86_64": 5, "aarch64": 17, "armv7l": 17}
 """Minor versions of the glibc 2 from which on wheels are made (PEP 600)."""
@@ -119,20 +124,20 @@ def read_base(root: Path) -> Base:
     return Base(machine, python, glibc)
 
 
-def check(root: Path, arch: str) -> Base:
+def check(root: Path, platform: str) -> Base:
     """Read the base and compare its processor with the one that the image is built for.
 
     Args:
         root: Root folder of the base.
-        arch: Such as ``arm64`` or ``armv7``.
+        platform: That the image is built for, such as ``linux/arm64``.
 
     Raises:
         StageError: It is another one, or the base lacks something.
     """
     base = read_base(root)
-    wanted = _ARCHES.get(arch)
+    wanted = _PLATFORMS.get(platform)
     if wanted is None:
-        raise StageError(f"no image can be made for {arch or 'an unnamed processor'}: use --platform")
+        raise StageError(f"no image can be made for {platform or 'an unnamed platform'}: use --platform")
     if base.machine != wanted:
         raise StageError(
             f"the base is for {base.machine}, and the image is to be for {wanted}: give --build-arg BASE= an "
@@ -302,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name)
         command.add_argument("--base", type=Path, required=True)
         if name == "check":
-            command.add_argument("--arch", required=True)
+            command.add_argument("--platform", required=True)
             continue
         command.add_argument("source", type=Path)
         command.add_argument("--to", type=Path, required=True)
@@ -322,7 +327,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.command == "check":
-            print(f"base: {check(args.base, args.arch).text}", flush=True)
+            print(f"base: {check(args.base, args.platform).text}", flush=True)
         elif args.command == "install":
             base = read_base(args.base)
             install(base, args.source, args.to, args.wheels, with_dependencies=args.with_dependencies)

@@ -64,12 +64,13 @@ def test_the_one_that_is_named_is_taken_or_refused(tools):
         (Builder("docker", buildx=True), ["docker", "buildx", "build", "--load"]),
         (Builder("docker"), ["docker", "build"]),
         (Builder("podman"), ["podman", "build", "--format", "docker"]),
-        (Builder("buildah"), ["buildah", "build", "--format", "docker"]),
+        (Builder("buildah"), ["buildah", "build", "--format", "docker", "--layers", "--force-rm"]),
     ],
 )
 def test_commands(builder, first):
     words = builder.build_words(platform="linux/arm64", tag="net:pi", folder="there")
-    assert words == [*first, "--platform", "linux/arm64", "--tag", "net:pi", "there"]
+    told = [] if builder.buildx else ["--build-arg", f"BUILD_PLATFORM={builders.here()}"]
+    assert words == [*first, "--platform", "linux/arm64", *told, "--tag", "net:pi", "there"]
 
 
 def test_a_local_base_of_another_processor_is_seen_before_the_build(tools):

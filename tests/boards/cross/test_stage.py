@@ -66,32 +66,34 @@ def run_stage(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def check(base: Path, platform: str = "linux/arm64") -> subprocess.CompletedProcess[str]:
+    return run_stage("check", "--base", base, "--platform", platform)
+
+
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 1
     return done.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("arch", "machine"),
-    [("arm64", "aarch64"), ("armv7", "armv7l"), ("amd64", "x86_64"), ("arm64v8", "aarch64")],
+    ("platform", "machine"),
+    [("linux/arm64", "aarch64"), ("linux/arm/v7", "armv7l"), ("linux/amd64", "x86_64")],
 )
-def test_a_base_of_the_right_processor_is_taken(tmp_path, arch, machine):
-    done = run_stage("check", "--base", plant_base(tmp_path, machine=machine), "--arch", arch)
+def test_a_base_of_the_right_processor_is_taken(tmp_path, platform, machine):
+    done = check(plant_base(tmp_path, machine=machine), platform)
     assert done.returncode == 0, done.stderr
     assert f"base: {machine}, Python 3.11, glibc 2.36" in done.stdout
 
 
 def test_a_base_of_another_processor_is_refused(tmp_path):
-    done = run_stage("check", "--base", plant_base(tmp_path, machine="x86_64"), "--arch", "arm64")
+    done = check(plant_base(tmp_path, machine="x86_64"))
     assert "the base is for x86_64, and the image is to be for aarch64" in error_of(done)
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arch", ["", "s390x"])
-def test_an_unknown_processor_is_refused(tmp_path, arch):
-    assert "no image can be made for" in error_of(
-        run_stage("check", "--base", plant_base(tmp_path), "--arch", arch)
-    )
+@pytest.mark.parametrize("platform", ["", "linux/s390x"])
+def test_an_unknown_processor_is_refused(tmp_path, platform):
+    assert "no image can be made for" in error_of(check(plant_base(tmp_path), platform))
 
 
 @pytest.mark.parametrize(
@@ -104,14 +106,14 @@ def test_an_unknown_processor_is_refused(tmp_path, arch):
     ids=["no python", "old python", "no libstdc++"],
 )
 def test_what_a_base_lacks_is_named(tmp_path, given, said):
-    assert said in error_of(run_stage("check", "--base", plant_base(tmp_path, **given), "--arch", "arm64"))
+    assert said in error_of(check(plant_base(tmp_path, **given)))
 
 
 def test_musl_and_an_empty_base_are_named(tmp_path):
-    assert "no glibc" in error_of(run_stage("check", "--base", tmp_path, "--arch", "arm64"))
+    assert "no glibc" in error_of(check(tmp_path))
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/ld-musl-aarch64.so.1").write_bytes(b"")
-    assert "the base has musl" in error_of(run_stage("check", "--base", tmp_path, "--arch", "arm64"))
+    assert "the base has musl" in error_of(check(tmp_path))
 
 
 def test_this_machine_as_a_base_is_what_it_is():
@@ -179,7 +181,7 @@ def test_for_another_python_nothing_is_compiled(room):
     assert done.returncode == 0, done.stderr
     assert (folder / "out/tiny.py").is_file()
     assert not list((folder / "out").rglob("*.pyc"))
-    checked = run_stage("check", "--base", base, "--arch", "arm64")
+    checked = check(base)
     assert checked.returncode == 0
     assert "compiled at each start" in checked.stdout
 

@@ -16,6 +16,7 @@ from boardfit.cli import main
 from boardfit.specs import Artifact, ImageSpec, TensorSpec, classic_policy
 
 PI = ("--board", "raspberry-pi-5")
+MINE = "BUILD_PLATFORM=linux/" + {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "amd64")
 NAMES = {
     *("Dockerfile", ".dockerignore", "compose.yaml", "README.md", "stage.py"),
     *("libraries.txt", "engine.txt", "app.txt", "wheels/README.txt", "boardfit.zip", "model.boardfit"),
@@ -77,7 +78,9 @@ def test_a_context_is_written_whole(bundle, tmp_path, capsys):
     assert named_files(out) == NAMES
     told = capsys.readouterr().out
     assert "tiny-net:raspberry-pi-5 for Raspberry Pi 5, linux/arm64, engine fake" in told
-    assert f"buildah build --format docker --platform linux/arm64 --tag tiny-net:raspberry-pi-5 {out}" in told
+    assert f"--tag tiny-net:raspberry-pi-5 {out}\n" in told
+    for tool in ("docker buildx build --load", "podman build", "buildah build"):
+        assert f"\n  {tool} " in told
     with open_bundle(out / "model.boardfit") as packed:
         assert packed.content_id in (out / "Dockerfile").read_text()
 
@@ -256,7 +259,8 @@ def test_the_context_is_built(bundle, tmp_path, capsys, builder):
     ]
     assert main(["image", str(bundle), *PI, *words]) == 0
     said = (tmp_path / "said").read_text().strip()
-    assert said == f"build --format docker --platform linux/arm64 --tag mine:1 --build-arg A=b {out}"
+    assert said.startswith("build --format docker ")
+    assert said.endswith(f" --platform linux/arm64 --build-arg {MINE} --tag mine:1 --build-arg A=b {out}")
     assert "built mine:1 with buildah" in capsys.readouterr().out
 
 
