@@ -1,8 +1,8 @@
-"""A bundle's container images: bytes by layer, the time to the first answer, and one result from two builders.
+"""A bundle's container images: bytes by layer, time to the first answer, and one result from two builders.
 
 The context that "boardfit image" writes is built for arm64 and for this machine, by buildah and by the docker
-client against podman's socket, on Debian bases that are made here without a registry. Times are this machine's
-own: nothing for arm64 is run.
+client against podman's socket, on Debian bases that are made here without a registry. Times are of this
+machine's own kind: nothing for arm64 is run.
 
 Needs root, Debian's buildah, podman, runc and mmdebstrap, the docker client, and the network for packages.
 
@@ -56,12 +56,14 @@ class Workshop:
         os.environ["BUILDAH_ISOLATION"] = "chroot"
 
     def run(self, tool: str, *words: str) -> str:
+        """Run buildah or podman on the store, and return what it prints."""
         done = subprocess.run([tool, *self.store, *words], capture_output=True, text=True, errors="replace")
         if done.returncode != 0:
             sys.exit(f"{tool} {shlex.join(words)}: {(done.stderr or done.stdout)[-2000:]}")
         return done.stdout
 
     def base(self, arch: str, packages: str = "") -> str:
+        """Return a Debian base, made if it is not there yet."""
         tag = f"localhost/evidence-{arch}{'-' * bool(packages)}{packages}:bookworm"
         have = subprocess.run(
             ["buildah", *self.store, "inspect", "--type", "image", tag], capture_output=True
@@ -93,6 +95,7 @@ class Workshop:
 
     @contextlib.contextmanager
     def mounted(self, image: str) -> Iterator[Path]:
+        """Yield an image's root folder."""
         name = self.run("buildah", "from", "--pull-never", image).strip()
         try:
             yield Path(self.run("buildah", "mount", name).strip())
@@ -162,7 +165,10 @@ def layers(shop: Workshop, image: str) -> list[tuple[str, int]]:
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Return digests of what we put into an image; compiled files hold an order that differs from run to run."""
+    """Return digests of what we put into an image.
+
+    Of compiled files only the names: they hold references in an order that differs from run to run.
+    """
     ours = ("opt/boardfit", "usr/local/bin", "usr/share/doc/boardfit")
     found = {}
     for folder in ours:

@@ -13,6 +13,7 @@ import csv
 import os
 import py_compile
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -179,6 +180,8 @@ def install(base: Base, wanted: Path, target: Path, wheels: Path, *, with_depend
     sys.stderr.write(done.stderr)
     if done.returncode != 0:
         raise StageError(f"{wanted.name}: {_why(done.stderr, base)}")
+    # Programs that name this stage's Python; python3 -m serves.
+    shutil.rmtree(target / "bin", ignore_errors=True)
     compile_for(base, target)
 
 
