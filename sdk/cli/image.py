@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     what = parser.add_argument_group("what is in it")
     what.add_argument("--engine", metavar="NAME", help="default: the board's first that runs the bundle")
     what.add_argument(
-        "--precision", nargs="+", metavar="P", default=[], help="files of these only: int8, ..."
+        "--precision", nargs="+", metavar="P", default=[], help="its files (default: the most exact)"
     )
     what.add_argument("--source", metavar="S", default="0", help="camera, address or env:NAME (default: 0)")
     what.add_argument("--app", metavar="FILE.py", help="a program of yours, in the place of boardfit watch")
@@ -110,6 +110,8 @@ def _plan(bundle: Bundle, profile: Profile, args: argparse.Namespace) -> tuple[I
     from boardfit.cli.needs import requirements
     from boardfit.cli.subset import Selection, restrict
     from boardfit.errors import BundleError
+    from boardfit.runtime.choose import precisions_of
+    from boardfit.runtime.engines import find_engine
 
     if bundle.manifest.golden is None:
         raise BundleError(
@@ -117,7 +119,9 @@ def _plan(bundle: Bundle, profile: Profile, args: argparse.Namespace) -> tuple[I
             "images"
         )
     engine, formats, needs = _engine(bundle, profile, args.engine)
-    part = restrict(bundle.manifest, Selection(formats, tuple(args.precision), ()))
+    # Without a choice, what the engine would take by itself.
+    precisions = tuple(args.precision) or precisions_of(find_engine(engine), bundle.manifest.artifacts)[:1]
+    part = restrict(bundle.manifest, Selection(formats, precisions, ()))
     plan = ImagePlan(
         profile=profile,
         bundle=bundle.manifest.name,

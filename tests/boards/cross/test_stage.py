@@ -194,6 +194,21 @@ def test_a_wheel_for_another_processor_or_a_newer_glibc_is_not_taken(room, tag):
     assert "glibc 2.36" in said
 
 
+def test_what_the_runtime_never_touches_is_left_out_of_libraries_but_not_of_an_app_s(room):
+    folder, base, wheels = room
+    path = make_wheel(wheels, f"cp{HERE[0]}{HERE[1]}-none-manylinux_2_28_aarch64")
+    unused = ("some/tests/test_some.py", "some/libLiteRtWebGpuAccelerator.so")
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("some/__init__.py", *unused):
+            archive.writestr(name, "")
+    assert install(room).returncode == 0
+    assert not any((folder / "out" / name).exists() for name in unused)
+    assert (folder / "out/some/__init__.py").is_file()
+    words = ("--base", base, "--wheels", wheels, "--to", folder / "app", "--with-dependencies")
+    assert run_stage("install", folder / "wanted.txt", *words, PIP_NO_INDEX="1").returncode == 0
+    assert all((folder / "app" / name).exists() for name in unused)
+
+
 def test_dependencies_are_taken_only_if_asked(room):
     folder, base, wheels = room
     tag = f"cp{HERE[0]}{HERE[1]}-none-manylinux_2_28_aarch64"

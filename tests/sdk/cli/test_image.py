@@ -131,12 +131,20 @@ def test_the_board_s_first_engine_is_taken_and_nothing_else_is_packed(
         assert {artifact.format for artifact in packed.manifest.artifacts} == {kind}
 
 
-def test_only_a_precision_is_packed_if_asked(formats, tmp_path):
+@pytest.mark.parametrize(
+    ("asked", "packed"),
+    [
+        ([], ["ncnn-fp32"]),
+        (["--precision", "fp16"], ["ncnn-fp16"]),
+        (["--precision", "fp16", "fp32"], ["ncnn-fp32", "ncnn-fp16"]),
+    ],
+    ids=["the most exact", "another", "two"],
+)
+def test_which_precision_is_packed(formats, tmp_path, asked, packed):
     out = tmp_path / "out"
-    words = ["--engine", "ncnn", "--precision", "fp16", "-o", str(out)]
-    assert main(["image", str(formats), *PI, *words]) == 0
-    with open_bundle(out / "model.boardfit") as packed:
-        assert [artifact.name for artifact in packed.manifest.artifacts] == ["ncnn-fp16"]
+    assert main(["image", str(formats), *PI, "--engine", "ncnn", *asked, "-o", str(out)]) == 0
+    with open_bundle(out / "model.boardfit") as opened:
+        assert [artifact.name for artifact in opened.manifest.artifacts] == packed
 
 
 def test_an_app_with_what_it_needs_goes_along(bundle, tmp_path):
