@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import io
 import json
 import os
 import platform
@@ -22,12 +23,12 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from boardfit.boards.cross.builders import Builder
 from boardfit.cli import main as boardfit
 from boardfit.timing import machine_name
 
@@ -50,15 +51,18 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store = ["--root", f"{folder}/root", "--runroot", f"{folder}/run"]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "containers.conf").write_text(CONTAINERS)
+        (folder / "storage.conf").write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/root"\nrunroot = "{folder}/run"\n'
+        )
         os.environ["CONTAINERS_CONF"] = f"{folder}/containers.conf"
+        os.environ["CONTAINERS_STORAGE_CONF"] = f"{folder}/storage.conf"
         os.environ["BUILDAH_ISOLATION"] = "chroot"
 
     def run(self, tool: str, *words: str) -> str:
         """Run buildah or podman on the store, and return what it prints."""
-        done = subprocess.run([tool, *self.store, *words], capture_output=True, text=True, errors="replace")
+        done = subprocess.run([tool, *words], capture_output=True, text=True, errors="replace")
         if done.returncode != 0:
             sys.exit(f"{tool} {shlex.join(words)}: {(done.stderr or done.stdout)[-2000:]}")
         return done.stdout
@@ -66,30 +70,24 @@ class Workshop:
     def base(self, arch: str, packages: str = "") -> str:
         """Return a Debian base, made if it is not there yet."""
         tag = f"localhost/evidence-{arch}{'-' * bool(packages)}{packages}:bookworm"
-        have = subprocess.run(
-            ["buildah", *self.store, "inspect", "--type", "image", tag], capture_output=True
-        )
-        if have.returncode != 0:
-            words = [str(LOCAL_BASE), *(["--packages", packages] if packages else []), arch, tag]
-            subprocess.run(
-                words, check=True, env={**os.environ, "BUILDAH": f"buildah {' '.join(self.store)}"}
-            )
+        look = ["buildah", "inspect", "--type", "image", tag]
+        if subprocess.run(look, capture_output=True).returncode != 0:
+            words = ["sh", str(LOCAL_BASE), *(["--packages", packages] if packages else []), arch, tag]
+            subprocess.run(words, check=True)
         return tag
 
     @contextlib.contextmanager
-    def docker_host(self) -> Iterator[dict[str, str]]:
-        """Serve docker's interface by podman, and yield the client's variables."""
-        socket = self.folder / "docker.sock"
-        serving = subprocess.Popen(
-            ["podman", *self.store, "system", "service", "-t", "0", f"unix://{socket}"]
-        )
-        env = {**os.environ, "DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "0"}
+    def docker_host(self) -> Iterator[None]:
+        """Serve docker's interface by podman while the docker client is used."""
+        socket = f"unix://{self.folder}/docker.sock"
+        serving = subprocess.Popen(["podman", "system", "service", "-t", "0", socket])
+        os.environ.update(DOCKER_HOST=socket, DOCKER_BUILDKIT="0")
         try:
             for _ in range(100):
-                if subprocess.run(["docker", "version"], env=env, capture_output=True).returncode == 0:
+                if subprocess.run(["docker", "version"], capture_output=True).returncode == 0:
                     break
                 time.sleep(0.1)
-            yield env
+            yield
         finally:
             serving.terminate()
             serving.wait()
@@ -105,47 +103,91 @@ class Workshop:
             self.run("buildah", "rm", name)
 
 
-def write_context(shop: Workshop, bundle: str, engine: str, arch: str) -> Path:
-    """Write a context with its wheels, so that every builder installs the same ones."""
-    out = shop.folder / f"context-{engine}-{arch}"
-    if not out.exists():
-        words = ["image", bundle, "--board", BOARDS[arch], "--engine", engine, "-o", str(out)]
-        assert boardfit(words) == 0
-        readme = (out / "README.md").read_text()
-        found = re.search(r"^python3 -m pip download .*?-r engine\.txt$", readme, re.MULTILINE | re.DOTALL)
-        assert found is not None
-        fetch = shlex.split(found[0].replace("\\\n", " "))
-        subprocess.run([sys.executable, *fetch[1:], "--quiet"], cwd=out, check=True)
-    return out
+def wheels(shop: Workshop, words: list[str], arch: str) -> list[str]:
+    """Fetch the wheels of a context as its README says, so that every builder installs the same ones."""
+    folder = shop.folder / f"wheels-{arch}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=shop.folder) as work:
+            context = Path(work) / "context"
+            assert quiet_boardfit([*words, "-o", str(context)]) == 0
+            readme = (context / "README.md").read_text()
+            found = re.search(
+                r"^python3 -m pip download .*?-r engine\.txt$", readme, re.MULTILINE | re.DOTALL
+            )
+            assert found is not None
+            fetch = shlex.split(found[0].replace("\\\n", " "))
+            subprocess.run([sys.executable, *fetch[1:], "--quiet"], cwd=context, check=True)
+            (context / "wheels").rename(folder)
+    return [str(path) for path in sorted(folder.glob("*.whl"))]
 
 
-def arguments(shop: Workshop, arch: str) -> list[str]:
-    told = {
-        "BASE": shop.base(arch),
-        "BUILD_BASE": shop.base(native_arch(), "python3-pip"),
-        "PIP_NO_INDEX": "1",
-    }
-    return [word for name, value in told.items() for word in ("--build-arg", f"{name}={value}")]
+def image_words(shop: Workshop, bundle: str, engine: str, arch: str) -> list[str]:
+    """Return the command that a user types, without where to, on the bases that are made here."""
+    words = ["image", bundle, "--board", BOARDS[arch], "--engine", engine, "--base", shop.base(arch)]
+    return [*words, "--build-base", shop.base(native_arch(), "python3-pip")]
+
+
+def build(shop: Workshop, tool: str, bundle: str, engine: str, arch: str) -> str:
+    """Build as a user does, and return the image's name."""
+    words = image_words(shop, bundle, engine, arch)
+    tag = f"localhost/evidence:{tool}-{engine}-{arch}"
+    given = ["--wheel", *wheels(shop, words, arch), "--build-arg", "PIP_NO_INDEX=1", "--tag", tag]
+    with tempfile.TemporaryDirectory(dir=shop.folder) as work:
+        began = time.monotonic()
+        if quiet_boardfit([*words, *given, "--build", tool, "-o", f"{work}/context"]) != 0:
+            sys.exit(f"{tool} could not build {tag}")
+    print(f"  built by {tool} in {time.monotonic() - began:.0f} s, with the wheels at hand", flush=True)
+    return tag
 
 
 def native_arch() -> str:
     return {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 
 
-def build(shop: Workshop, tool: str, context: Path, arch: str, env: dict[str, str] | None = None) -> str:
-    """Build, and return the image's name."""
-    tag = f"localhost/evidence:{tool}-{context.name}"
-    words = Builder(tool).build_words(platform=f"linux/{arch}", tag=tag, folder=str(context))
-    words[-1:-1] = arguments(shop, arch)
-    if tool == "buildah":
-        words[1:1] = shop.store
-        words[-1:-1] = ["--pull-never"]
-    began = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True, errors="replace", env=env)
-    if done.returncode != 0:
-        sys.exit(f"{shlex.join(words)}: {(done.stdout + done.stderr)[-3000:]}")
-    print(f"  built by {tool} in {time.monotonic() - began:.0f} s (wheels at hand)", flush=True)
-    return tag
+def quiet_boardfit(words: Sequence[str]) -> int:
+    """Run a command of ours; of what it says, only an error is shown."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = boardfit(words)
+    if status != 0:
+        print(f"    {said.getvalue().strip().splitlines()[-1]}", flush=True)
+    return status
+
+
+def spoil(shop: Workshop, bundle: str, engine: str) -> bool:
+    """Build what cannot be built; return whether each was told in time, and nothing was left behind."""
+    other = next(arch for arch in BOARDS if arch != native_arch())
+    wrong = mislabelled(shop, shop.base(native_arch()), other)
+    good = image_words(shop, bundle, engine, other)
+    faults = {
+        "a base of another processor, made here": [*good, "--base", shop.base(native_arch())],
+        "a base that says it is for one processor, and is for another": [*good, "--base", wrong],
+        "no network in the middle": [*good, "--build-arg", "PIP_INDEX_URL=http://127.0.0.1:9/simple"],
+    }
+    before, clean = named_images(shop), True
+    for fault, words in faults.items():
+        print(f"  {fault}:")
+        with tempfile.TemporaryDirectory(dir=shop.folder) as work:
+            began = time.monotonic()
+            given = ["--tag", "localhost/never", "--build", "buildah", "-o", f"{work}/context"]
+            failed = quiet_boardfit([*words, *given]) == 1
+        left = shop.run("buildah", "containers", "--quiet").split()
+        clean &= failed and not left and named_images(shop) == before
+        print(f"    after {time.monotonic() - began:.1f} s; containers left: {len(left)}", flush=True)
+    return clean
+
+
+def mislabelled(shop: Workshop, base: str, arch: str) -> str:
+    """Return an image of a base's files that says it is of another architecture."""
+    name = shop.run("buildah", "from", "--pull-never", base).strip()
+    shop.run("buildah", "config", "--arch", arch, name)
+    shop.run("buildah", "commit", "--quiet", "--rm", name, "localhost/evidence:mislabelled")
+    return "localhost/evidence:mislabelled"
+
+
+def named_images(shop: Workshop) -> set[str]:
+    told = shop.run("buildah", "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
+    return {name for name in told if not name.startswith("<none>")}
 
 
 def layers(shop: Workshop, image: str) -> list[tuple[str, int]]:
@@ -245,36 +287,43 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--runs", type=int, default=20)
     asked = parser.parse_args(argv)
     shop = Workshop(asked.work.resolve())
-    print(f"{machine_name()}; {shop.run('buildah', 'version').splitlines()[0]}, engine {asked.engine}")
-    same = True
+    print(f"{machine_name()}; {shop.run('buildah', '--version').strip()}, engine {asked.engine}", flush=True)
+    same = spoil(shop, asked.bundle, asked.engine)
     for arch in ("arm64", native_arch()):
         print(f"linux/{arch}")
-        context = write_context(shop, asked.bundle, asked.engine, arch)
-        image = build(shop, "buildah", context, arch)
-        with shop.docker_host() as env:
-            other = build(shop, "docker", context, arch, env)
-        with shop.mounted(image) as one, shop.mounted(other) as two:
-            files = contents(one), contents(two)
-        equal = files[0] == files[1] and configuration(shop, image) == configuration(shop, other)
-        same &= equal
-        print(
-            f"  {len(files[0])} files and the configuration are {'equal' if equal else 'NOT EQUAL'} in both"
-        )
+        image, other = built_twice(shop, asked.bundle, asked.engine, arch)
+        same &= is_same(shop, image, other)
         total = 0
-        for made, size_bytes in layers(shop, other):
+        for made, size_bytes in layers(shop, image):
             total += size_bytes
             print(f"  {size_bytes / 1e6:7.1f} MB  {made[:90]}")
-        print(f"  {total / 1e6:7.1f} MB  in all, compressed (gzip)")
-    answers = answer(shop, image, asked.photo), answer(shop, other, asked.photo)
-    same &= answers[0] == answers[1]
-    top = ", ".join(f"{each['label']} {each['score']:.3f}" for each in answers[0]["top"][:3])
-    print(f"  answer {top}: {'equal to every digit' if answers[0] == answers[1] else 'NOT EQUAL'} in both")
+        print(f"  {total / 1e6:7.1f} MB  in all, compressed (gzip)", flush=True)
+    one, two = answer(shop, image, asked.photo), answer(shop, other, asked.photo)
+    same &= one == two
+    top = ", ".join(f"{each['label']} {each['score']:.3f}" for each in one["top"][:3])
+    print(f"  answer {top}: {'equal to every digit' if one == two else 'NOT EQUAL'} in both")
     taken = sorted(first_answer_s(shop, image, asked.photo) for _ in range(asked.runs))
     print(
         f"  from podman run to the first answer, as nobody with a read-only root: median "
         f"{statistics.median(taken):.2f} s, slowest {taken[-1]:.2f} s of {asked.runs}"
     )
     return 0 if same else 1
+
+
+def built_twice(shop: Workshop, bundle: str, engine: str, arch: str) -> tuple[str, str]:
+    """Build with buildah, and with the docker client; return the names of both images."""
+    image = build(shop, "buildah", bundle, engine, arch)
+    with shop.docker_host():
+        return image, build(shop, "docker", bundle, engine, arch)
+
+
+def is_same(shop: Workshop, image: str, other: str) -> bool:
+    """Print and return whether two images hold the same and run the same."""
+    with shop.mounted(image) as one, shop.mounted(other) as two:
+        files = contents(one), contents(two)
+    same = files[0] == files[1] and configuration(shop, image) == configuration(shop, other)
+    print(f"  {len(files[0])} files and the configuration: {'equal' if same else 'NOT EQUAL'} in both")
+    return same
 
 
 if __name__ == "__main__":

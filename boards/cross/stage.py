@@ -205,7 +205,7 @@ def _why(said: str, base: Base) -> str:
     if re.search("connection|resolution|timed out|SSLError|No route", said, re.IGNORECASE):
         return (
             "the package index cannot be reached: is there a network? (--build-arg PIP_INDEX_URL and "
-            "PIP_CERT name another index; boardfit image --wheels puts the wheels into the context)"
+            "PIP_CERT name another index; README.md tells how to do without)"
         )
     missing = re.search("No matching distribution found for (.+)", said)
     what = f"no wheel of {missing[1].strip()}" if missing else "pip failed"
