@@ -68,6 +68,10 @@ class RemoteError(BoardfitError, OSError):
     """A board cannot be reached, or what was sent to it or run there failed."""
 
 
+class ImageError(BoardfitError, RuntimeError):
+    """A container image cannot be made: of this board, on this base, or by the program that builds it."""
+
+
 class ReportError(BoardfitError, ValueError):
     """A report is damaged or of another schema, or two reports cannot be compared."""
 

@@ -97,6 +97,12 @@ def test_the_wheel_ships_the_boards(config):
     assert found == {path.name for path in shipped}
 
 
+def test_the_wheel_ships_what_images_are_built_from(config):
+    patterns = config["options.package_data"]["boardfit.boards.cross"].split()
+    shipped = {path.name for pattern in patterns for path in (ROOT / "boards" / "cross").glob(pattern)}
+    assert {"runtime.Dockerfile", "armhf.Dockerfile", "jetson.Dockerfile", "image.md"} <= shipped
+
+
 @pytest.mark.parametrize(
     "group", ["boardfit.engines", "boardfit.policies", "boardfit.ingest", "boardfit.targets"]
 )

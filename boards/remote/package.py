@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +12,7 @@ from boardfit._version import __version__
 from boardfit.errors import RemoteError
 
 ROOMS = ("runtime", "boards", "benchmarks")
-_ELSEWHERE = ("converters", "examples", "evidence", "__pycache__")
+_ELSEWHERE = ("converters", "cross", "examples", "evidence", "__pycache__")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -56,17 +56,33 @@ def _walk(package: str, skip: tuple[str, ...] = ()) -> Iterator[tuple[Path, str]
 
 def _metadata() -> dict[str, bytes]:
     try:
-        points = distribution("boardfit").entry_points
+        ours = distribution("boardfit")
     except PackageNotFoundError as error:
         raise RemoteError("boardfit is not installed, it only lies there: pip install -e .") from error
     groups: dict[str, list[str]] = {}
-    for point in points:
+    for point in ours.entry_points:
         # The board has no converters.
         if not point.value.startswith("boardfit.converters"):
             groups.setdefault(point.group, []).append(f"{point.name} = {point.value}")
     listed = "\n".join("\n".join([f"[{group}]", *lines, ""]) for group, lines in sorted(groups.items()))
+    told = [
+        "Metadata-Version: 2.4",
+        "Name: boardfit",
+        f"Version: {__version__}",
+        f"License-Expression: {ours.metadata['License-Expression'] or ours.metadata['License']}",
+        "License-File: LICENSE",
+    ]
     folder = f"boardfit-{__version__}.dist-info"
     return {
-        f"{folder}/METADATA": f"Metadata-Version: 2.1\nName: boardfit\nVersion: {__version__}\n".encode(),
+        f"{folder}/METADATA": "".join(f"{line}\n" for line in told).encode(),
         f"{folder}/entry_points.txt": listed.encode(),
+        f"{folder}/licenses/LICENSE": _licence(ours),
     }
+
+
+def _licence(ours: Distribution) -> bytes:
+    """Return the licence's text, which goes wherever we go."""
+    for name in ("licenses/LICENSE", "LICENSE"):
+        if text := ours.read_text(name):
+            return text.encode()
+    raise RemoteError("this boardfit was installed without its LICENSE: install it again")

@@ -18,6 +18,7 @@ SUBCOMMANDS = (
     *("keygen", "sign"),
     *("report", "compare"),
     *("tune", "layers"),
+    "image",
 )
 
 EXAMPLE = """\

@@ -6,6 +6,9 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import os
+
+    from boardfit.bundle import Bundle, Manifest
     from boardfit.cli.subset import Selection
 
 EXAMPLE = """\
@@ -37,22 +40,39 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the smaller bundle."""
-    from boardfit.bundle import open_bundle, write_tree
-    from boardfit.cli.sign import lost_signatures_text
-    from boardfit.cli.subset import Selection, restrict, restrict_measurements
+    from boardfit.bundle import open_bundle
+    from boardfit.cli.subset import Selection, restrict
     from boardfit.cli.text import megabytes, policy_text
 
     wanted: Selection = Selection(tuple(args.format), tuple(args.precision), tuple(args.size))
     with open_bundle(args.bundle) as bundle:
         manifest = restrict(bundle.manifest, wanted)
-        contents = {entry.path: bundle.read(entry.path) for entry in manifest.files}
-        measurements = restrict_measurements(bundle.measurements, before=bundle.manifest, after=manifest)
-        signatures = bundle.signatures_for(manifest)
-        lost = lost_signatures_text(bundle, signatures)
-        write_tree(args.out, manifest, contents=contents, measurements=measurements, signatures=signatures)
+        lost = write_part(bundle, manifest, args.out)
     size_bytes = sum(entry.size_bytes for entry in manifest.files)
     print(f"wrote {args.out}: {', '.join(a.name for a in manifest.artifacts)}, {megabytes(size_bytes)}")
     print(f"policy {policy_text(manifest.policy)}")
     if lost:
         print(lost)
     return 0
+
+
+def write_part(bundle: Bundle, part: Manifest, out: str | os.PathLike[str]) -> str:
+    """Write a part of a bundle as one of its own.
+
+    Args:
+        bundle: Open bundle.
+        part: What remains of its manifest.
+        out: The file or folder to write.
+
+    Returns:
+        What is to be said of signatures that do not hold for the part; empty if there are none.
+    """
+    from boardfit.bundle import write_tree
+    from boardfit.cli.sign import lost_signatures_text
+    from boardfit.cli.subset import restrict_measurements
+
+    contents = {entry.path: bundle.read(entry.path) for entry in part.files}
+    measurements = restrict_measurements(bundle.measurements, before=bundle.manifest, after=part)
+    signatures = bundle.signatures_for(part)
+    write_tree(out, part, contents=contents, measurements=measurements, signatures=signatures)
+    return lost_signatures_text(bundle, signatures)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -148,8 +147,9 @@ def _note(line: str) -> None:
 
 def _base_needs() -> list[Need]:
     from boardfit.boards.remote.wheels import Need
+    from boardfit.cli.needs import requirements
 
-    wanted = _requirements()
+    wanted = requirements()
     return [
         Need("numpy", wanted["numpy"], "python3-numpy"),
         Need("cv2", wanted["opencv-python-headless"], "python3-opencv"),
@@ -174,15 +174,12 @@ def _engine_needs(bundle: Path) -> list[Need]:
 def _named_engine(name: str) -> list[Need]:
     """Return the library of an engine; none for one that needs none, such as OpenCV's own."""
     from boardfit.boards.remote.wheels import Need
-    from boardfit.cli.checkup import EXTRAS
-    from boardfit.runtime.engines import find_engine
+    from boardfit.cli.needs import engine_requirements
 
     base = name.partition(":")[0]
     if base not in _SENT:
         return []
-    modules: Sequence[str] = getattr(find_engine(base), "libraries", ())
-    wanted = _requirements(EXTRAS[base])
-    return [Need(module, wanted[module.replace("_", "-")]) for module in modules]
+    return [Need(module, wanted) for module, wanted in engine_requirements(base).items()]
 
 
 def _replace(word: str, there: Mapping[str, str]) -> str:
@@ -193,18 +190,3 @@ def _replace(word: str, there: Mapping[str, str]) -> str:
     if option.startswith("--") and equals:
         return f"{option}={_replace(value, there)}"
     return there.get(str(Path(word)), word)
-
-
-def _requirements(extra: str = "") -> dict[str, str]:
-    """Return this package's own requirements by name: of the base, or of an extra."""
-    from importlib.metadata import requires
-
-    found = {}
-    for line in requires("boardfit") or []:
-        text, _, marker = line.partition(";")
-        named = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
-        if (named.group(1) if named else "") == extra:
-            name = re.match(r"[A-Za-z0-9._-]+", text.strip())
-            assert name is not None
-            found[name.group().lower().replace("_", "-")] = text.strip()
-    return found
