@@ -26,7 +26,8 @@ arch=$1 out=${2:-build/cross}
 for tool in "$triple-g++:crossbuild-essential-$package" cmake:cmake ninja:ninja-build "$python:python3 python3-pip"; do
     command -v "${tool%%:*}" >/dev/null || die "${tool%%:*} is not installed: sudo apt install ${tool#*:}"
 done
-work=$(mkdir -p "$out/$arch" && mktemp -d "$out/tmp.XXXXXX") 2>/dev/null || die "cannot write to $out: choose another folder"
+work=$({ mkdir -p "$out/$arch" && mktemp -d "$out/tmp.XXXXXX"; } 2>/dev/null) ||
+    die "cannot write to $out: choose another folder"
 trap 'rm -rf "$work"' EXIT
 out=$(cd "$out" && pwd)
 
