@@ -77,12 +77,12 @@ fuzz: $(VENV)/ready
 	mkdir -p build/fuzz && $(BIN)/python tests/fuzz/coverage_guided.py -max_total_time=$(FUZZ_SECONDS) build/fuzz
 
 # The wheel on what old boards have: Debian 12's numpy and OpenCV, and tflite-runtime, which needs numpy < 2 and Python
-# 3.11 at most.
-DEBIAN12 := numpy==1.24.* opencv-python-headless==4.6.* tflite-runtime==2.14.0
+# 3.11 at most. ncnn declares an OpenCV with a screen, and does not need it.
 debian12: dist
 	rm -rf .venv-debian12 && $(PYTHON) -m venv .venv-debian12
-	.venv-debian12/bin/python -m pip --disable-pip-version-check -q install \
-		"$$(ls $(CURDIR)/dist/*.whl)[tflite,ncnn]" $(DEBIAN12) pytest pytest-timeout hypothesis
+	.venv-debian12/bin/python -m pip --disable-pip-version-check -q install "$$(ls $(CURDIR)/dist/*.whl)[tflite]" \
+		'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'tflite-runtime==2.14.0' pytest pytest-timeout hypothesis cryptography
+	.venv-debian12/bin/python -m pip --disable-pip-version-check -q install --no-deps -c constraints.txt ncnn
 	.venv-debian12/bin/python -m pytest -rs tests/runtime tests/sdk/bundle
 
 # Debian's crossbuild-essential-arm64, -armhf, cmake, ninja-build and qemu-user-static do the work.
