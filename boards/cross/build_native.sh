@@ -3,8 +3,8 @@
 #
 # usage: boards/cross/build_native.sh aarch64|armhf [OUT]
 #
-# Leaves in OUT (build/cross) ARCH/boardfit-ncnn, ARCH/lib, ARCH/include and ARCH/NOTICES.txt. ncnn's source comes by pip,
-# by the version and hash in ncnn.txt. Variables: PYTHON (whose pip is asked), JOBS, LAYERS=all (every layer of ncnn, not
+# Leaves in OUT (build/cross) ARCH/bin/boardfit-ncnn, ARCH/lib, ARCH/include and ARCH/NOTICES.txt. ncnn's source comes by
+# pip, by the version and hash in ncnn.txt. Variables: PYTHON (whose pip is asked), JOBS, LAYERS=all (every layer of ncnn, not
 # those of ncnn-layers.txt), NCNN_SDIST (the source package, where there is no network).
 set -euo pipefail
 
@@ -66,7 +66,7 @@ build() {
     local folder=$1
     shift
     if ! { cmake -U 'WITH_LAYER_*' -S "$1" -B "$folder" -G Ninja "${@:2}" -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX="$out/$arch" \
-        -DCMAKE_TOOLCHAIN_FILE="$here/toolchains/$arch.cmake" && ninja -C "$folder" ${JOBS:+-j "$JOBS"} install; } \
+        -DCMAKE_TOOLCHAIN_FILE="$here/toolchains/$arch.cmake" && ninja -C "$folder" ${JOBS:+-j "$JOBS"} install/strip; } \
         >"$folder.log" 2>&1; then
         tail -n 20 "$folder.log" >&2
         die "building for $arch failed: see $folder.log"
@@ -83,4 +83,4 @@ build "$out/$arch/runner-build" "$runner" -Dncnn_DIR="$out/$arch/lib/cmake/ncnn"
         echo "the toolchain's own are not on the machine that built this"
 } >"$work/NOTICES.txt"
 mv "$work/NOTICES.txt" "$out/$arch/NOTICES.txt"
-echo "$out/$arch/boardfit-ncnn"
+echo "$out/$arch/bin/boardfit-ncnn"

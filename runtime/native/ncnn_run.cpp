@@ -102,9 +102,8 @@ Job parse(const std::vector<std::string>& words)
 std::string read(const std::string& path)
 {
     std::ifstream file(path, std::ios::binary);
-    std::string bytes{std::istreambuf_iterator<char>(file), {}};
-    if (!file.is_open() || file.bad() || std::filesystem::is_directory(path)) throw Fault("cannot read " + path);
-    return bytes;
+    if (!file.is_open() || std::filesystem::is_directory(path)) throw Fault("cannot read " + path);
+    return {std::istreambuf_iterator<char>(file), {}};
 }
 
 // ncnn multiplies whatever it is given: with more channels than it has weights for it reads past them.
@@ -173,7 +172,7 @@ void write_whole(const std::string& path, const ncnn::Mat& flat)
     if (std::filesystem::exists(path) && !std::filesystem::is_regular_file(path)) throw Fault(path + " is no file");
     const std::string part = path + ".part";
     std::ofstream file(part, std::ios::binary);
-    file.write(static_cast<const char*>(flat.data), static_cast<std::streamsize>(flat.total() * sizeof(float)));
+    file.write(static_cast<const char*>(flat.data), static_cast<std::streamsize>(flat.w * sizeof(float)));
     file.close();
     std::error_code error;
     if (file) std::filesystem::rename(part, path, error);
@@ -193,8 +192,9 @@ void run(const Job& job)
         if (extractor.extract(job.outputs[i].name.c_str(), found[i]) != 0 || found[i].empty())
             throw Fault("ncnn could not make " + job.outputs[i].name + ": do the shapes fit the net?");
     for (std::size_t i = 0; i < found.size(); ++i) {
-        write_whole(job.outputs[i].path, found[i].reshape(found[i].w * found[i].h * found[i].d * found[i].c));
-        std::cout << job.outputs[i].name << " is in " << job.outputs[i].path << "\n";
+        const ncnn::Mat flat = found[i].reshape(found[i].w * found[i].h * found[i].d * found[i].c);
+        write_whole(job.outputs[i].path, flat);
+        std::cout << job.outputs[i].name << ": " << flat.w << " numbers in " << job.outputs[i].path << "\n";
     }
 }
 
