@@ -18,9 +18,9 @@ ARG PIP_CERT
 RUN apt-get update && apt-get install -y --no-install-recommends python3-pip ca-certificates
 COPY boards/cross /opt/boardfit/boards/cross
 COPY runtime/native /opt/boardfit/runtime/native
-RUN for arch in aarch64 armhf; do \
-        /opt/boardfit/boards/cross/build_native.sh $arch /opt/ncnn || exit 1; \
-    done; rm -r /opt/ncnn/*/*-build* /opt/ncnn/ncnn-*
+RUN /opt/boardfit/boards/cross/build_native.sh aarch64 /opt/ncnn
+RUN /opt/boardfit/boards/cross/build_native.sh armhf /opt/ncnn
+RUN rm -r /opt/ncnn/*/*-build* /opt/ncnn/ncnn-*
 
 FROM toolchains
 COPY --from=build /opt/ncnn /opt/ncnn
