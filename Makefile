@@ -1,6 +1,8 @@
 # make demo   sets up everything, builds a bundle from a real pretrained model, runs it on photographs
 # make test   sets up everything, passes the tests that CI runs
-# make tflite tests the runtime on tflite-runtime, in an environment of its own
+# make debian12 tests the runtime on numpy 1.24, OpenCV 4.6 and tflite-runtime, in an environment of its own
+# make cross  builds ncnn and the native runner for aarch64 and armhf, and runs them under emulation (see CONTRIBUTING)
+# make cross-image builds the cross-compiling image
 # make test-remote runs the tests against real servers: sshd, arm64 by chroot, a virtual board, adb (see CONTRIBUTING)
 # make fuzz   damages bundles and models for an hour, and reports the rate
 #
@@ -19,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: fuzz tflite demo test test-long test-remote lint types smoke no-cuda clean help
+.PHONY: fuzz debian12 cross cross-image demo test test-long test-remote lint types smoke no-cuda clean help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -74,13 +76,30 @@ fuzz: $(VENV)/ready
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --log fuzz.jsonl
 	mkdir -p build/fuzz && $(BIN)/python tests/fuzz/coverage_guided.py -max_total_time=$(FUZZ_SECONDS) build/fuzz
 
-# tflite-runtime needs numpy < 2, and so an environment of its own (Python 3.11 at most): the wheel, and what
-# every engine promises.
-tflite: dist
-	rm -rf .venv-tflite && $(PYTHON) -m venv .venv-tflite
-	.venv-tflite/bin/python -m pip --disable-pip-version-check -q install "$$(ls $(CURDIR)/dist/*.whl)[tflite]" \
-		'opencv-python-headless<4.12' 'tflite-runtime==2.14.0' pytest pytest-timeout hypothesis
-	.venv-tflite/bin/python -m pytest tests/runtime/engines/test_contract.py tests/runtime/test_choose.py -rs
+# The wheel on what old boards have: Debian 12's numpy and OpenCV, and tflite-runtime, which needs numpy < 2 and Python
+# 3.11 at most. ncnn declares an OpenCV with a screen, and does not need it.
+debian12: dist
+	rm -rf .venv-debian12 && $(PYTHON) -m venv .venv-debian12
+	.venv-debian12/bin/python -m pip --disable-pip-version-check -q install "$$(ls $(CURDIR)/dist/*.whl)[tflite]" \
+		'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'tflite-runtime==2.14.0' pytest pytest-timeout hypothesis cryptography
+	.venv-debian12/bin/python -m pip --disable-pip-version-check -q install --no-deps -c constraints.txt ncnn
+	.venv-debian12/bin/python -m pytest -rs tests/runtime tests/sdk/bundle
+
+# Debian's crossbuild-essential-arm64, -armhf, cmake, ninja-build and qemu-user-static do the work.
+CROSS := build/cross
+cross: $(VENV)/ready
+	for arch in aarch64 armhf; do PYTHON=$(BIN)/python boards/cross/build_native.sh $$arch $(CROSS) || exit 1; done
+	$(BIN)/python -m pytest -rs tests/boards/cross/test_native.py
+
+# BUILDER_FLAGS goes to buildah, podman or docker, whichever is there.
+BUILDER ?= $(firstword $(foreach each,buildah podman docker,$(shell command -v $(each))))
+CROSS_BASE ?= docker.io/library/debian:bookworm-slim
+cross-image:
+	@test -n "$(BUILDER)" || { echo "no buildah, podman or docker: sudo apt install buildah" >&2; exit 1; }
+	rm -rf build/cross-image && mkdir -p build/cross-image
+	cp -r --parents boards/cross runtime/native build/cross-image
+	$(BUILDER) build $(BUILDER_FLAGS) --build-arg BASE=$(CROSS_BASE) -t boardfit-cross \
+		-f build/cross-image/boards/cross/cross.Dockerfile build/cross-image
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

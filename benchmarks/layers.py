@@ -95,8 +95,9 @@ def profile_layers(bundle: Bundle, setup: Setup, *, size: int | None = None, run
     profiler = getattr(choice.engine, "profile", None)
     if profiler is None:
         engines = engine_classes().items()
-        able = ", ".join(name for name, each in engines if hasattr(each, "profile") and is_installed(each))
-        raise RecipeError(f"engine {choice.name!r} does not tell what its layers take: choose among {able}")
+        told = [name for name, each in engines if getattr(each, "profile", None) and is_installed(each)]
+        able = f"choose among {', '.join(told)}" if told else "install onnxruntime or ai-edge-litert"
+        raise RecipeError(f"engine {choice.name!r} does not tell what its layers take: {able}")
     side = choice.sizes[-1] if size is None else size
     if side not in choice.sizes:
         raise RecipeError(f"the files serve {list(choice.sizes)} pixels, not {side}: choose among these")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import subprocess
+import sys
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -101,6 +103,26 @@ def test_the_wheel_ships_what_images_are_built_from(config):
     patterns = config["options.package_data"]["boardfit.boards.cross"].split()
     shipped = {path.name for pattern in patterns for path in (ROOT / "boards" / "cross").glob(pattern)}
     assert {"runtime.Dockerfile", "armhf.Dockerfile", "jetson.Dockerfile", "image.md"} <= shipped
+
+
+def test_the_native_runner_is_in_the_source_package_only(config, tmp_path):
+    words = [
+        sys.executable,
+        "-c",
+        "import setuptools; setuptools.setup()",
+        "-q",
+        "egg_info",
+        "-e",
+        str(tmp_path),
+    ]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    listed = (tmp_path / "boardfit.egg-info" / "SOURCES.txt").read_text().splitlines()
+    native = {
+        path for folder in ("runtime/native", "boards/cross/toolchains") for path in (ROOT / folder).iterdir()
+    }
+    assert {str(path.relative_to(ROOT)) for path in native} <= set(listed)
+    assert "include_package_data" not in config["options"]
+    assert "boardfit.runtime" not in config["options.package_data"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ class TfliteEngine(LiteRTEngine):
 
     libraries: ClassVar[tuple[str, ...]] = ("tflite_runtime",)
     label: ClassVar[str] = "tflite-runtime"
+    profile: ClassVar[Any] = None  # its library has no functions that would tell
 
     @classmethod
     def interpreter_module(cls) -> Any:

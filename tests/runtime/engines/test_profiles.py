@@ -11,7 +11,9 @@ from boardfit.runtime.engines import engine_classes, find_engine, is_installed, 
 from boardfit.runtime.engines.onnxruntime_profile import read_events
 
 ABLE = sorted(
-    name for name, engine in engine_classes().items() if hasattr(engine, "profile") and is_installed(engine)
+    name
+    for name, engine in engine_classes().items()
+    if getattr(engine, "profile", None) and is_installed(engine)
 )
 
 
@@ -53,6 +55,8 @@ def test_warm_up_runs_of_onnx_runtime_are_left_out():
 
 
 def test_a_litert_without_the_functions_is_too_old(monkeypatch):
+    pytest.importorskip("ai_edge_litert")
+
     class Old:
         def __getattr__(self, name):
             raise AttributeError(name)
@@ -75,3 +79,7 @@ def test_a_delegate_is_not_profiled(tiny_of, tmp_path):
     engine = find_engine(f"litert:{tmp_path / 'x.so'}")
     with pytest.raises(EngineError, match="leave out the delegate"):
         engine.profile(tiny.artifact, tiny.files, 1, feeds={}, runs=1, warmup=0)
+
+
+def test_tflite_runtime_is_not_among_those_that_tell():
+    assert engine_classes()["tflite"].profile is None
