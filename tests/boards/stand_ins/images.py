@@ -16,7 +16,7 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 class Store:
-    """Images and containers of ours; ``close`` leaves no container and nothing mounted, and keeps the images."""
+    """Images and containers of ours; ``close`` keeps the images, but no container and nothing mounted."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or kit.KEPT / "images"

@@ -1,7 +1,7 @@
 """What tests on Arm need, made once and kept below ``build/arm``: roots, libraries, bundles, photographs.
 
-A thing's name holds a fingerprint of what it is made from, so that nothing stale is used; it is made beside its
-place and moved there, so that nothing half-made is.
+A thing's name holds a fingerprint of what it is made from, so that nothing stale is used; it is made beside
+its place and moved there, so that nothing half-made is.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def photographs() -> Path:
 
 
 def lite0_bundle() -> Path:
-    """Return EfficientNet-Lite0 for every engine at three sizes, as float and int8; building it takes minutes."""
+    """Return EfficientNet-Lite0 for every engine at three sizes, float and int8; its build takes minutes."""
     example = ROOT / "sdk" / "examples" / "lite0_keras.py"
     sources = [
         ROOT / "converters",

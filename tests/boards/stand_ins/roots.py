@@ -23,6 +23,7 @@ MODELS = {
     "cortex-a76": (A76, "0x4", "0xd0b", 1),
     "max": (f"{A76} sve sve2 i8mm bf16", "0x0", "0x051", 0),
     "cortex-a7": (A7, "0x0", "0xc07", 5),
+    "cortex-a15": (A7, "0x2", "0xc0f", 1),
 }
 
 
