@@ -81,6 +81,8 @@ def image(store, bundle, tmp_path_factory):
             assert main(words) == 0
             builder = store.base("amd64", ["python3-pip"])
             arguments = {"BASE": store.base(arch, kind.packages), "BUILD_BASE": builder}
+            # buildah knows BUILDPLATFORM from version 1.30 on.
+            arguments["BUILD_PLATFORM"] = "linux/amd64"
             tag = f"localhost/boardfit-test:{arch}-{engine}"
             made[arch, engine] = store.build(context, tag, platform=kind.platform, arguments=arguments)
         return made[arch, engine]
