@@ -61,7 +61,8 @@ class Store:
 
     def build(self, context: Path, tag: str, *, platform: str, arguments: Mapping[str, str]) -> str:
         """Build a context's Dockerfile; bases come from this store alone."""
-        words = ["bud", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers"]
+        words = ["bud", "--format", "docker", "--isolation", "chroot", "--network", "host"]
+        words += ["--pull-never", "--layers", "--force-rm"]
         words += ["--platform", platform, "-t", tag]
         words += [word for pair in arguments.items() for word in ("--build-arg", "=".join(pair))]
         if CERTIFICATES.exists():
