@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stand_ins import kit
-from stand_ins.roots import CROSS
+from stand_ins.roots import CROSS, run_in
 
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -84,7 +85,7 @@ class Store:
         """Run a program in a new container of an image, on the processor that ``cpuinfo`` is named after.
 
         Args:
-            tag: Of the image; its variables and its user hold.
+            tag: Of the image; its variables and its user hold, and its root file system is read-only.
             words: The program and its arguments.
             cpuinfo: Written by ``write_cpuinfo``.
             mounts: Folders by the path where they are seen inside.
@@ -93,18 +94,18 @@ class Store:
         """
         name = f"boardfit-{uuid.uuid4().hex[:12]}"
         self.buildah("from", "--pull-never", "--name", name, tag)
-        binds = {"/proc/cpuinfo": cpuinfo, **(mounts or {})}
-        options = [word for inside, path in binds.items() for word in ("-v", f"{path}:{inside}")]
-        variables = {"QEMU_CPU": cpuinfo.name, **(env or {})}
-        options += [word for pair in variables.items() for word in ("--env", "=".join(pair))]
         try:
-            return subprocess.run(
-                [*self.words, "run", "--isolation", "chroot", *options, name, "--", *words],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=timeout_s,
+            config = json.loads(self.buildah("inspect", "--type", "container", name))["OCIv1"]["config"]
+            variables = dict(each.split("=", 1) for each in config.get("Env", []))
+            # Not "buildah run": it shows the machine's own /proc/cpuinfo, at which engines crash.
+            return run_in(
+                Path(self.buildah("mount", name).strip()),
+                words,
+                cpuinfo=cpuinfo,
+                mounts=mounts,
+                env={**variables, **(env or {})},
+                user=config.get("User") or "0:0",
+                timeout_s=timeout_s,
             )
         finally:
             self.buildah("rm", name)

@@ -62,18 +62,21 @@ RASPBERRY_PI_4B = "Revision\t: c03115\nModel\t\t: Raspberry Pi 4 Model B Rev 1.5
 # mounted here is seen by this process and its children only, and goes with them.
 ENTER = """
 mount --make-rprivate /
+mount --bind "$0" "$0"
+mount -o remount,bind,ro "$0"
 mount -t proc proc "$0/proc"
 mount --bind "$1" "$0/proc/cpuinfo"
 mount -t sysfs sys "$0/sys"
 mount -t tmpfs tmp "$0/tmp"
-root=$0
-shift
+root=$0 user=$2
+shift 2
 while [ "$1" != -- ]; do
     mount --bind "$1" "$root$2"
     shift 2
 done
 shift
-exec chroot "$root" "$@"
+cd "$root"
+exec chroot --userspec="$user" . "$@"
 """
 
 
@@ -84,9 +87,12 @@ def run_in(
     cpuinfo: Path,
     mounts: Mapping[str, Path] | None = None,
     env: Mapping[str, str] | None = None,
+    user: str = "0:0",
     timeout_s: float = 900.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program in a root file system, on the processor that ``cpuinfo`` shows: its name says which.
+
+    Only ``/tmp`` and what is mounted can be written to.
 
     Args:
         root: Of any architecture that binfmt_misc knows.
@@ -94,6 +100,7 @@ def run_in(
         cpuinfo: Written by ``write_cpuinfo``, and named after the model.
         mounts: Folders by the path where they are seen inside.
         env: Variables; none of this process's are seen inside.
+        user: Numbers of the user and the group.
         timeout_s: Of the whole run.
     """
     bound = []
@@ -101,7 +108,7 @@ def run_in(
         (root / inside.lstrip("/")).mkdir(parents=True, exist_ok=True)
         bound += [str(folder), inside]
     return subprocess.run(
-        ["unshare", "-m", "sh", "-ec", ENTER, str(root), str(cpuinfo), *bound, "--", *words],
+        ["unshare", "-m", "sh", "-ec", ENTER, str(root), str(cpuinfo), user, *bound, "--", *words],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "QEMU_CPU": cpuinfo.name, **(env or {})},
         capture_output=True,
         text=True,
