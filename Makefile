@@ -4,6 +4,9 @@
 # make cross  builds ncnn and the native runner for aarch64 and armhf, and runs them under emulation (see CONTRIBUTING)
 # make cross-image builds the cross-compiling image
 # make test-remote runs the tests against real servers: sshd, arm64 by chroot, a virtual board, adb (see CONTRIBUTING)
+# make test-arm64, test-armhf   builds our images for Arm, and compares their answers with this machine's, emulated
+# make test-arm64-short   the part of it that CI runs: no images, a tiny bundle
+# make test-board   boots a virtual arm64 board, installs the runtime on it over ssh, and watches its camera
 # make fuzz   damages bundles and models for an hour, and reports the rate
 #
 # Variables: PYTHON (3.10 to 3.13), VENV (where the environment goes), TORCH_INDEX (address of PyTorch's
@@ -21,7 +24,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: fuzz debian12 cross cross-image demo test test-long test-remote lint types smoke no-cuda clean help
+.PHONY: fuzz debian12 cross cross-image demo test test-long test-remote lint \
+	types smoke no-cuda clean help test-arm64 test-armhf test-arm64-short test-board
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -65,6 +69,24 @@ test-long: $(VENV)/torch
 # What this machine lacks is skipped with the reason; qemu, mmdebstrap and chroots need root.
 test-remote: $(VENV)/ready
 	$(BIN)/python -m pytest -rs tests/boards/remote tests/sdk/cli/test_remote.py
+
+# As root; what is missing is said before anything is made. What is made is kept below build/arm. See docs/arm-without-arm.md.
+test-arm64: $(VENV)/ready
+	@boards/cross/emulation.sh programs images
+	$(BIN)/python -m pytest -rs tests/boards/cross/test_images.py -k arm64
+
+test-armhf: $(VENV)/ready
+	@boards/cross/emulation.sh programs images
+	$(BIN)/python -m pytest -rs tests/boards/cross/test_images.py -k armhf
+
+test-board: $(VENV)/ready
+	@boards/cross/emulation.sh programs board
+	$(BIN)/python -m pytest -rs tests/boards/cross/test_virtual.py
+
+# CI must not fail where a mirror is down: then it says so, and the proof is skipped. A wrong number fails.
+test-arm64-short: $(VENV)/ready
+	@boards/cross/emulation.sh --install programs || echo "the short proof on Arm is skipped"
+	$(BIN)/python -m pytest -rs tests/boards/cross/test_short.py
 
 no-cuda: $(VENV)/torch
 	@! $(BIN)/python -m pip list 2>/dev/null | grep -i '^nvidia-' || (echo "CUDA packages were installed"; exit 1)

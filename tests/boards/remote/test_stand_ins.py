@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import shutil
 import socket
 import subprocess
@@ -15,6 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from stand_ins.roots import RASPBERRY_PI_4B, lacking, make_root, write_cpuinfo
+from stand_ins.virtual_board import VirtualBoard, on_path
 
 from boardfit.benchmarks.records import Report
 from boardfit.benchmarks.store import read_report
@@ -26,8 +27,6 @@ from boardfit.runtime.engines.fake import write_fake_bundle
 
 pytestmark = pytest.mark.long
 
-STAND_INS = runpy.run_path(str(Path(__file__).with_name("stand_ins.py")))
-on_path = STAND_INS["on_path"]
 needs_sshd = pytest.mark.skipif(
     not (shutil.which("sshd") or Path("/usr/sbin/sshd").exists()), reason="OpenSSH's server is not installed"
 )
@@ -72,16 +71,16 @@ def test_a_server_that_allows_one_session_a_connection_is_served_too(cuts, tmp_p
 
 @pytest.fixture(scope="session")
 def arm64_root(tmp_path_factory) -> Path:
-    if lacking := STAND_INS["lacking"]():
-        pytest.skip(lacking)
-    return STAND_INS["make_root"](tmp_path_factory.mktemp("arm64") / "root")
+    if reason := lacking("programs"):
+        pytest.skip(reason)
+    return make_root(tmp_path_factory.mktemp("arm64") / "root")
 
 
 @pytest.fixture
 def pi(arm64_root, cuts):
     """An OpenSSH server whose logins are in an arm64 root that shows a Raspberry Pi 4's processor."""
     with cuts["Stand"](arm64_root) as stand:
-        shown = STAND_INS["write_cpuinfo"](stand.folder / "cpuinfo", os.cpu_count())
+        shown = write_cpuinfo(stand.folder / "cpuinfo", board=RASPBERRY_PI_4B)
         target = next(Path("/run").glob("boardfit-board-*")) / "proc/cpuinfo"
         subprocess.run(["mount", "--bind", str(shown), str(target)], check=True)
         yield stand.server
@@ -169,9 +168,9 @@ def test_a_board_is_tuned_from_here(pi, cuts, tiny_bundle, tmp_path):
 
 @pytest.fixture(scope="session")
 def virtual(tmp_path_factory):
-    if lacking := STAND_INS["lacking_for_virtual"]():
-        pytest.skip(lacking)
-    return STAND_INS["VirtualBoard"](tmp_path_factory.mktemp("virtual"))
+    if reason := lacking("programs", "board"):
+        pytest.skip(reason)
+    return VirtualBoard(tmp_path_factory.mktemp("virtual"))
 
 
 @pytest.fixture

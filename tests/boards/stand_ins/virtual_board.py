@@ -1,8 +1,4 @@
-"""Boards without hardware: an arm64 root file system, a whole virtual board, a daemon for the real adb.
-
-Needs Debian's mmdebstrap, qemu-user-static with binfmt_misc, qemu-system-arm, e2fsprogs, kmod, cpio and root.
-Times that are measured on them are times of an emulator.
-"""
+"""A whole arm64 board in qemu: Debian's kernel, ssh, a V4L2 camera; its times are times of an emulator."""
 
 from __future__ import annotations
 
@@ -14,74 +10,13 @@ import subprocess
 import time
 from pathlib import Path
 
-BASE = (
-    *(
-        "base-files",
-        "base-passwd",
-        "ca-certificates",
-        "dash",
-        "bash",
-        "coreutils",
-        "grep",
-        "sed",
-        "tar",
-        "gzip",
-    ),
-    *("findutils", "libc-bin", "util-linux", "login", "python3", "libgomp1", "libstdc++6", "procps"),
-)
+from stand_ins.roots import make_root
+
 VIRTUAL = ("linux-image-arm64", "busybox-static", "kmod", "iproute2", "mount", "dropbear-bin")
 BOOT_MODULES = (
     *("virtio_blk", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio"),
     *("crc16", "crc32c_generic", "mbcache", "jbd2", "ext4"),
 )
-PI_4 = "fp asimd evtstrm crc32 cpuid"
-
-
-def lacking() -> str:
-    """What this machine lacks for an arm64 root file system; empty if nothing."""
-    if os.geteuid() != 0:
-        return "only root may make a root file system"
-    for name in ("mmdebstrap", "qemu-aarch64-static"):
-        if shutil.which(name) is None:
-            return f"{name} is not installed"
-    if not Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
-        return "binfmt_misc does not know aarch64: mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc"
-    return ""
-
-
-def lacking_for_virtual() -> str:
-    """What this machine lacks for a virtual board."""
-    for name in ("qemu-system-aarch64", "mke2fs", "depmod", "cpio"):
-        if shutil.which(name) is None:
-            return f"{name} is not installed"
-    return lacking()
-
-
-def make_root(folder: Path, packages: tuple[str, ...] = ()) -> Path:
-    """Unpack Debian for arm64; no maintainer script runs, so it takes seconds."""
-    words = [
-        "mmdebstrap",
-        "--quiet",
-        "--arch=arm64",
-        "--variant=extract",
-        f"--include={','.join([*BASE, *packages])}",
-    ]
-    subprocess.run([*words, "bookworm", str(folder)], check=True, capture_output=True)
-    for name in ("passwd", "group"):
-        shutil.copyfile(folder / f"usr/share/base-passwd/{name}.master", folder / "etc" / name)
-    # Without it dropbear takes every login shell for an invalid one.
-    (folder / "etc/shells").write_text("/bin/sh\n/bin/bash\n")
-    return folder
-
-
-def write_cpuinfo(path: Path, cores: int) -> Path:
-    """Write what a Raspberry Pi 4 shows as /proc/cpuinfo."""
-    core = f"BogoMIPS\t: 108.00\nFeatures\t: {PI_4}\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
-    core += "CPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n\n"
-    text = "".join(f"processor\t: {number}\n{core}" for number in range(cores))
-    path.write_text(text + "Revision\t: c03115\nModel\t\t: Raspberry Pi 4 Model B Rev 1.5\n")
-    return path
-
 
 INITIAL = """#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
