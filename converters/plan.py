@@ -15,6 +15,7 @@ from boardfit.converters.auto_sizes import require_choice, resolve_sizes
 from boardfit.converters.compression import require_stages
 from boardfit.converters.frameworks import load_frameworks
 from boardfit.converters.further import read_values, values_note
+from boardfit.converters.image_specs import resolve_image_spec
 from boardfit.converters.ingest import ingest, own_side
 from boardfit.converters.ingest.untouched import formats_of, read_untouched
 from boardfit.converters.model import SourceRequest, TrainedModel
@@ -23,7 +24,7 @@ from boardfit.converters.provenance import quantized_precisions
 from boardfit.converters.qat_order import require_qat
 from boardfit.converters.quantize.photos import choose_pictures, labels_of
 from boardfit.converters.quantize.stage import Order, check_schemes
-from boardfit.converters.recipe import Recipe, resolve_image_spec
+from boardfit.converters.recipe import Recipe
 from boardfit.converters.samples import choose_images
 from boardfit.converters.targets import find_target
 from boardfit.converters.training_images import TrainingImages, choose_training_images

@@ -5,10 +5,8 @@ One dataclass per section. A section knows its own rules and says in a sentence 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from boardfit.converters.calibrate import ESTIMATORS
@@ -17,24 +15,12 @@ from boardfit.converters.recipe_prune import PruneSection
 from boardfit.converters.recipe_qat import QatSection
 from boardfit.converters.recipe_train import DistillSection, ElasticSection
 from boardfit.errors import BundleError, RecipeError
-from boardfit.specs import FORMATS, POLICY_KINDS, PRECISIONS, TASKS, ImageSpec, check_sizes
+from boardfit.specs import FORMATS, POLICY_KINDS, PRECISIONS, TASKS, check_sizes
 
 SCHEMA = 1
 
 FEWEST_TO_CALIBRATE = 20
 FEWEST_TO_VALIDATE = 10
-
-_IMAGENET_MEAN = (123.675, 116.28, 103.53)
-_IMAGENET_STD = (58.395, 57.12, 57.375)
-
-IMAGE_SPECS: Mapping[str, ImageSpec] = {
-    # Why "area": docs/decisions/0005-area-is-the-default-resize.md.
-    "efficientnet-lite": ImageSpec(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
-    "imagenet": ImageSpec(mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
-    "tf": ImageSpec(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)),
-    "unit": ImageSpec(),
-}
-"""Presets by name. Means and deviations in pixel units, RGB; centred crop of 0.875."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,24 +311,6 @@ _SECTIONS: Mapping[str, type] = {
 }
 
 
-def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        RecipeError: The file cannot be read or is not TOML.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise RecipeError(f"{path} is not valid TOML: {error}") from error
-
-
 def to_toml(recipe: Recipe) -> str:
     """Return the recipe as the text of a TOML file."""
     import tomli_w
@@ -366,25 +334,6 @@ def merge(tables: Mapping[str, Any], flags: Mapping[str, Mapping[str, Any]]) -> 
             }
         merged[section] = {**merged.get(section, {}), **chosen}
     return merged
-
-
-def resolve_image_spec(text: str) -> ImageSpec:
-    """Return the preset of that name, or the spec in that TOML file (absent fields take defaults).
-
-    Raises:
-        RecipeError: No such preset or file, or a field of the file makes no sense.
-    """
-    if text in IMAGE_SPECS:
-        return IMAGE_SPECS[text]
-    if not text.endswith(".toml"):
-        raise RecipeError(
-            f"image spec {text!r} is unknown: expected one of {', '.join(IMAGE_SPECS)}, or a .toml file"
-        )
-    given = load_toml(Path(text))
-    try:
-        return ImageSpec.from_dict({**ImageSpec().to_dict(), **given})
-    except BundleError as error:
-        raise RecipeError(f"{text}: {error}") from error
 
 
 def _section(kind: type, table: object, name: str) -> Any:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from photos import labelled
 
+from boardfit.converters.image_specs import resolve_image_spec
 from boardfit.converters.ingest.keras_file import load_keras_file
 from boardfit.converters.policy_solve import interval
-from boardfit.converters.recipe import resolve_image_spec
 from boardfit.runtime.images import read_image
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.timing import machine_name

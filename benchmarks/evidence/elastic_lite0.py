@@ -27,10 +27,10 @@ from boardfit.converters.compress.elastic_net import ElasticOptions
 from boardfit.converters.compress.images import Augment, ImageSet, load_image_set
 from boardfit.converters.compress.stage import run_stage
 from boardfit.converters.compress.train import Training
+from boardfit.converters.image_specs import IMAGE_SPECS
 from boardfit.converters.ingest import ingest
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.converters.policy_solve import interval
-from boardfit.converters.recipe import IMAGE_SPECS
 from boardfit.runtime.images import read_image
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.timing import machine_name

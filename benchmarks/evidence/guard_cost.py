@@ -14,9 +14,9 @@ import sys
 import time
 
 from boardfit.converters.frameworks import load_frameworks
+from boardfit.converters.image_specs import IMAGE_SPECS
 from boardfit.converters.ingest import guard, ingest
 from boardfit.converters.model import SourceRequest
-from boardfit.converters.recipe import IMAGE_SPECS
 from boardfit.timing import machine_name
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from photos import data_folder, labelled
 
 from boardfit.converters.frameworks import load_frameworks
+from boardfit.converters.image_specs import IMAGE_SPECS
 from boardfit.converters.ingest import ingest
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.converters.quantize.bench import run_exported
@@ -37,7 +38,7 @@ from boardfit.converters.quantize.outcome import Outcome, Shelf
 from boardfit.converters.quantize.photos import Picture, choose_pictures, load_tensors
 from boardfit.converters.quantize.quality import output_error
 from boardfit.converters.quantize.stage import Order, Tools, quantize_all, refused_table
-from boardfit.converters.recipe import IMAGE_SPECS, ParitySection, QuantizeSection
+from boardfit.converters.recipe import ParitySection, QuantizeSection
 from boardfit.converters.targets import Exported
 from boardfit.converters.verify import open_engine
 from boardfit.timing import machine_name, time_paired

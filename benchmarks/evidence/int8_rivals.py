@@ -30,6 +30,7 @@ from photos import labelled
 from rivals import AI_EDGE, TFLITE_RIVALS, onnx_rivals
 
 from boardfit.converters.calibrate import ESTIMATORS
+from boardfit.converters.image_specs import IMAGE_SPECS
 from boardfit.converters.ingest import ingest
 from boardfit.converters.model import SourceRequest, TrainedModel
 from boardfit.converters.quantize.bench import CHOOSING, Bench, apart, find_quantizer, run_exported
@@ -39,7 +40,6 @@ from boardfit.converters.quantize.photos import Picture, load_tensors
 from boardfit.converters.quantize.quality import output_error
 from boardfit.converters.quantize.rescue import climb
 from boardfit.converters.quantize.surgery import surgeries
-from boardfit.converters.recipe import IMAGE_SPECS
 from boardfit.converters.targets import Exported, export
 from boardfit.converters.verify import run_reference, top1
 from boardfit.timing import machine_name

@@ -24,12 +24,12 @@ from photos import data_folder, labelled
 
 from boardfit.converters.calibrate import estimate, observe
 from boardfit.converters.frameworks import load_frameworks
+from boardfit.converters.image_specs import IMAGE_SPECS
 from boardfit.converters.ingest import ingest
 from boardfit.converters.model import SourceRequest
 from boardfit.converters.quantize.bench import run_exported
 from boardfit.converters.quantize.photos import Picture, choose_pictures, load_tensors
 from boardfit.converters.quantize.quality import output_error
-from boardfit.converters.recipe import IMAGE_SPECS
 from boardfit.converters.targets import Exported, export, onnx_int8, onnx_qdq
 from boardfit.converters.targets.onnx_view import known_as, read, view_of
 from boardfit.timing import machine_name

@@ -201,7 +201,8 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
     """Return the recipe that a file and the flags make together; flags win."""
     from pathlib import Path
 
-    from boardfit.converters.recipe import Recipe, load_toml, merge
+    from boardfit.converters.recipe import Recipe, merge
+    from boardfit.converters.toml_file import load_toml
 
     flags = {
         "source": {

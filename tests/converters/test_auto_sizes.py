@@ -8,7 +8,8 @@ from boardfit.cli import main
 from boardfit.converters.auto_sizes import propose_sizes, resolve_sizes
 from boardfit.converters.ingest import own_side
 from boardfit.converters.plan import plan
-from boardfit.converters.recipe import Recipe, load_toml, to_toml
+from boardfit.converters.recipe import Recipe, to_toml
+from boardfit.converters.toml_file import load_toml
 from boardfit.errors import UnsupportedSize
 
 

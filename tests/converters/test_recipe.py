@@ -2,14 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from boardfit.converters.recipe import (
-    IMAGE_SPECS,
-    Recipe,
-    load_toml,
-    merge,
-    resolve_image_spec,
-    to_toml,
-)
+from boardfit.converters.image_specs import IMAGE_SPECS, resolve_image_spec
+from boardfit.converters.recipe import Recipe, merge, to_toml
+from boardfit.converters.toml_file import load_toml
 from boardfit.errors import RecipeError
 
 MINIMAL = {"source": {"model": "net.keras"}, "images": {"folder": "photos"}}
