@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 from boardfit.errors import ReportError
@@ -137,6 +137,13 @@ class CompressionRecord:
     times: tuple[TimeChange, ...] = ()
     curves: tuple[Curve, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.before.macs or self.before.macs.keys() != self.after.macs.keys():
+            raise ReportError(
+                f"multiplications at {sorted(self.before.macs)} before and {sorted(self.after.macs)} after: "
+                "expected the same sizes, one at least"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON values."""
         found = asdict(self)
@@ -168,7 +175,7 @@ class CompressionRecord:
                 times=_rows(TimeChange, data["times"]),
                 curves=tuple(map(_curve, data["curves"])),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ReportError(
                 f"the record of the compression is damaged ({error}): build the bundle again"
             ) from error
@@ -178,8 +185,18 @@ def _facts(data: Mapping[str, Any]) -> NetFacts:
     return NetFacts(int(data["parameters"]), {int(size): int(count) for size, count in data["macs"].items()})
 
 
-def _rows(kind: Callable[..., _Record], rows: Any) -> tuple[_Record, ...]:
-    return tuple(kind(**row) for row in rows)
+_FROM_JSON: Mapping[str, Callable[[Any], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "int | None": lambda value: None if value is None else int(value),
+}
+
+
+def _rows(kind: type[_Record], rows: Any) -> tuple[_Record, ...]:
+    """Read records whose fields are plain numbers and texts, each as it is annotated."""
+    readers = {item.name: _FROM_JSON[str(item.type)] for item in fields(kind)}  # type: ignore[arg-type]
+    return tuple(kind(**{name: read(row[name]) for name, read in readers.items()}) for row in rows)
 
 
 def _curve(data: Mapping[str, Any]) -> Curve:

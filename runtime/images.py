@@ -34,7 +34,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     return decode_image(_read(Path(path)), name=str(path))
 
 
-def decode_image(data: bytes, *, name: str = "the image") -> np.ndarray:
+def decode_image(data: bytes, *, name: str = "what was given") -> np.ndarray:
     """Decode a JPEG, PNG, WebP or BMP file that is in memory, such as one that came over HTTP.
 
     Args:

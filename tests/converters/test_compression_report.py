@@ -103,12 +103,15 @@ def test_a_record_comes_back_from_json_as_it_was():
         ({"before": {"parameters": 3}}, "is damaged"),
         ({"files": [{"format": "onnx"}]}, "is damaged"),
         ({"times": 7}, "is damaged"),
+        ({"times": [{**RECORD.to_dict()["times"][0], "ratio": "much"}]}, "is damaged"),
+        ({"after": {"parameters": 3, "macs": {"48": 3}}}, "at \\[24, 32\\] before and \\[48\\] after"),
+        ({"before": {"parameters": 3, "macs": {}}, "after": {"parameters": 3, "macs": {}}}, "one at least"),
         (
             {"curves": [{"stage": "a", "epochs": [1], "phases": ["all"], "series": {"loss": [1, 2]}}]},
             "damaged",
         ),
     ],
-    ids=["schema", "net", "file", "times", "curve"],
+    ids=["schema", "net", "file", "times", "ratio", "other sizes", "no size", "curve"],
 )
 def test_a_damaged_record_is_told_in_a_sentence(change, message):
     with pytest.raises(ReportError, match=message):
