@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from boardfit.boards.cross.context import shipped
 from boardfit.cli import main as boardfit
 from boardfit.timing import machine_name
 
@@ -198,12 +199,9 @@ def layers(shop: Workshop, image: str) -> list[tuple[str, int]]:
     blobs = out / "blobs" / "sha256"
     index = json.loads((out / "index.json").read_text())
     manifest = json.loads((blobs / index["manifests"][0]["digest"].partition(":")[2]).read_text())
-    config = json.loads((blobs / manifest["config"]["digest"].partition(":")[2]).read_text())
-    made = [step.get("created_by", "") for step in config["history"] if not step.get("empty_layer")]
     sizes = [layer["size"] for layer in manifest["layers"]]
-    if len(made) != len(sizes):
-        # One commit for the whole Dockerfile, unless the builder was told to keep its layers.
-        made = [f"layer {number}" for number in range(len(sizes))]
+    copied = re.findall(r"^COPY (.*)$", shipped("runtime.Dockerfile").rpartition("\nFROM ")[2], re.M)
+    made = [*(f"base, layer {number + 1}" for number in range(len(sizes) - len(copied))), *copied]
     return list(zip(made, sizes, strict=True))
 
 
@@ -231,11 +229,10 @@ def configuration(shop: Workshop, image: str) -> dict[str, object]:
     return {"architecture": told["architecture"], **{name: config.get(name) for name in names}}
 
 
-def container_words(shop: Workshop, image: str, photo: Path, command: Sequence[str]) -> list[str]:
+def container_words(image: str, photo: Path, command: Sequence[str]) -> list[str]:
     """Return the words that run an image as compose.yaml does: nobody, nothing to write to, no rights."""
     words = [
         "podman",
-        *shop.store,
         "run",
         "--rm",
         "--read-only",
@@ -247,10 +244,10 @@ def container_words(shop: Workshop, image: str, photo: Path, command: Sequence[s
     return [*words, "-v", f"{photo.resolve()}:/photo{photo.suffix}:ro", image, *command]
 
 
-def answer(shop: Workshop, image: str, photo: Path) -> dict[str, Any]:
+def answer(image: str, photo: Path) -> dict[str, Any]:
     """Return the answer to one photograph, without its times."""
     words = ["boardfit", "run", MODEL, f"/photo{photo.suffix}", "--json", "--top", "5"]
-    said = subprocess.run(container_words(shop, image, photo, words), capture_output=True, text=True)
+    said = subprocess.run(container_words(image, photo, words), capture_output=True, text=True)
     if said.returncode != 0:
         sys.exit(said.stderr)
     found = json.loads(said.stdout.splitlines()[0])
@@ -258,12 +255,12 @@ def answer(shop: Workshop, image: str, photo: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def first_answer_s(shop: Workshop, image: str, photo: Path) -> float:
+def first_answer_s(image: str, photo: Path) -> float:
     """Return the seconds from typing "run" to the first line of answers."""
     words = ["boardfit", "run", MODEL, f"/photo{photo.suffix}", "--json"]
     began = time.monotonic()
     with subprocess.Popen(
-        container_words(shop, image, photo, words),
+        container_words(image, photo, words),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -296,13 +293,13 @@ def main(argv: Sequence[str]) -> int:
         total = 0
         for made, size_bytes in layers(shop, image):
             total += size_bytes
-            print(f"  {size_bytes / 1e6:7.1f} MB  {made[:90]}")
+            print(f"  {size_bytes / 1e6:7.1f} MB  {made}")
         print(f"  {total / 1e6:7.1f} MB  in all, compressed (gzip)", flush=True)
-    one, two = answer(shop, image, asked.photo), answer(shop, other, asked.photo)
+    one, two = answer(image, asked.photo), answer(other, asked.photo)
     same &= one == two
     top = ", ".join(f"{each['label']} {each['score']:.3f}" for each in one["top"][:3])
     print(f"  answer {top}: {'equal to every digit' if one == two else 'NOT EQUAL'} in both")
-    taken = sorted(first_answer_s(shop, image, asked.photo) for _ in range(asked.runs))
+    taken = sorted(first_answer_s(image, asked.photo) for _ in range(asked.runs))
     print(
         f"  from podman run to the first answer, as nobody with a read-only root: median "
         f"{statistics.median(taken):.2f} s, slowest {taken[-1]:.2f} s of {asked.runs}"
