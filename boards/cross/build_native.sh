@@ -51,7 +51,7 @@ if [ ! -d "$source" ]; then
     [ "$(sha256sum <"$sdist")" = "$hash  -" ] || die "$sdist is not ncnn $pin: its SHA-256 is not the one in ncnn.txt"
     mkdir "$work/source"
     tar -xzf "$sdist" -C "$work/source" --strip-components=1
-    mv "$work/source" "$source"
+    mv -T "$work/source" "$source" 2>/dev/null || [ -d "$source" ] # another run was faster
 fi
 
 if [ "${LAYERS:-}" != all ]; then

@@ -6,6 +6,7 @@ and every number is compared afterwards by the parity gate.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from boardfit.specs import Artifact, TensorSpec
 
 TIMEOUT_S = 600.0
 _PARAM_MAGIC = "7767517"
+_BATCHED_RESHAPE = re.compile(r'^(Reshape .*) 12=0 13=0 6="(.+),0n"$', re.MULTILINE)
 
 
 def require_tools() -> None:
@@ -50,7 +52,7 @@ def export(model: TrainedModel, *, sizes: tuple[int, ...], precision: str) -> Ex
         inputs=inputs,
         outputs=model.outputs,
     )
-    text = rename_blobs(param, names)
+    text = without_batch(rename_blobs(param, names))
     return Exported(artifact=artifact, files={f"{stem}.param": text.encode(), f"{stem}.bin": weights})
 
 
@@ -86,6 +88,20 @@ def rename_blobs(param: str, names: dict[str, str]) -> str:
     if missing:
         raise ExportError(f"pnnx dropped {', '.join(sorted(missing))} of the graph: expected {sorted(names)}")
     return "\n".join(renamed) + "\n"
+
+
+def without_batch(param: str) -> str:
+    """Return the text of a .param whose Reshapes do not speak of the batch, which is always one.
+
+    pnnx 20261020 writes the batch as a Reshape's last extent, ``0n``. The ncnn of that day reads it; older
+    ones, its last complete source package and its wheel for Python 3.8 among them, refuse the file.
+    """
+
+    def plain(match: re.Match[str]) -> str:
+        extents = re.sub(r"\b0n\b", "1", match[2])
+        return f'{match[1]} 6="{extents}"'
+
+    return _BATCHED_RESHAPE.sub(plain, param)
 
 
 def convert_onnx(

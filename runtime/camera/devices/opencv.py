@@ -24,6 +24,8 @@ READ_TIMEOUT_S = 3.0
 _STREAM_OPTIONS = "rtsp_transport;tcp|analyzeduration;200000|max_delay;0"
 _DEFAULT_FPS = 25.0
 _LOOK_EVERY_S = 0.25
+_ERRORS_ONLY = 2
+"""OpenCV's LOG_LEVEL_ERROR."""
 
 
 class CvDevice:
@@ -176,9 +178,9 @@ def open_v4l2(path: str, *, size_wh: tuple[int, int] | None, fps: float | None) 
 def _quiet() -> Iterator[None]:
     """Keep OpenCV's line on every failed attempt out of the log: an outage may take days."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's own lines; taken when it is first used
-    logging = cv2.utils.logging
+    logging = getattr(cv2.utils, "logging", cv2)  # OpenCV 4.6 has the two functions at its top, and no names
     before = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+    logging.setLogLevel(_ERRORS_ONLY)
     try:
         yield
     finally:

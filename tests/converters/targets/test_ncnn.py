@@ -42,3 +42,19 @@ def test_a_layer_that_ncnn_has_not_is_named():
     text = "7767517\n2 2\nInput in0 0 1 in0\nF.softsign act 1 1 in0 out0\n"
     with pytest.raises(ExportError, match=r"no layer for F\.softsign"):
         ncnn.rename_blobs(text, {"in0": "image", "out0": "scores"})
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('Reshape r 1 1 a b 12=0 13=0 6="1,1,//(1280,0n),0n"', 'Reshape r 1 1 a b 6="1,1,//(1280,1)"'),
+        ('Reshape r 1 1 a b 12=0 13=0 6="*(0w,0h),//(0c,0n),0n"', 'Reshape r 1 1 a b 6="*(0w,0h),//(0c,1)"'),
+        ('Reshape r 1 1 a b 12=1 13=0 6="1,//(8,0n),0n"', 'Reshape r 1 1 a b 12=1 13=0 6="1,//(8,0n),0n"'),
+        ('Reshape r 1 1 a b 12=0 13=0 6="0w,*(0h,0n)"', 'Reshape r 1 1 a b 12=0 13=0 6="0w,*(0h,0n)"'),
+        ("Reshape r 1 1 a b 0=5 1=7", "Reshape r 1 1 a b 0=5 1=7"),
+    ],
+)
+def test_a_reshape_does_not_speak_of_the_batch(line, expected):
+    assert (
+        ncnn.without_batch(f"7767517\n{line}\nReLU x 1 1 b c\n") == f"7767517\n{expected}\nReLU x 1 1 b c\n"
+    )
