@@ -42,8 +42,8 @@ ENGINES = {"arm64": ("litert", "onnxruntime", "ncnn"), "armhf": ("tflite", "ncnn
 # tflite-runtime needs a numpy that this machine has not: its answers are compared with its successor's.
 HERE = {"tflite": "litert"}
 
-# Of the range of a frame's outputs, where the net sees the same pixels. float32 sums in another order (an fp32
-# artifact is not left to ncnn's fp16 kernels); int8 may round a half the other way.
+# Of the range of a frame's outputs, where the net sees the same pixels. float32 sums in another order (fp32
+# artifacts are not left to ncnn's fp16 kernels); int8 may round a half the other way.
 TOLERANCE = {"fp32": 1e-5, "int8": 3e-2}
 
 
