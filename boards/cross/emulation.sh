@@ -9,7 +9,7 @@
 #   board      a whole virtual board                              qemu-system-arm, e2fsprogs, kmod, cpio, openssh-client
 set -eu
 
-MISC=/proc/sys/fs/binfmt_misc
+MISC=${BINFMT_MISC:-/proc/sys/fs/binfmt_misc}
 
 packages_of() {
     case $1 in
