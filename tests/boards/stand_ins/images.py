@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import subprocess
@@ -22,6 +23,9 @@ class Store:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or kit.KEPT / "images"
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Whoever closes a store cleans it up: one at a time.
+        self._lock = (self.folder / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.words = ["buildah", "--root", f"{self.folder}/root", "--runroot", f"{self.folder}/run"]
 
     def buildah(self, *words: str, timeout_s: float = 900.0) -> str:
@@ -117,3 +121,4 @@ class Store:
         below = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for path in sorted((each for each in below if each.startswith(f"{self.folder}/")), reverse=True):
             subprocess.run(["umount", "-l", path], capture_output=True)
+        self._lock.close()
