@@ -21,7 +21,7 @@ class Store:
     """Images and containers of ours; ``close`` keeps the images, but no container and nothing mounted."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or kit.KEPT / "images"
+        self.folder = (folder or kit.KEPT / "images").resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         # Whoever closes a store cleans it up: one at a time.
         self._lock = (self.folder / "lock").open("w")
