@@ -14,6 +14,8 @@ from pathlib import Path
 from stand_ins import kit
 from stand_ins.roots import CROSS, run_in
 
+# Each change of a source leaves layers behind, which no image has any more.
+ROOM_BYTES = 10e9
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -27,6 +29,10 @@ class Store:
         self._lock = (self.folder / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.words = ["buildah", "--root", f"{self.folder}/root", "--runroot", f"{self.folder}/run"]
+
+        used = subprocess.run(["du", "-sxB1", str(self.folder)], capture_output=True, text=True).stdout
+        if used and int(used.split()[0]) > ROOM_BYTES:
+            self.buildah("rmi", "--prune", "--force")
 
     def buildah(self, *words: str, timeout_s: float = 900.0) -> str:
         """Run buildah, and return what it prints.
