@@ -43,7 +43,7 @@ is_root() {
 
 install_packages() {
     is_root || { echo "only root may install packages and register binfmt_misc" >&2; return 1; }
-    [ -e "$MISC/status" ] || mount -t binfmt_misc binfmt_misc "$MISC" || {
+    [ -e "$MISC/status" ] || mount -t binfmt_misc binfmt_misc "$MISC" 2>/dev/null || {
         echo "the kernel has no binfmt_misc, without which no program for Arm is started" >&2
         return 1
     }
