@@ -9,7 +9,7 @@
 #   board      a whole virtual board                              qemu-system-arm, e2fsprogs, kmod, cpio, openssh-client
 set -eu
 
-MISC=/proc/sys/fs/binfmt_misc
+MISC=${BINFMT_MISC:-/proc/sys/fs/binfmt_misc}
 
 packages_of() {
     case $1 in
@@ -43,7 +43,7 @@ is_root() {
 
 install_packages() {
     is_root || { echo "only root may install packages and register binfmt_misc" >&2; return 1; }
-    [ -e "$MISC/status" ] || mount -t binfmt_misc binfmt_misc "$MISC" || {
+    [ -e "$MISC/status" ] || mount -t binfmt_misc binfmt_misc "$MISC" 2>/dev/null || {
         echo "the kernel has no binfmt_misc, without which no program for Arm is started" >&2
         return 1
     }

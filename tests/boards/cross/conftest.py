@@ -51,9 +51,10 @@ def board_folder(tmp_path) -> Callable[[Path, Path], Path]:
         work.mkdir()
         shutil.copyfile(bundle, work / "bundle.boardfit")
         shutil.copytree(frames, work / "frames")
+        (work / "frames").chmod(0o755)  # who reads and writes there may be nobody
         shutil.copyfile(answers.__file__, work / "answers.py")
         (work / "out").mkdir()
-        (work / "out").chmod(0o777)  # who writes there may be nobody
+        (work / "out").chmod(0o777)
         return work
 
     return fill

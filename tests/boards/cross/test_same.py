@@ -42,6 +42,8 @@ def test_the_script_writes_what_the_runtime_answers(answered, frames):
     assert {name: answered[name].shape for name in answered if " " in name} == {
         "outputs 16": (3, 5),
         "outputs 31": (1, 5),
+        "seen 16": (3, 16, 16, 3),
+        "seen 31": (1, 31, 31, 3),
     }
     assert differences(answered, answered, tolerance=0.0) == []
 
@@ -55,6 +57,10 @@ CHANGES = {
     "of their range": lambda found: found["outputs 16"].__iadd__(0.01),
     "best class": lambda found: found["outputs 16"].__setitem__(0, -found["outputs 16"][0]),
     "all finite": lambda found: found["outputs 31"].__setitem__((0, 0), np.nan),
+    "100.0% of the pixels": lambda found: found["seen 16"].__ixor__(1),
+    "up to 2 greys": lambda found: found["seen 31"].__setitem__(
+        (0, 0, 0, 0), found["seen 31"][0, 0, 0, 0] ^ 2
+    ),
     "other frames or looks": lambda found: found.pop("outputs 31"),
 }
 
@@ -72,6 +78,14 @@ def test_pixels_may_differ_where_that_is_said(answered):
     assert differences(answered, there, tolerance=0.0, pixels=False) == []
 
 
+def test_a_net_that_saw_other_pixels_may_answer_a_little_differently(answered):
+    there = {name: array.copy() for name, array in answered.items()}
+    there["outputs 31"][0, 0] += 2e-3 * np.ptp(there["outputs 31"])
+    assert differences(answered, there, tolerance=1e-5) != []
+    there["seen 31"][0, 3, 4, 1] ^= 1
+    assert differences(answered, there, tolerance=1e-5) == []
+
+
 def test_a_deviation_is_a_share_of_each_rows_range():
     here = np.array([[0.0, 10.0], [0.0, 1.0]])
-    assert deviation(here, here + np.array([[0.0, 0.1], [0.0, 0.05]])) == pytest.approx(0.05)
+    assert deviation(here, here + np.array([[0.0, 0.1], [0.0, 0.05]])) == pytest.approx([0.01, 0.05])

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 
 COUNT = 4
 ENGINE = "ncnn"
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 MODULES = {"numpy": "numpy", "cv2": "opencv-python-headless", ENGINE: kit.ENGINE_PACKAGES[ENGINE]}
 
 

@@ -19,7 +19,10 @@ from boardfit.bundle import open_bundle
 from boardfit.runtime.entropy import entropy_bits, exact_entropy_bits, grey_histogram
 from boardfit.runtime.images import read_image
 from boardfit.runtime.policy import make_policy
+from boardfit.runtime.preprocess import place
+from boardfit.runtime.resize import resize_square
 from boardfit.runtime.session import load
+from boardfit.specs import ImageSpec
 
 
 def look(text: str) -> tuple[int, int]:
@@ -34,6 +37,7 @@ def answers(
     """Return arrays with a row for each frame: pixels read, histogram, bits, chosen size, outputs."""
     images = [read_image(path) for path in frames]
     with open_bundle(bundle) as opened:
+        spec = opened.manifest.image
         policy = make_policy(opened.manifest.policy, stream=False)
     bits = [entropy_bits(image) for image in images]
     found = {
@@ -48,7 +52,15 @@ def answers(
         with load(bundle, engine=engine, precision=precision, size=size, threads=1) as session:
             outputs = [session.look(image, size).outputs[0] for image in images[:count]]
         found[f"outputs {size}"] = np.concatenate(outputs)
+        found[f"seen {size}"] = np.stack([seen(image, size, spec) for image in images[:count]])
     return found
+
+
+def seen(image: np.ndarray, size: int, spec: ImageSpec) -> np.ndarray:
+    """Return the pixels that become the tensor: (size, size, 3) uint8."""
+    where = place(image.shape[0], image.shape[1], crop=spec.crop, size=size)
+    square = image[where.top : where.top + where.side, where.left : where.left + where.side]
+    return resize_square(square, size, resize=spec.resize)
 
 
 def main(argv: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from stand_ins import kit
 from stand_ins.roots import CROSS, run_in
 
+# Each change of a source leaves layers behind, which no image has any more.
+ROOM_BYTES = 10e9
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -20,9 +23,16 @@ class Store:
     """Images and containers of ours; ``close`` keeps the images, but no container and nothing mounted."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or kit.KEPT / "images"
+        self.folder = (folder or kit.KEPT / "images").resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Whoever closes a store cleans it up: one at a time.
+        self._lock = (self.folder / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.words = ["buildah", "--root", f"{self.folder}/root", "--runroot", f"{self.folder}/run"]
+
+        used = subprocess.run(["du", "-sxB1", str(self.folder)], capture_output=True, text=True).stdout
+        if used and int(used.split()[0]) > ROOM_BYTES:
+            self.buildah("rmi", "--prune", "--force")
 
     def buildah(self, *words: str, timeout_s: float = 900.0) -> str:
         """Run buildah, and return what it prints.
@@ -117,3 +127,4 @@ class Store:
         below = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for path in sorted((each for each in below if each.startswith(f"{self.folder}/")), reverse=True):
             subprocess.run(["umount", "-l", path], capture_output=True)
+        self._lock.close()

@@ -96,7 +96,7 @@ def libraries(arch: str, requirements: Sequence[str], *, name: str, needed: bool
         if done.returncode != 0:
             raise RuntimeError(f"pip for {arch}: {done.stderr.strip().splitlines()[-1]}")
 
-    return kept(f"{name}-{arch}", [" ".join([*words, *requirements])], make)
+    return kept(f"{name}-{arch}", [" ".join([*words[1:], *requirements])], make)
 
 
 def as_here(*packages: str) -> list[str]:

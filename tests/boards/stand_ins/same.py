@@ -7,6 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 BITS = 1e-9
+# OpenCV's resizes add float32 in another order on another processor: where a pixel lies half-way between two
+# greys, it is rounded the other way. Seen: 0.1 % of the pixels at 160 from 448, by one grey; the outputs then
+# differ by 4e-4 of their range. Where the factor is a whole number (224, 112) nothing differs.
+MOVED_GREYS, MOVED_SHARE, MOVED = 1, 0.01, 5e-3
 
 
 def differences(
@@ -17,7 +21,8 @@ def differences(
     Args:
         here: Arrays of ``answers.py``, from this machine.
         there: The same, from the board.
-        tolerance: How far an output may differ, as a share of the range of this frame's outputs.
+        tolerance: How far an output may differ, as a share of the range of this frame's outputs, where the
+            net sees the same pixels.
         pixels: Whether both must read the same pixels from a file.
 
     Returns:
@@ -39,24 +44,37 @@ def differences(
         if not far <= BITS:
             said.append(f"{name} differ by {far:.1e}, over {BITS:g}")
     for name in here:
-        if name.startswith("outputs"):
-            said += _output_differences(name, here[name], there[name], tolerance)
+        if name.startswith("outputs "):
+            seen = name.replace("outputs", "seen")
+            said += _seen_differences(seen, here[seen], there[seen])
+            same = (here[seen] == there[seen]).reshape(len(here[seen]), -1).all(axis=1)
+            allowed = np.where(same, tolerance, max(tolerance, MOVED))
+            said += _output_differences(name, here[name], there[name], allowed)
     return said
 
 
-def deviation(here: np.ndarray, there: np.ndarray) -> float:
-    """Return the largest difference of two (N, C) outputs, each as a share of its row's range."""
+def _seen_differences(name: str, here: np.ndarray, there: np.ndarray) -> list[str]:
+    apart = np.abs(here.astype(int) - there.astype(int))
+    share = float((apart > 0).mean())
+    if apart.max() <= MOVED_GREYS and share <= MOVED_SHARE:
+        return []
+    return [f"{name}: {share:.1%} of the pixels differ, by up to {apart.max()} greys"]
+
+
+def deviation(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Return the largest difference of each row of two (N, C) outputs, as a share of the row's range."""
     spread = np.maximum(here.max(axis=1) - here.min(axis=1), 1e-9)
-    return float((np.abs(here - there).max(axis=1) / spread).max())
+    return np.abs(here - there).max(axis=1) / spread
 
 
-def _output_differences(name: str, here: np.ndarray, there: np.ndarray, tolerance: float) -> list[str]:
+def _output_differences(name: str, here: np.ndarray, there: np.ndarray, allowed: np.ndarray) -> list[str]:
     if here.shape != there.shape or not np.isfinite(there).all():
         return [f"{name} are {list(there.shape)}, expected {list(here.shape)}, all finite"]
     said = []
     far = deviation(here, there)
-    if not far <= tolerance:
-        said.append(f"{name} differ by {far:.1e} of their range, over {tolerance:g}")
+    if not (far <= allowed).all():
+        worst = int(np.argmax(far - allowed))
+        said.append(f"{name} differ by {far[worst]:.1e} of their range, over {allowed[worst]:g}")
     flips = int((here.argmax(axis=1) != there.argmax(axis=1)).sum())
     if flips:
         said.append(f"{name}: the best class is another one in {flips} of {len(here)} frames")
