@@ -205,14 +205,31 @@ class Ruler:
         return self.fixed + (1.0 - self.fixed) * macs(after) / macs(before)
 
 
-@pytest.mark.parametrize("fixed", [0.0, 0.3])
-@pytest.mark.parametrize("target", [0.5, 0.7, 0.9])
-def test_a_time_is_met(fixed, target):
+@pytest.fixture
+def few_probes(monkeypatch):
+    monkeypatch.setattr("boardfit.converters.compress.prune_search.PROBES", 8)
+
+
+@pytest.mark.parametrize(("fixed", "target"), [(0.0, 0.5), (0.3, 0.7), (0.0, 0.9)])
+def test_a_time_is_met(fixed, target, few_probes):
     model, clock = model_of("residual"), Ruler(fixed)
     result = run_stage(Prune(PruneSection(time=target, multiple=1), SIDE, clock=clock), model)
     assert Ruler(fixed)(model, result.model) == pytest.approx(target, rel=0.03)
     assert f"{target:.3f} asked" in result.notes[-1] and "on litert" in result.notes[-1]
-    assert clock.asked <= 12
+    assert clock.asked <= 8 + 12
+
+
+def test_channels_that_save_no_time_stay():
+    """An engine that computes 16 channels at once: 24 take as long as 32."""
+
+    def clock(before, after):
+        pairs = zip(widths(before), widths(after), strict=True)
+        return np.mean([np.ceil(now / 16) / np.ceil(was / 16) for was, now in pairs])
+
+    model = model_of("grown")
+    after = run_stage(Prune(PruneSection(time=0.8, multiple=8), SIDE, clock=clock), model).model
+    assert all(width in (16, 32, 48) for width in widths(after))
+    assert clock(model, after) == pytest.approx(0.8, rel=0.05)
 
 
 def test_a_time_that_no_width_comes_near_is_undershot_and_that_is_said():
@@ -225,6 +242,19 @@ def test_a_time_that_no_width_comes_near_is_undershot_and_that_is_said():
 def test_a_time_that_cannot_be_is_refused():
     with pytest.raises(CompressError, match=r"cannot fall to 0\.2 of the source's: 0\.\d+ is the least"):
         run_stage(Prune(PruneSection(time=0.2, multiple=8), SIDE, clock=Ruler(0.3)), model_of("residual"))
+
+
+def test_in_steps_times_are_of_the_source(few_probes):
+    model, seen = model_of("residual"), []
+
+    def recover(model, step, steps):
+        seen.append(model)
+        return model
+
+    stage = Prune(PruneSection(time=0.6, multiple=1, steps=2), SIDE, clock=Ruler(0.1), recover=recover)
+    result = run_stage(stage, model)
+    times = [Ruler(0.1)(model, each) for each in (*seen, result.model)]
+    assert times == pytest.approx([0.6**0.5, 0.6], rel=0.03)
 
 
 def test_a_real_engine_is_asked():
@@ -359,7 +389,8 @@ model = TrainedModel(
 images = ImageSet(pixels=np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3)).astype(np.uint8))
 after = run_stage(Prune(PruneSection(macs=0.4, multiple=2), 16, images=lambda _: images), model).model
 answer = after.reference(np.ones((1, 16, 16, 3), np.float32))[0][0]
-print(*(layer.filters for layer in after.net.layers if hasattr(layer, "filters")), *(f"{x:.3f}" for x in answer))
+widths = [layer.filters for layer in after.net.layers if hasattr(layer, "filters")]
+print(*widths, *(f"{x:.3f}" for x in answer))
 """
 
 
