@@ -15,7 +15,7 @@ from boardfit.converters.compress.follow import follow
 from boardfit.converters.compress.groups import Cost, Structure, Term, structure_of
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import trainable_copy
-from boardfit.converters.compress.prune_search import NEAR, Search
+from boardfit.converters.compress.prune_search import NEAR, Found, Measure, Search, moves_by_time
 from boardfit.converters.compress.recalibrate import recalibrate
 from boardfit.converters.compress.shrink import require_same, shrink
 from boardfit.converters.compress.stage import StageResult
@@ -185,10 +185,12 @@ class Prune:
 
         notes: tuple[str, ...] = ()
         if options.time:
-            assert self.clock is not None
-            clock, target = self.clock, options.time**share
-            found = Search(structure, order, lambda taken: clock(source, without(taken))).run(target)
+            begin = 1.0 if current is source else self._ratio(source, current)
+            found = self._to_time(
+                order, scores, lambda taken: self._ratio(source, without(taken)), begin=begin, share=share
+            )
             taken: Sequence[Removal] = found.taken
+            target = options.time**share
             notes = (_time_note(found.ratio, target, options, near=found.is_near(target)),)
         else:
             taken = self._require_possible(structure, order, self._limit(total, share), total)
@@ -197,6 +199,17 @@ class Prune:
         if options.recalibrate and images is not None:
             recalibrate(smaller.net, images, current.image)
         return smaller, notes
+
+    def _ratio(self, source: TrainedModel, model: TrainedModel) -> float:
+        assert self.clock is not None
+        return self.clock(source, model)
+
+    def _to_time(
+        self, order: list[Removal], scores: np.ndarray, measure: Measure, *, begin: float, share: float
+    ) -> Found:
+        """Return what goes until a time is met: first each group is timed alone, then all together."""
+        moves = moves_by_time(order, scores, lambda taken: measure(taken) + 1.0 - begin)
+        return Search(moves, measure, begin=begin).run(self.options.time**share)
 
     def _scores(self, structure: Structure, model: TrainedModel, images: ImageSet | None) -> np.ndarray:
         if self._criterion == "taylor":

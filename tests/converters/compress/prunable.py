@@ -53,6 +53,11 @@ def plain():
     return scores(image, conv(conv(conv(image, 8), 16, stride=2), 24))
 
 
+def grown():
+    image = free_image()
+    return scores(image, conv(conv(conv(image, 32), 48, stride=2), 48, 1))
+
+
 def flattened():
     from keras import layers
 
@@ -235,7 +240,8 @@ def answers_twice():
 NETS = {
     function.__name__: function
     for function in (
-        plain, flattened, flattened_channels_first, residual, concatenated, squeeze_excite, mobile, grouped,
-        group_normed, shuffled, split, sliced, sliced_alike, attention, shared, imported, answers_twice,
+        plain, grown, flattened, flattened_channels_first, residual, concatenated, squeeze_excite, mobile,
+        grouped, group_normed, shuffled, split, sliced, sliced_alike, attention, shared, imported,
+        answers_twice,
     )
 }  # fmt: skip

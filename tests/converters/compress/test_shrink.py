@@ -210,7 +210,7 @@ def test_efficientnet_lite0():
             y = layers.BatchNormalization()(layers.Conv2D(channels, 1, use_bias=False)(y))
             x = layers.Add()([x, y]) if stride == 1 and x.shape[-1] == channels else y
     found, _, smaller = require_invariant(scramble(scores(image, conv(x, 1280, 1))), 32)
-    assert len(found.groups) == 25
+    assert len(found.groups) == 24
     assert smaller.count_params() < 1_300_000
 
 
@@ -219,7 +219,7 @@ def graphs(draw):
     """A net of random calls on tensors of one resolution."""
     image = keras.Input((8, 8, 3))
     tensors = [conv(image, draw(st.sampled_from([4, 6, 8])))]
-    for _ in range(draw(st.integers(3, 8))):
+    for _ in range(draw(st.integers(3, 7))):
         x = draw(st.sampled_from(tensors))
         width = x.shape[-1]
         kind = draw(
@@ -242,13 +242,13 @@ def graphs(draw):
         elif kind == "slice":
             x = x[..., : width // 2] if draw(st.booleans()) else x[..., width // 2 :]
         else:
-            x = layers.GroupNormalization(2)(x) if width % 2 == 0 else layers.LayerNormalization()(x)
+            x = layers.GroupNormalization(2)(x) if draw(st.booleans()) else layers.LayerNormalization()(x)
         tensors.append(x)
     return scores(image, layers.Concatenate()(tensors[-2:]))
 
 
 @given(net=graphs(), seed=st.integers(0, 3))
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_any_graph(net, seed):
     scramble(net, seed)
     found = structure(net, 8)
