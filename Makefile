@@ -1,5 +1,6 @@
 # make demo   sets up everything, builds a bundle from a real pretrained model, runs it on photographs
 # make test   sets up everything, passes the tests that CI runs
+# make test-backends runs the suites of the compress stages on JAX and on torch
 # make tflite tests the runtime on tflite-runtime, in an environment of its own
 # make test-remote runs the tests against real servers: sshd, arm64 by chroot, a virtual board, adb (see CONTRIBUTING)
 # make fuzz   damages bundles and models for an hour, and reports the rate
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: fuzz tflite demo test test-long test-remote lint types smoke no-cuda clean help
+.PHONY: fuzz tflite demo test test-backends test-long test-remote lint types smoke no-cuda clean help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -54,6 +55,13 @@ demo: $(DEMO)/lite0.keras $(DEMO)/photos
 
 test: $(VENV)/torch no-cuda
 	$(BIN)/python -m pytest -m "not long"
+
+# The stages that train are pure Keras; torch is left out where it is not installed.
+test-backends: $(VENV)/torch
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(BACKEND_SUITES)
+	! $(BIN)/python -c "import torch" 2>/dev/null || KERAS_BACKEND=torch $(BIN)/python -m pytest $(BACKEND_SUITES)
+
+BACKEND_SUITES := $(addprefix tests/converters/compress/test_,contract.py distill.py losses.py recompute.py)
 
 # Resumable: what passed at this commit is not run again; make test-long RESUME= runs all.
 RESUME ?= --resume
