@@ -3,6 +3,7 @@
 # make debian12 tests the runtime on numpy 1.24, OpenCV 4.6 and tflite-runtime, in an environment of its own
 # make cross  builds ncnn and the native runner for aarch64 and armhf, and runs them under emulation (see CONTRIBUTING)
 # make cross-image builds the cross-compiling image
+# make test-backends runs the suites of the compress stages on JAX and on torch
 # make test-remote runs the tests against real servers: sshd, arm64 by chroot, a virtual board, adb (see CONTRIBUTING)
 # make test-arm64, test-armhf   builds our images for Arm, and compares their answers with this machine's, emulated
 # make test-arm64-short   the part of it that CI runs: no images, a tiny bundle
@@ -24,8 +25,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: fuzz debian12 cross cross-image demo test test-long test-remote lint \
-	types smoke no-cuda clean help test-arm64 test-armhf test-arm64-short test-board
+.PHONY: demo test test-backends test-long test-remote test-arm64 test-armhf test-arm64-short test-board \
+	debian12 cross cross-image fuzz lint types smoke no-cuda clean help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -60,6 +61,13 @@ demo: $(DEMO)/lite0.keras $(DEMO)/photos
 
 test: $(VENV)/torch no-cuda
 	$(BIN)/python -m pytest -m "not long"
+
+# The stages that train are pure Keras; torch is left out where it is not installed.
+test-backends: $(VENV)/torch
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(BACKEND_SUITES)
+	! $(BIN)/python -c "import torch" 2>/dev/null || KERAS_BACKEND=torch $(BIN)/python -m pytest $(BACKEND_SUITES)
+
+BACKEND_SUITES := $(addprefix tests/converters/compress/test_,contract.py distill.py losses.py recompute.py)
 
 # Resumable: what passed at this commit is not run again; make test-long RESUME= runs all.
 RESUME ?= --resume
