@@ -74,7 +74,7 @@ class QatNet(keras.Model):  # type: ignore[misc]
 
         Args:
             net: keras.Model from ``quantize.fold.folded``.
-            ranges: Of every tensor of ``rounded_tensors``, to begin with.
+            ranges: Of every tensor of ``rounded_tensors``, to begin with; those of others are left out.
             image: Mean and deviation of the input.
             activation: Of the net's scores: ``softmax`` or ``logits``.
             options: Weights of the losses.
@@ -86,10 +86,12 @@ class QatNet(keras.Model):  # type: ignore[misc]
         self.net = net
         self.phase = "all"
         self._graph = graph_of(net)
-        self._places = {label: place for place, label in enumerate(ranges)}
-        self._roots = moved_from(self._graph, ranges)
-        self._handed_on = handed_on(self._graph, ranges)
-        ends = [(each.low, max(each.high, each.low + _SMALLEST_WIDTH)) for each in ranges.values()]
+        labels = [label for label in rounded_tensors(self._graph) if label in ranges]
+        self._places = {label: place for place, label in enumerate(labels)}
+        self._roots = moved_from(self._graph, labels)
+        self._handed_on = handed_on(self._graph, labels)
+        found = [ranges[label] for label in labels]
+        ends = [(each.low, max(each.high, each.low + _SMALLEST_WIDTH)) for each in found]
         shape = (len(ends), 2)
         # A variable, so that a checkpoint brings back the very ranges that its growth belongs to.
         self._ends = self.add_weight(name="ends", shape=shape, trainable=False, initializer="zeros")
