@@ -62,7 +62,9 @@ def rounded_kernel(kernel: Any, *, depthwise: bool) -> Any:
     return round_through(kernel / step) * step
 
 
-def rounded_activation(values: Any, low: Any, high: Any, growth: Any, symmetric: Any) -> Any:
+def rounded_activation(
+    values: Any, low: Any, high: Any, growth: Any, as_ncnn: Any, *, handed_on: bool = False
+) -> Any:
     """Return values on an 8-bit grid, clipped to its ends.
 
     Args:
@@ -70,8 +72,10 @@ def rounded_activation(values: Any, low: Any, high: Any, growth: Any, symmetric:
         low: Scalar tensor, at most 0.
         high: Scalar tensor, at least 0 and above ``low``.
         growth: Scalar tensor, learned: the range is ``low`` to ``high`` times e to its power.
-        symmetric: (N,) bool. True: from -127 to 127 with 0 in the middle, as ncnn reads all but what a
-            convolution hands to another. False: 256 levels from low to high, as TFLite and ONNX have it.
+        as_ncnn: (N,) bool. False: 256 levels from low to high, as TFLite and ONNX have it. True: from -127 to
+            127 with 0 in the middle, as ncnn has it.
+        handed_on: Whether a convolution writes the tensor and convolutions alone read it: there ncnn takes
+            255 levels from low to high (``targets.ncnn_grid``).
     """
     count = ops.cast(ops.shape(values)[0], "float32")
     elements = ops.cast(ops.size(values), "float32") / count
@@ -80,7 +84,9 @@ def rounded_activation(values: Any, low: Any, high: Any, growth: Any, symmetric:
     stretch = ops.exp(share * growth + ops.stop_gradient((1.0 - share) * growth))
     width = high - low
     zero = ops.round(-low * TOP / width)
-    rows = ops.reshape(symmetric, (-1, *[1] * (len(values.shape) - 1)))
-    step = stretch * ops.where(rows, ops.maximum(-low, high) / LEVELS, width / TOP)
-    least, most = ops.where(rows, -float(LEVELS), -zero), ops.where(rows, float(LEVELS), TOP - zero)
+    middle = ops.round(LEVELS + low * 2 * LEVELS / width) if handed_on else 0.0
+    theirs = width / (2 * LEVELS) if handed_on else ops.maximum(-low, high) / LEVELS
+    rows = ops.reshape(as_ncnn, (-1, *[1] * (len(values.shape) - 1)))
+    step = stretch * ops.where(rows, theirs, width / TOP)
+    least, most = ops.where(rows, middle - LEVELS, -zero), ops.where(rows, middle + LEVELS, TOP - zero)
     return round_through(ops.minimum(ops.maximum(values / step, least), most)) * step

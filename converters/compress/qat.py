@@ -85,7 +85,8 @@ class Qat:
         source = model.at(self.size)
         images = self.images(self.size)
         net = _folded(source, _tensor(source, images, _CHECKED))
-        ranges = first_ranges(graph_of(net), _tensor(source, images, len(some_of(images.pixels))))
+        some = _tensor(source, images, len(some_of(images.pixels)))
+        ranges = first_ranges(graph_of(net), some)
         teacher = frozen_copy(source.net) if self.options.teacher else None
         qat = QatNet(
             net,
@@ -99,7 +100,8 @@ class Qat:
         report = train(qat, images, settings=self.training)
         qat.settle()
         net.trainable = False
-        trained = replace(source, net=net, reference=keras_reference(net), ranges=TrainedRanges(qat.ranges()))
+        learned = TrainedRanges({**qat.ranges(), **_output_ranges(qat, graph_of(net), some)})
+        trained = replace(source, net=net, reference=keras_reference(net), ranges=learned)
         return StageResult(model=trained, notes=(*_notes(graph_of(net), ranges), report.sentence()))
 
     def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
@@ -109,7 +111,8 @@ class Qat:
         if not all(np.isfinite(weight).all() for weight in after.net.get_weights()):
             raise CompressError("the net trained in int8 has weights that are not finite")
         graph = graph_of(after.net)
-        if after.ranges is None or set(after.ranges.by_call) != set(rounded_tensors(graph)):
+        wanted = {*rounded_tensors(graph), *graph.outputs}
+        if after.ranges is None or set(after.ranges.by_call) != wanted:
             raise CompressError("the net trained in int8 has tensors without a range")
 
 
@@ -138,11 +141,24 @@ def simulated_answers(model: TrainedModel, images: np.ndarray, *, as_ncnn: bool)
         labelled=False,
         settled=True,
     )
+    return _answers(qat, images, as_ncnn=as_ncnn)
+
+
+def _answers(qat: QatNet, images: np.ndarray, *, as_ncnn: bool) -> list[np.ndarray]:
     parts = [
         [ops.convert_to_numpy(found) for found in qat.answers(rows, np.full(len(rows), as_ncnn))]
         for rows in (images[start : start + BATCH] for start in range(0, len(images), BATCH))
     ]
     return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
+
+
+def _output_ranges(qat: QatNet, graph: Graph, images: np.ndarray) -> dict[str, Range]:
+    """Return the extremes of the outputs in int8, which TFLite rounds: in float they may be others."""
+    found = zip(*(_answers(qat, images, as_ncnn=each) for each in (False, True)), strict=True)
+    return {
+        label: Range(min(0.0, *(float(x.min()) for x in both)), max(0.0, *(float(x.max()) for x in both)))
+        for label, both in zip(graph.outputs, found, strict=True)
+    }
 
 
 def first_ranges(graph: Graph, images: np.ndarray) -> dict[str, Range]:

@@ -12,10 +12,18 @@ import numpy as np
 from keras import ops
 
 from boardfit.converters.calibrate import Range
-from boardfit.converters.compress.fake_quant import rounded_activation, rounded_kernel
+from boardfit.converters.compress.fake_quant import (
+    TOP,
+    round_through,
+    rounded_activation,
+    rounded_kernel,
+    weight_steps,
+)
 from boardfit.converters.compress.losses import as_logits, cross_entropy, softened_kl
+from boardfit.converters.quantize.fold import kernel_of
 from boardfit.converters.quantize.graph import Graph, Node, Ref, graph_of
-from boardfit.converters.quantize.simulate import is_stored, moved_from
+from boardfit.converters.quantize.simulate import handed_on, is_stored, moved_from
+from boardfit.converters.targets.weight_rounding import grid_steps
 from boardfit.errors import CompressError
 from boardfit.specs import ImageSpec
 
@@ -44,10 +52,10 @@ class QatOptions:
 class QatNet(keras.Model):  # type: ignore[misc]
     """A folded net that computes as int8 does.
 
-    Formats differ in where they round activations. TFLite stores every tensor in int8. ncnn rounds what a
-    convolution or dense layer reads, on a grid around zero, and nothing else: what a sum reads is not even
-    clipped there. ONNX Runtime is in between. So half of the images of a batch are computed as TFLite does,
-    the other half as ncnn does: trained for one of them alone, a net leans on what the other does not do.
+    Formats differ in where they round. TFLite stores every tensor in integers, biases too. ncnn rounds what a
+    convolution or dense layer reads, mostly on a grid around zero, and nothing else: what a sum reads is not
+    even clipped there. ONNX Runtime is in between. So half of the images of a batch are computed as TFLite
+    does, half as ncnn does: trained for one of them alone, a net leans on what the other does not do.
     """
 
     def __init__(
@@ -66,7 +74,7 @@ class QatNet(keras.Model):  # type: ignore[misc]
 
         Args:
             net: keras.Model from ``quantize.fold.folded``.
-            ranges: Of every tensor of ``rounded_tensors``, to begin with.
+            ranges: Of every tensor of ``rounded_tensors``, to begin with; those of others are left out.
             image: Mean and deviation of the input.
             activation: Of the net's scores: ``softmax`` or ``logits``.
             options: Weights of the losses.
@@ -78,16 +86,20 @@ class QatNet(keras.Model):  # type: ignore[misc]
         self.net = net
         self.phase = "all"
         self._graph = graph_of(net)
-        self._places = {label: place for place, label in enumerate(ranges)}
-        self._roots = moved_from(self._graph, ranges)
-        ends = [(each.low, max(each.high, each.low + _SMALLEST_WIDTH)) for each in ranges.values()]
+        labels = [label for label in rounded_tensors(self._graph) if label in ranges]
+        self._places = {label: place for place, label in enumerate(labels)}
+        self._roots = moved_from(self._graph, labels)
+        self._handed_on = handed_on(self._graph, labels)
+        found = [ranges[label] for label in labels]
+        ends = [(each.low, max(each.high, each.low + _SMALLEST_WIDTH)) for each in found]
         shape = (len(ends), 2)
         # A variable, so that a checkpoint brings back the very ranges that its growth belongs to.
         self._ends = self.add_weight(name="ends", shape=shape, trainable=False, initializer="zeros")
         self._ends.assign(np.array(ends, np.float32))
         self._growth = self.add_weight(name="growth", shape=shape[:1], initializer="zeros")
         self._image, self._activation, self._options = image, activation, options
-        self._labelled, self._settled = labelled, settled
+        self._labelled = labelled
+        self._settled: dict[str, Any] = self._steps_as_stored() if settled else {}
         self._right = keras.metrics.Mean(name="accuracy" if labelled else "agreement")
         # A closure: Keras would take a net in an attribute for a part of what is trained and saved.
         self._teach = None if teacher is None else lambda images: teacher(images, training=False)
@@ -178,7 +190,9 @@ class QatNet(keras.Model):  # type: ignore[misc]
         store(graph.image, tensor)
         for node in graph.nodes:
             inputs = {label: read(label, node) for label in node.inputs}
-            store(node.label, _called(node, inputs, rounds=not self._settled))
+            store(
+                node.label, self._weighted(node, inputs, as_ncnn) if node.weighted else _called(node, inputs)
+            )
         return [stored[label] for label in graph.outputs]
 
     def ranges(self) -> dict[str, Range]:
@@ -190,18 +204,52 @@ class QatNet(keras.Model):  # type: ignore[misc]
 
     def settle(self) -> None:
         """Put the rounded kernels into the net: every format then finds them on their grid."""
-        self._settled = True
         for node in self._graph.nodes:
             if node.weighted:
-                kernel, bias = node.operation.weights
-                node.operation.set_weights(
-                    [ops.convert_to_numpy(_rounded(node, kernel)), ops.convert_to_numpy(bias)]
-                )
+                kernel, bias = map(ops.convert_to_tensor, node.operation.weights)
+                kernel = rounded_kernel(kernel, depthwise=_is_depthwise(node))
+                node.operation.set_weights([ops.convert_to_numpy(each) for each in (kernel, bias)])
+        self._settled = self._steps_as_stored()
+
+    def _weighted(self, node: Node, inputs: Mapping[str, Any], as_ncnn: Any) -> Any:
+        """Return what a layer writes with its kernel rounded, and its bias where that is not ncnn's."""
+        kernel, bias = node.operation.weights
+        values, offset = map(ops.convert_to_tensor, (kernel, bias))
+        if self._settled:
+            steps = self._settled[node.label]
+        else:
+            steps = weight_steps(values, depthwise=_is_depthwise(node))
+            values = round_through(values / steps) * steps
+        args, kwargs = _arguments(node, inputs)
+        # Inside a scope a variable that it does not name has the value from before the training step.
+        with keras.StatelessScope(state_mapping=[(kernel, values), (bias, ops.zeros_like(offset))]):
+            found = node.operation(*args, **kwargs)
+        return found + self._bias(node, offset, ops.reshape(steps, (-1,)), as_ncnn, rank=len(found.shape))
+
+    def _bias(self, node: Node, bias: Any, steps: Any, as_ncnn: Any, *, rank: int) -> Any:
+        """Return a layer's bias for each image, a channel last: a whole number of products of both steps.
+
+        Where one weight is large beside the others, such a product may be many steps of the output.
+        """
+        source = self._roots.get(node.inputs[0], node.inputs[0])
+        own = ops.reshape(bias, (*[1] * (rank - 1), -1))
+        if source not in self._places:
+            return own
+        place = self._places[source]
+        width = self._ends[place, 1] - self._ends[place, 0]
+        product = ops.stop_gradient(ops.exp(self._growth[place]) * width / TOP * steps)
+        whole = ops.reshape(round_through(bias / product) * product, (*[1] * (rank - 1), -1))
+        return ops.where(ops.reshape(as_ncnn, (-1, *[1] * (rank - 1))), own, whole)
+
+    def _steps_as_stored(self) -> dict[str, Any]:
+        return {node.label: _settled_steps(node.operation) for node in self._graph.nodes if node.weighted}
 
     def _rounded(self, label: str, values: Any, as_ncnn: Any) -> Any:
         place = self._places[label]
         low, high = self._ends[place, 0], self._ends[place, 1]
-        return rounded_activation(values, low, high, self._growth[place], as_ncnn)
+        return rounded_activation(
+            values, low, high, self._growth[place], as_ncnn, handed_on=label in self._handed_on
+        )
 
 
 def rounded_tensors(graph: Graph) -> tuple[str, ...]:
@@ -214,26 +262,34 @@ def rounded_tensors(graph: Graph) -> tuple[str, ...]:
     return (graph.image, *stored)
 
 
-def _called(node: Node, inputs: Mapping[str, Any], *, rounds: bool) -> Any:
-    """Return what a call writes, its kernel rounded if ``rounds`` and where that is simulated."""
+def _arguments(node: Node, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the arguments of a call with its tensors in their places."""
 
     def value(leaf: Any) -> Any:
         return inputs[leaf.label] if isinstance(leaf, Ref) else leaf
 
     args, kwargs = keras.tree.map_structure(value, (node.args, dict(node.kwargs)))
+    return args, kwargs
+
+
+def _called(node: Node, inputs: Mapping[str, Any]) -> Any:
+    """Return what a call writes that nothing is simulated of."""
+    args, kwargs = _arguments(node, inputs)
     operation = node.operation
-    if not (node.weighted and rounds):
-        # Otherwise the layer would follow fit, which trains.
-        if isinstance(operation, keras.Layer) and "training" in inspect.signature(operation.call).parameters:
-            kwargs = {**kwargs, "training": False}
-        return operation(*args, **kwargs)
-    kernel, bias = operation.weights
-    found = _rounded(node, kernel)
-    # Inside a scope a variable that it does not name has the value from before the training step.
-    with keras.StatelessScope(state_mapping=[(kernel, found), (bias, ops.convert_to_tensor(bias))]):
-        return operation(*args, **kwargs)
+    # Otherwise the layer would follow fit, which trains.
+    if isinstance(operation, keras.Layer) and "training" in inspect.signature(operation.call).parameters:
+        kwargs = {**kwargs, "training": False}
+    return operation(*args, **kwargs)
 
 
-def _rounded(node: Node, kernel: Any) -> Any:
-    depthwise = isinstance(node.operation, keras.layers.DepthwiseConv2D)
-    return rounded_kernel(ops.convert_to_tensor(kernel), depthwise=depthwise)
+def _settled_steps(layer: Any) -> Any:
+    """Return the (outputs,) float32 steps of kernels that lie on their grid, as formats find them."""
+    columns = kernel_of(layer)
+    steps = grid_steps(columns.T)
+    return np.where(steps > 0.0, steps, np.maximum(np.abs(columns).max(axis=0), 1e-20) / 127).astype(
+        np.float32
+    )
+
+
+def _is_depthwise(node: Node) -> bool:
+    return isinstance(node.operation, keras.layers.DepthwiseConv2D)

@@ -110,6 +110,22 @@ def moved_from(graph: Graph, labels: Collection[str]) -> dict[str, str]:
     return found
 
 
+def handed_on(graph: Graph, labels: Collection[str]) -> frozenset[str]:
+    """Return which of some tensors a convolution writes and convolutions alone read."""
+    import keras
+
+    def convolves(node: Node | None) -> bool:
+        return node is not None and node.weighted and not isinstance(node.operation, keras.layers.Dense)
+
+    found = set()
+    for label in labels:
+        node, readers = graph.by_label.get(label), graph.readers[label]
+        writer = graph.by_label.get(node.inputs[0]) if node is not None and fuses(node) else node
+        if convolves(writer) and readers and all(map(convolves, readers)) and label not in graph.outputs:
+            found.add(label)
+    return frozenset(found)
+
+
 def fuses(node: Node) -> bool:
     """Return whether every format computes this call inside the layer before it."""
     import keras

@@ -14,6 +14,7 @@ from boardfit.converters.compress.fake_quant import (
     weight_steps,
 )
 from boardfit.converters.quantize.simulate import rounded
+from boardfit.converters.targets.ncnn_grid import Grid
 from boardfit.converters.targets.weight_rounding import grid_steps
 
 
@@ -21,9 +22,9 @@ def scalars(*values: float) -> list:
     return [ops.convert_to_tensor(np.float32(value)) for value in values]
 
 
-def activation(values, low, high, *, growth=0.0, symmetric=False) -> np.ndarray:
-    rows = ops.convert_to_tensor(np.full(len(values), symmetric))
-    return np.asarray(rounded_activation(values, *scalars(low, high, growth), rows))
+def activation(values, low, high, *, growth=0.0, as_ncnn=False, **more) -> np.ndarray:
+    rows = ops.convert_to_tensor(np.full(len(values), as_ncnn))
+    return np.asarray(rounded_activation(values, *scalars(low, high, growth), rows, **more))
 
 
 @pytest.fixture
@@ -44,17 +45,28 @@ def test_the_full_grid_is_that_of_calibration(ends, values):
 
 
 def test_the_symmetric_grid_is_that_of_ncnn(values):
-    found = activation(values, -1.0, 3.0, symmetric=True)
+    found = activation(values, -1.0, 3.0, as_ncnn=True)
     expected = np.clip(np.rint(values * (127 / 3.0)), -127, 127) * (3.0 / 127)
     assert np.allclose(found, expected, atol=1e-5)
     assert found.min() < -1.5
+
+
+@pytest.mark.parametrize("ends", [(0.0, 3.0), (-1.0, 3.0)], ids=["relu", "both signs"])
+def test_between_convolutions_the_grid_is_that_of_ncnn_counted_downwards(ends, values):
+    low, high = ends
+    found = activation(values, low, high, as_ncnn=True, handed_on=True)
+    scale = 254 / (high - low)
+    grid = Grid(scale, round(127 + low * scale), chained=True)
+    integers = np.clip(np.rint(grid.zero - values * scale), -127, 127)
+    assert np.abs(found - grid.values(integers)).max() <= 1.001 / scale
+    assert (np.abs(found - grid.values(integers)) > 0.5 / scale).mean() < 1e-3
 
 
 def test_each_image_of_a_batch_has_its_grid(values):
     rows = ops.convert_to_tensor(np.arange(6) % 2 == 1)
     found = np.asarray(rounded_activation(values, *scalars(-1.0, 3.0, 0.0), rows))
     assert np.array_equal(found[::2], activation(values[::2], -1.0, 3.0))
-    assert np.array_equal(found[1::2], activation(values[1::2], -1.0, 3.0, symmetric=True))
+    assert np.array_equal(found[1::2], activation(values[1::2], -1.0, 3.0, as_ncnn=True))
 
 
 def test_growth_stretches_both_ends(values):

@@ -89,7 +89,9 @@ def test_an_artifact_answers_as_training_simulated_it(trained, format_name):
     found = run_exported(made, inputs())[0]
     expected = simulated_answers(trained, inputs(), as_ncnn=format_name == "ncnn")[0]
     worst, mean = error(found, expected)
-    assert worst < 0.025 and mean < 0.006
+    # Where a value stands in the middle between two integers, engines may go either way. TFLite rounds the
+    # outputs as well.
+    assert worst < 0.02 and mean < 0.003
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
