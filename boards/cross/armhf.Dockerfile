@@ -10,7 +10,7 @@
 #   BUILD_BASE      where the engine is installed: a Python with pip, of BASE's version
 #   BUILD_PLATFORM  of BUILD_BASE: of the machine that builds. BuildKit knows it by itself, podman and buildah do not (1.28):
 #                   --build-arg BUILD_PLATFORM=linux/amd64
-#   PIP_INDEX_URL, PIP_CERT, PIP_NO_INDEX   as pip knows them
+#   PIP_INDEX_URL, PIP_CERT, PIP_NO_INDEX   as pip knows them; a certificate may lie in wheels/
 ARG BASE=debian:bookworm-slim
 ARG BUILD_BASE=python:3.11-slim-bookworm
 ARG BUILD_PLATFORM=$BUILDPLATFORM

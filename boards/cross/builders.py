@@ -18,6 +18,8 @@ from boardfit.errors import ImageError
 TOOLS = ("docker", "podman", "buildah")
 
 _SHORT_S = 60.0
+# Without the last word, podman's engine leaves a container behind.
+_PLAIN = ("docker", "build", "--force-rm")
 _ARCHES = {"linux/arm64": "arm64", "linux/amd64": "amd64", "linux/arm/v7": "arm"}
 _MACHINES = {"x86_64": "linux/amd64", "aarch64": "linux/arm64", "armv7l": "linux/arm/v7"}
 _EMULATOR = (
@@ -43,10 +45,10 @@ class Builder:
     def build_words(self, *, platform: str, tag: str, folder: str = ".") -> list[str]:
         """Return the command that builds a context."""
         words = {
-            "docker": ["docker", "buildx", "build", "--load"] if self.buildx else ["docker", "build"],
+            "docker": ["docker", "buildx", "build", "--load"] if self.buildx else [*_PLAIN],
             # OCI's own format has no health checks.
             "podman": ["podman", "build", "--format", "docker"],
-            # Without these two, 1.28 leaves containers behind where a build fails.
+            # Without these two, 1.28 leaves containers behind.
             "buildah": ["buildah", "build", "--format", "docker", "--layers", "--force-rm"],
         }[self.name]
         # Only BuildKit tells the Dockerfile where it is.

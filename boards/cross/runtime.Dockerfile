@@ -11,7 +11,7 @@
 #   BUILD_PLATFORM  of BUILD_BASE: of the machine that builds. BuildKit knows it by itself, podman and buildah do not (1.28):
 #                   --build-arg BUILD_PLATFORM=linux/amd64. Where there is nothing but BASE: BUILD_BASE=$BASE and BASE's
 #                   platform, with an emulator (binfmt_misc)
-#   PIP_INDEX_URL, PIP_CERT, PIP_NO_INDEX   as pip knows them
+#   PIP_INDEX_URL, PIP_CERT, PIP_NO_INDEX   as pip knows them; a certificate may lie in wheels/
 ARG BASE=python:3.11-slim-bookworm
 ARG BUILD_BASE=python:3.11-slim-bookworm
 ARG BUILD_PLATFORM=$BUILDPLATFORM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, distributions
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
@@ -76,13 +76,15 @@ def _metadata() -> dict[str, bytes]:
     return {
         f"{folder}/METADATA": "".join(f"{line}\n" for line in told).encode(),
         f"{folder}/entry_points.txt": listed.encode(),
-        f"{folder}/licenses/LICENSE": _licence(ours),
+        f"{folder}/licenses/LICENSE": _licence(),
     }
 
 
-def _licence(ours: Distribution) -> bytes:
+def _licence() -> bytes:
     """Return the licence's text, which goes wherever we go."""
-    for name in ("licenses/LICENSE", "LICENSE"):
-        if text := ours.read_text(name):
-            return text.encode()
+    # A build of the wheel leaves a second record beside the sources, without the text.
+    for ours in distributions(name="boardfit"):
+        for name in ("licenses/LICENSE", "LICENSE"):
+            if text := ours.read_text(name):
+                return text.encode()
     raise RemoteError("this boardfit was installed without its LICENSE: install it again")

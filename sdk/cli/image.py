@@ -162,7 +162,8 @@ def _engine(
             continue
         if packages := engine_packages(name):
             return name, formats, packages
-        if base not in able and getattr(found, "libraries", ()):
+        libraries: Sequence[str] = getattr(found, "libraries", ())
+        if base not in able and libraries:
             raise RecipeError(
                 f"there is no wheel of engine {name!r} for {profile.title}: take one of {', '.join(able)}"
             )

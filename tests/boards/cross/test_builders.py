@@ -62,7 +62,7 @@ def test_the_one_that_is_named_is_taken_or_refused(tools):
     ("builder", "first"),
     [
         (Builder("docker", buildx=True), ["docker", "buildx", "build", "--load"]),
-        (Builder("docker"), ["docker", "build"]),
+        (Builder("docker"), ["docker", "build", "--force-rm"]),
         (Builder("podman"), ["podman", "build", "--format", "docker"]),
         (Builder("buildah"), ["buildah", "build", "--format", "docker", "--layers", "--force-rm"]),
     ],
