@@ -83,7 +83,7 @@ debian12: dist
 	.venv-debian12/bin/python -m pip --disable-pip-version-check -q install "$$(ls $(CURDIR)/dist/*.whl)[tflite]" \
 		'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'tflite-runtime==2.14.0' pytest pytest-timeout hypothesis cryptography
 	.venv-debian12/bin/python -m pip --disable-pip-version-check -q install --no-deps -c constraints.txt ncnn
-	.venv-debian12/bin/python -m pytest -rs tests/runtime tests/sdk/bundle
+	.venv-debian12/bin/python -m pytest -rs -m "not long" tests/runtime tests/sdk/bundle
 
 # Debian's crossbuild-essential-arm64, -armhf, cmake, ninja-build and qemu-user-static do the work.
 CROSS := build/cross
