@@ -1,7 +1,7 @@
 # make demo   sets up everything, builds a bundle from a real pretrained model, runs it on photographs
 # make test   sets up everything, passes the tests that CI runs
 # make debian12 tests the runtime on numpy 1.24, OpenCV 4.6 and tflite-runtime, in an environment of its own
-# make cross  builds ncnn and the native runner for aarch64 and armhf, and runs them under emulation (see CONTRIBUTING)
+# make cross  builds ncnn and the native runner for aarch64 and armhf, and runs them under emulation (see docs/native-runner.md)
 # make cross-image builds the cross-compiling image
 # make test-remote runs the tests against real servers: sshd, arm64 by chroot, a virtual board, adb (see CONTRIBUTING)
 # make fuzz   damages bundles and models for an hour, and reports the rate
