@@ -1,7 +1,7 @@
 # make demo   sets up everything, builds a bundle from a real pretrained model, runs it on photographs
 # make test   sets up everything, passes the tests that CI runs
 # make debian12 tests the runtime on numpy 1.24, OpenCV 4.6 and tflite-runtime, in an environment of its own
-# make cross  builds ncnn and the native runner for aarch64 and armhf, and runs them under emulation (see CONTRIBUTING)
+# make cross  builds ncnn and the native runner for aarch64 and armhf, and runs them under emulation (see docs/native-runner.md)
 # make cross-image builds the cross-compiling image
 # make test-backends runs the suites of the compress stages on JAX and on torch
 # make test-remote runs the tests against real servers: sshd, arm64 by chroot, a virtual board, adb (see CONTRIBUTING)
@@ -113,7 +113,7 @@ debian12: dist
 	.venv-debian12/bin/python -m pip --disable-pip-version-check -q install "$$(ls $(CURDIR)/dist/*.whl)[tflite]" \
 		'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'tflite-runtime==2.14.0' pytest pytest-timeout hypothesis cryptography
 	.venv-debian12/bin/python -m pip --disable-pip-version-check -q install --no-deps -c constraints.txt ncnn
-	.venv-debian12/bin/python -m pytest -rs tests/runtime tests/sdk/bundle
+	.venv-debian12/bin/python -m pytest -rs -m "not long" tests/runtime tests/sdk/bundle
 
 # Debian's crossbuild-essential-arm64, -armhf, cmake, ninja-build and qemu-user-static do the work.
 CROSS := build/cross
