@@ -178,7 +178,8 @@ def prune_once(
     path = folder / "pruned.keras"
     if path.is_file():
         return trained_model(keras.saving.load_model(path, compile=False)), ("pruned in an earlier run",)
-    result: StageResult = run_stage(Prune(options, SIZE, images=lambda _: images), source)
+    clock = EngineClock(options.engine, SIZE) if options.time else None
+    result: StageResult = run_stage(Prune(options, SIZE, images=lambda _: images, clock=clock), source)
     folder.mkdir(parents=True, exist_ok=True)
     result.model.net.save(path)
     return result.model, result.notes
