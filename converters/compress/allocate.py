@@ -103,7 +103,7 @@ def least(structure: Structure, order: list[Removal], terms: tuple[Term, ...]) -
     return cost.now
 
 
-def alive_after(structure: Structure, taken: list[Removal]) -> np.ndarray:
+def alive_after(structure: Structure, taken: Sequence[Removal]) -> np.ndarray:
     """Return which units stay, (U,) bool."""
     alive: Any = np.ones(structure.count, bool)
     for removal in taken:

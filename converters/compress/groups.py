@@ -159,8 +159,8 @@ def _groups(sides: list[Side], count: int, single: set[int]) -> tuple[Group, ...
         for unit, times in zip(*np.unique(side.units[side.units >= 0], return_counts=True), strict=True):
             held[unit].append((place, int(times)))
     members: dict[tuple[tuple[int, int], ...], list[int]] = {}
-    for unit, where in enumerate(held):
-        members.setdefault(tuple(where), []).append(unit)
+    for unit, places in enumerate(held):
+        members.setdefault(tuple(places), []).append(unit)
     groups = []
     for where, units in members.items():
         writers = [(place, times) for place, times in where if sides[place].cut.role == WRITES]
@@ -209,4 +209,4 @@ class Cost:
 
     def _value(self, index: int, left: np.ndarray) -> float:
         term = self._terms[index]
-        return term.amount * math.prod(left[side] / self._full[side] for side in term.sides)
+        return float(term.amount * math.prod(left[side] / self._full[side] for side in term.sides))

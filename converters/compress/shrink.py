@@ -109,7 +109,7 @@ def _difference(expected: Any, found: Any, feeds: Any) -> float:
 
 
 def _sliced(layer: Any, cuts: Sequence[Cut], kept: Kept) -> list[np.ndarray]:
-    weights = layer.get_weights()
+    weights: list[np.ndarray] = layer.get_weights()
     for cut in cuts:
         weights[cut.weight] = np.compress(kept.mask(cut.ids), weights[cut.weight], axis=cut.axis)
     return weights

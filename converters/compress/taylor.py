@@ -124,7 +124,7 @@ class _Counted(keras.optimizers.Optimizer):  # type: ignore[misc]
     def __init__(self, structure: Structure, **options: Any) -> None:
         super().__init__(name="counted", **options)
         self._structure = structure
-        self._reads: list[tuple[int, Any, int, np.ndarray]] = []
+        self._reads: list[tuple[int, int, np.ndarray]] = []
 
     def build(self, variables: Sequence[Any]) -> None:
         """Find the weights that read units among the trained ones."""
@@ -138,12 +138,15 @@ class _Counted(keras.optimizers.Optimizer):  # type: ignore[misc]
             if side.cut.role == READS and id(variable) in places:
                 # What cannot go is counted behind the last unit.
                 units = np.where(side.units < 0, self._structure.count, side.units).astype(np.int32)
-                self._reads.append((places[id(variable)], variable, side.cut.axis, units))
+                self._reads.append((places[id(variable)], side.cut.axis, units))
 
     def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
         """Count one batch."""
         change = ops.zeros((self._structure.count + 1,))
-        for place, variable, axis, units in self._reads:
+        # In a list of our own they would count as the optimizer's too, and JAX would give them away twice.
+        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        for place, axis, units in self._reads:
+            variable = variables[place]
             if grads[place] is None:
                 continue
             others = [each for each in range(len(variable.shape)) if each != axis]
