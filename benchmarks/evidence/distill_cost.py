@@ -117,7 +117,7 @@ class Plain(keras.Model):
         """Return the student's scores."""
         return self.student(_tensor(images), training=training)
 
-    def compute_loss(self, x: Any, y: Any, y_pred: Any, **_: Any) -> Any:
+    def compute_loss(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> Any:
         """Return the same loss."""
         taught = softened_kl(self._teach(_tensor(x)), y_pred, temperature=4.0)
         return 0.9 * taught + 0.1 * cross_entropy(y_pred, y)

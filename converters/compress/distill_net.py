@@ -139,10 +139,8 @@ class DistillNet(keras.Model):  # type: ignore[misc]
             self.heads = [_projection(a, b, seed + i) for i, (a, b) in enumerate(pairs)]
             if options.contrast:
                 self._embedding_head = _projection(student.embedding, teacher.embedding, seed + len(pairs))
-        # Closures: Keras would take a net in an attribute for a part of what is trained and saved.
-        self._run = lambda tensor, training: student(tensor, training=training)
-        self._teach = None if teacher is None else lambda tensor: teacher(tensor, training=False)
-        self._sizes = student.size, student.size if teacher is None else teacher.size
+        # Inside a record, Keras does not take the teacher for a part of what is trained and saved.
+        self._own, self._teacher = student, teacher
         self._image = image
         self._options = options
         self._labelled = labelled
@@ -152,7 +150,7 @@ class DistillNet(keras.Model):  # type: ignore[misc]
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint must agree with, as JSON values."""
         return {
-            "sizes": self._sizes,
+            "sizes": [side.size for side in (self._own, self._teacher) if side is not None],
             "image": [self._image.channels, self._image.mean, self._image.std],
             "labelled": self._labelled,
             "options": asdict(self._options),
@@ -165,11 +163,11 @@ class DistillNet(keras.Model):  # type: ignore[misc]
             images: (B, S, S, 3) uint8.
             training: Whether normalisation uses the batch's statistics.
         """
-        own, teaching = self._sizes
         batch_norms = training and self._options.norms == "batch"
-        answers = {"student": self._run(self.tensor(images, own), batch_norms)}
-        if self._teach is not None and training:
-            answers["teacher"] = self._teach(self.tensor(images, teaching))
+        answers = {"student": self._own(self.tensor(images, self._own.size), training=batch_norms)}
+        if self._teacher is not None and training:
+            tensor = self.tensor(images, self._teacher.size)
+            answers["teacher"] = self._teacher(tensor, training=False)
         return answers
 
     def tensor(self, images: Any, size: int) -> Any:

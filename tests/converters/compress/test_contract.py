@@ -35,8 +35,26 @@ def distill(images: ImageSet) -> Stage:
     return Distill(size=16, images=lambda _: images, labelled=True, training=TRAINING, options=options)
 
 
-STAGES: dict[str, Callable[[ImageSet], Stage]] = {"elastic": elastic, "distill": distill}
-CHANGES_ANSWERS = {"elastic", "distill"}
+def prune(images: ImageSet) -> Stage:
+    from boardfit.converters.compress.prune import Prune
+    from boardfit.converters.recipe_prune import PruneSection
+
+    return Prune(PruneSection(macs=0.3, multiple=2), side=16, images=lambda _: images)
+
+
+def sparsify(_: ImageSet) -> Stage:
+    from boardfit.converters.compress.sparsify import Sparsify
+
+    return Sparsify(share=0.5)
+
+
+STAGES: dict[str, Callable[[ImageSet], Stage]] = {
+    "prune": prune,
+    "distill": distill,
+    "sparsify": sparsify,
+    "elastic": elastic,
+}
+TRAINS = {"distill", "elastic"}
 
 
 @dataclass(frozen=True)
@@ -92,8 +110,7 @@ def test_its_reference_is_its_net(done, tensor):
 
 def test_it_does_something(done, tensor):
     after = done.result.model
-    same = np.allclose(after.reference(tensor)[0], done.answered, atol=1e-4)
-    assert same is (done.stage.name not in CHANGES_ANSWERS)
+    assert not np.allclose(after.reference(tensor)[0], done.answered, atol=1e-4)
     assert [array.tobytes() for array in weights(after)] != [array.tobytes() for array in done.before]
 
 
@@ -124,7 +141,9 @@ def test_another_answer_breaks_its_promise(done):
         done.stage.ensures(done.model, replace(after, net=other, nets_by_size=nets))
 
 
-def test_what_is_no_classifier_is_refused_before_anything_long(done):
+def test_what_is_no_classifier_is_not_trained_and_that_is_said_before_anything_long(done):
+    if done.stage.name not in TRAINS:
+        pytest.skip("it looks at no answers")
     outputs = (replace(done.model.outputs[0], activation="none"),)
     with pytest.raises(CompressError, match="needs scores of two or more classes"):
         done.stage.requires(replace(done.model, outputs=outputs))
