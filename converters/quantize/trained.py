@@ -105,4 +105,4 @@ def _range_of(values: np.ndarray, known: Sequence[_Known]) -> Range | None:
 def _in_order(values: np.ndarray) -> np.ndarray:
     """Return up to so many of a tensor's values in ascending order, evenly spaced, both ends among them."""
     flat = np.sort(values, axis=None)
-    return flat[np.linspace(0, flat.size - 1, min(flat.size, _POINTS)).round().astype(int)]
+    return np.asarray(flat[np.linspace(0, flat.size - 1, min(flat.size, _POINTS)).round().astype(int)])
