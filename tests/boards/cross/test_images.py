@@ -177,7 +177,14 @@ class Compared:
         )
         with np.load(work / "out" / "there.npz") as there:
             tolerance = INT8[engine] if precision == "int8" else FLOAT
-            said = differences(here, dict(there), tolerance=tolerance, moved=MOVED[precision])
+            said = differences(
+                here,
+                dict(there),
+                tolerance=tolerance,
+                moved=MOVED[precision],
+                # Another library: one of 20 photographs got another best class.
+                close_calls=engine in HERE and precision == "int8",
+            )
             assert said == []
         self.chosen = set(here["chosen"].tolist())
 

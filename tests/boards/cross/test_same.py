@@ -73,6 +73,15 @@ def test_a_difference_is_seen(answered, word):
     assert any(word in line for line in said), json.dumps(said)
 
 
+def test_a_close_call_is_excused_where_that_is_said(answered):
+    here = {**answered, "outputs 31": np.array([[0.0, 1.0, 0.99, 0.5, 0.2]], np.float32)}
+    there = {**here, "outputs 31": np.array([[0.0, 0.99, 1.0, 0.5, 0.2]], np.float32)}
+    assert differences(here, there, tolerance=0.02) != []
+    assert differences(here, there, tolerance=0.02, close_calls=True) == []
+    there["outputs 31"] = np.array([[0.0, 0.96, 0.95, 0.97, 0.2]], np.float32)
+    assert any("best class" in line for line in differences(here, there, tolerance=0.4 / 2, close_calls=True))
+
+
 def test_pixels_may_differ_where_that_is_said(answered):
     there = {**answered, "pixels": np.array(["0", "1", "2"])}
     assert differences(answered, there, tolerance=0.0, pixels=False) == []

@@ -20,6 +20,7 @@ def differences(
     tolerance: float,
     moved: float = 5e-3,
     pixels: bool = True,
+    close_calls: bool = False,
 ) -> list[str]:
     """Say in what a board's answers are not this machine's.
 
@@ -30,6 +31,7 @@ def differences(
             net sees the same pixels.
         moved: The same, where it sees pixels that were rounded the other way.
         pixels: Whether both must read the same pixels from a file.
+        close_calls: Whether the best class may be one that is as good here, within what outputs may differ.
 
     Returns:
         A sentence for each thing that differs; none if the answers are the same.
@@ -55,7 +57,7 @@ def differences(
             said += _seen_differences(seen, here[seen], there[seen])
             same = (here[seen] == there[seen]).reshape(len(here[seen]), -1).all(axis=1)
             allowed = np.where(same, tolerance, max(tolerance, moved))
-            said += _output_differences(name, here[name], there[name], allowed)
+            said += _output_differences(name, here[name], there[name], allowed, close_calls)
     return said
 
 
@@ -73,7 +75,9 @@ def deviation(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     return np.abs(here - there).max(axis=1) / spread
 
 
-def _output_differences(name: str, here: np.ndarray, there: np.ndarray, allowed: np.ndarray) -> list[str]:
+def _output_differences(
+    name: str, here: np.ndarray, there: np.ndarray, allowed: np.ndarray, close_calls: bool
+) -> list[str]:
     if here.shape != there.shape or not np.isfinite(there).all():
         return [f"{name} are {list(there.shape)}, expected {list(here.shape)}, all finite"]
     said = []
@@ -81,7 +85,9 @@ def _output_differences(name: str, here: np.ndarray, there: np.ndarray, allowed:
     if not (far <= allowed).all():
         worst = int(np.argmax(far - allowed))
         said.append(f"{name} differ by {far[worst]:.1e} of their range, over {allowed[worst]:g}")
-    flips = int((here.argmax(axis=1) != there.argmax(axis=1)).sum())
+    margin = here.max(axis=1) - here[np.arange(len(here)), there.argmax(axis=1)]
+    excused = allowed * (here.max(axis=1) - here.min(axis=1)) if close_calls else 0.0
+    flips = int((margin > excused).sum())
     if flips:
         said.append(f"{name}: the best class is another one in {flips} of {len(here)} frames")
     return said
