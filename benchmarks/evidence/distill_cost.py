@@ -126,7 +126,9 @@ class Plain(keras.Model):
 def plain_pace(images: ImageSet, teacher: Any, _: Path) -> float:
     """Return images per second of ``keras.Model.fit``."""
     times: list[float] = []
-    told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: times.append(time.perf_counter()))
+    told = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda *_, **__: times.append(time.perf_counter())
+    )
     model = Plain(resnet20(width=8), keras.models.clone_model(teacher.net))
     model.compile(optimizer=keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=5e-3))
     model.fit(images.pixels, images.labels, batch_size=BATCH, epochs=1, verbose=0, callbacks=[told])

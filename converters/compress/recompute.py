@@ -82,8 +82,7 @@ def _run_twice(piece: Any, tensor: Any, *, training: bool) -> list[Any]:
     """Run a piece so that its inside is computed again for the gradient.
 
     The function that is run twice changes no variable: statistics and seeds are given to it, and what
-    becomes of them is assigned once, outside. Without that, Keras 3.15 updates the statistics of
-    normalisation twice on TensorFlow, and leaks traced values on JAX.
+    becomes of them is assigned once, outside: run twice, it would move statistics and seeds twice.
     """
     trained = [variable.value for variable in piece.trainable_variables]
     state = [variable.value for variable in piece.non_trainable_variables]
