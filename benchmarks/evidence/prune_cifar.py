@@ -5,7 +5,8 @@
 
 The source is nets/plain-32.keras (ResNet-20, 40.8 million multiplications). Rows ``prune-40`` and
 ``prune-60`` lose 40 and 60 % of them and learn from the source; ``labels-40`` is the same pruned net trained
-on labels alone; ``random-40`` loses 40 % in channels chosen by chance and learns from the source.
+on labels alone, ``contrast-40`` with InfoNCE beside the answers (the share of distill_cifar.py);
+``random-40`` loses 40 % in channels chosen by chance and learns from the source.
 ``fast-74`` is pruned until 0.74 of the time on LiteRT remains, and learns from the source.
 ``time-ENGINE`` prune until 0.70 of the time on that engine remains, and train nothing. ``mobile-base``
 trains a small MobileNetV2 with squeeze-excite from scratch, ``mobile-40`` prunes that.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ SIZE = 32
 ENGINES = {"litert": "tflite", "onnxruntime": "onnx", "ncnn": "ncnn"}
 TIME = 0.70
 TAUGHT = DistillOptions(teacher=0.9, temperature=4.0, labels=0.1)
+CONTRASTED = replace(TAUGHT, contrast=0.5)
 LABELS = DistillOptions(teacher=0.0, labels=1.0)
 
 
@@ -65,6 +67,7 @@ class Row:
 
 ROWS = {
     "prune-40": Row(PruneSection(macs=0.4, criterion="taylor")),
+    "contrast-40": Row(PruneSection(macs=0.4, criterion="taylor"), CONTRASTED),
     "labels-40": Row(PruneSection(macs=0.4, criterion="taylor"), LABELS),
     "random-40": Row(PruneSection(macs=0.4, criterion="random")),
     "prune-60": Row(PruneSection(macs=0.6, criterion="taylor")),
@@ -72,7 +75,7 @@ ROWS = {
     "mobile-40": Row(PruneSection(macs=0.4, criterion="taylor"), source="mobile"),
 }
 TIMED = {f"time-{engine}": PruneSection(time=TIME, engine=engine, criterion="taylor") for engine in ENGINES}
-COMPARED = (("prune-40", "labels-40"), ("prune-40", "random-40"))
+COMPARED = (("prune-40", "labels-40"), ("prune-40", "random-40"), ("contrast-40", "prune-40"))
 
 
 def main(argv: list[str] | None = None) -> int:
