@@ -44,7 +44,7 @@ def test_the_commands_work_one_after_the_other(workplace):
             continue
         if arguments[0] == "build":
             arguments += ["--sizes", "64,96"]
-        if "--elastic" in arguments:
+        if "--distill" in arguments:
             arguments += ["--epochs", "1", "--formats", "onnx", "--no-fit"]
         if "fp32,int8" in arguments:  # made-up pictures: half of the answers are close calls
             arguments += ["--max-flips", "100", "--formats", "onnx", "--no-fit"]
