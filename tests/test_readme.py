@@ -46,9 +46,7 @@ def test_the_commands_work_one_after_the_other(workplace):
             arguments += ["--sizes", "64,96"]
         if "--distill" in arguments:
             arguments += ["--epochs", "1", "--formats", "onnx", "--no-fit"]
-        if (
-            "--prune" in arguments
-        ):  # trained for a moment, on made-up pictures: half of the answers are close calls
+        if "--prune" in arguments:  # made-up pictures: half of the answers are close calls
             arguments += ["--precisions", "fp32"]
         if "fp32,int8" in arguments:  # likewise
             arguments += ["--max-flips", "100", "--formats", "onnx", "--no-fit"]
