@@ -227,6 +227,17 @@ def test_without_a_network_one_line_says_so(room):
     assert "the package index cannot be reached" in error_of(done)
 
 
+def test_packages_that_do_not_go_together_are_no_missing_network(room):
+    folder, base, wheels = room
+    tag = f"cp{HERE[0]}{HERE[1]}-none-manylinux_2_28_aarch64"
+    make_wheel(wheels, tag, needs="other>=2")
+    make_wheel(wheels, tag, name="other")
+    (folder / "wanted.txt").write_text("tiny\nother==1.0\n")
+    words = ("--base", base, "--wheels", wheels, "--to", folder / "all", "--with-dependencies")
+    done = run_stage("install", folder / "wanted.txt", *words, PIP_NO_INDEX="1")
+    assert "finds no versions that go together" in error_of(done)
+
+
 def test_nothing_wanted_installs_nothing_and_asks_nobody(room):
     folder = room[0]
     (folder / "wanted.txt").write_text("\n# nothing\n")
