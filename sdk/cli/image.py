@@ -242,6 +242,10 @@ def _write(draft: Path, plan: ImagePlan, bundle: Bundle, part: Manifest, args: a
         shutil.copy(args.app, draft / "app.py")
     if args.requirements:
         shutil.copy(args.requirements, draft / "app.txt")
+    # COPY keeps the modes, and who reads these in the image is nobody, whatever this user's umask is.
+    for path in (draft / "model.boardfit", draft / "app.py"):
+        if path.exists():
+            path.chmod(0o644)
 
 
 def _require_files(args: argparse.Namespace) -> None:
@@ -256,6 +260,8 @@ def _require_files(args: argparse.Namespace) -> None:
     for option, path in named:
         if path is not None and not Path(path).is_file():
             raise RecipeError(f"{option} {path}: there is no such file")
+    if args.build_arg and not args.build:
+        raise RecipeError("--build-arg is for a build: add --build")
     if args.requirements and not args.app:
         raise RecipeError("--requirements is what an app needs: add --app")
     for wheel in args.wheel:

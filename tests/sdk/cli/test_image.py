@@ -161,6 +161,30 @@ def test_an_app_with_what_it_needs_goes_along(bundle, tmp_path):
     assert 'CMD ["python3", "/opt/boardfit/app.py"' in (out / "Dockerfile").read_text()
 
 
+def test_nobody_may_read_what_a_careful_user_wrote(bundle, tmp_path):
+    """COPY keeps the modes of files, and the image runs as another user."""
+    (tmp_path / "mine.py").write_text("print('mine')\n")
+    (tmp_path / "mine.py").chmod(0o600)
+    out = tmp_path / "out"
+    before = os.umask(0o077)
+    try:
+        words = [
+            "image",
+            str(bundle),
+            *PI,
+            "--engine",
+            "fake",
+            "--app",
+            str(tmp_path / "mine.py"),
+            "-o",
+            str(out),
+        ]
+        assert main(words) == 0
+    finally:
+        os.umask(before)
+    assert [(out / name).stat().st_mode & 0o777 for name in ("model.boardfit", "app.py")] == [0o644, 0o644]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -180,6 +204,7 @@ def test_an_app_with_what_it_needs_goes_along(bundle, tmp_path):
         ([*PI, "--source", "rtsp://a:b@c/1"], "no place for a password"),
         ([*PI, "--base", "two words"], "expected the name of an image"),
         ([*PI, "--build", "--build-arg", "=x"], "expected NAME=VALUE"),
+        ([*PI, "--build-arg", "A=b"], "add --build"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line_and_nothing_is_written(formats, tmp_path, capsys, words, said):
