@@ -211,7 +211,9 @@ def _build(builder: Builder, plan: ImagePlan, args: argparse.Namespace) -> None:
             on_line=lambda line: print(line, file=sys.stderr, flush=True),
         )
     except ImageError as error:
-        words = builder.build_words(platform=plan.platform, tag=plan.image, folder=args.out)
+        words = builder.build_words(
+            platform=plan.platform, tag=plan.image, folder=args.out, arguments=args.build_arg
+        )
         raise ImageError(
             f"{error}; the folder {args.out} is whole, try again: {shlex.join(words)}"
         ) from error

@@ -148,4 +148,5 @@ def test_a_build_gets_its_arguments_and_tells_its_lines(tools, tmp_path):
         arguments=["PIP_NO_INDEX=1", "BASE=other"],
         on_line=lines.append,
     )
-    assert lines[-5:] == ["--build-arg", "PIP_NO_INDEX=1", "--build-arg", "BASE=other", os.fspath(tmp_path)]
+    told = ["--build-arg", "PIP_NO_INDEX=1", "--build-arg", "BASE=other", "--tag", "net:pi"]
+    assert lines[-7:] == [*told, os.fspath(tmp_path)]

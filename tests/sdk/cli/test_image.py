@@ -293,17 +293,19 @@ def test_the_context_is_built(bundle, tmp_path, capsys, builder):
     assert main(["image", str(bundle), *PI, *words]) == 0
     said = (tmp_path / "said").read_text().strip()
     assert said.startswith("build --format docker ")
-    assert said.endswith(f" --platform linux/arm64 --build-arg {MINE} --tag mine:1 --build-arg A=b {out}")
+    assert said.endswith(f" --platform linux/arm64 --build-arg {MINE} --build-arg A=b --tag mine:1 {out}")
     assert "built mine:1 with buildah" in capsys.readouterr().out
 
 
 def test_a_build_that_fails_is_told_with_its_reason(bundle, tmp_path, capsys, builder):
     builder("echo pulling; echo 'Error: no network' >&2; exit 125")
     out = tmp_path / "out"
-    assert main(["image", str(bundle), *PI, "--engine", "fake", "-o", str(out), "--build"]) == 1
+    words = ["--engine", "fake", "-o", str(out), "--build", "--build-arg", "A=b c"]
+    assert main(["image", str(bundle), *PI, *words]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("boardfit: error: buildah failed: Error: no network; ")
     assert "is whole, try again: buildah build" in last
+    assert f" --build-arg 'A=b c' --tag tiny-net:raspberry-pi-5 {out}" in last
     assert named_files(out) == NAMES
 
 
