@@ -263,6 +263,24 @@ def test_our_own_package_and_its_program_are_unpacked(room):
     assert told.stdout.startswith("boardfit ")
 
 
+def test_what_is_left_out_of_it_is_told_in_one_line(tmp_path):
+    import numpy as np
+
+    pack_package(tmp_path / "boardfit.zip")
+    with zipfile.ZipFile(tmp_path / "boardfit.zip") as archive:
+        archive.extractall(tmp_path / "out")
+    # Without -S, an editable install of boardfit would fill in what is left out.
+    told = subprocess.run(
+        [sys.executable, "-S", "-m", "boardfit", "image", "x", "--board", "raspberry-pi-5", "-o", "y"],
+        env={"PYTHONPATH": f"{tmp_path / 'out'}:{Path(np.__file__).parents[1]}", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert "boardfit.boards.cross is left out on boards" in line
+
+
 def test_notices_hold_every_licence_that_a_package_carries(tmp_path):
     spec = importlib.util.find_spec("cv2")
     assert spec is not None
