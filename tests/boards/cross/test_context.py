@@ -134,6 +134,8 @@ def test_a_jetson_s_gpu_takes_nvidia_s_base_and_runtime():
     assert "runtime: nvidia" in texts["compose.yaml"]
     assert "--runtime nvidia" in texts["README.md"]
     assert "Not run on hardware" in texts["README.md"]
+    # Ubuntu 22.04's, which JetPack 6 stands on.
+    assert "--python-version 3.10 " in texts["README.md"]
 
 
 def test_a_base_of_one_s_own_is_the_default_then():
