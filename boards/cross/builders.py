@@ -204,7 +204,8 @@ def build(
 def _why(said: Sequence[str], platform: str) -> str:
     """Return the reason that stands in a builder's output."""
     for line in reversed(said):
-        if found := re.search(r"boardfit image: error: (.*)", line):
+        # At the start of a line, after BuildKit's numbers: builders also show the command that would say it.
+        if found := re.match(r"(?:#\d+ )?(?:\d+\.\d+ )?boardfit image: error: (.*)", line):
             return found[1]
     text = "\n".join(said)
     if re.search("exec format error", text, re.IGNORECASE):
