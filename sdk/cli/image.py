@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the context, all of it or nothing, and build it if asked."""
     from boardfit.bundle import open_bundle
     from boardfit.cli.out_folder import new_folder
+    from boardfit.errors import BoardfitError, ImageError
 
     _require_files(args)
     profile = _profile(args.board)
@@ -79,7 +80,12 @@ def run(args: argparse.Namespace) -> int:
         builder = _builder(plan, args) if args.build else None
         with new_folder(args.out) as draft:
             assert draft is not None
-            _write(draft, plan, bundle, part, args)
+            try:
+                _write(draft, plan, bundle, part, args)
+            except BoardfitError:
+                raise
+            except OSError as error:
+                raise ImageError(f"cannot write {args.out} ({error.strerror or error})") from error
     print(f"wrote {args.out}: {plan.image} for {profile.title}, {plan.platform}, engine {plan.engine}")
     if builder is not None:
         _build(builder, plan, args)

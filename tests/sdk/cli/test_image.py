@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -252,6 +253,21 @@ def test_a_place_that_is_taken_or_cannot_be_written(bundle, tmp_path, capsys):
     # root may write everywhere but into the kernel's own folders
     assert main([*words, "/proc/self/out"]) == 1
     assert "cannot write /proc/self/out" in error_of(capsys)
+
+
+def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(bundle, tmp_path, capsys, monkeypatch):
+    from boardfit.boards.remote import package
+
+    def full(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(package, "pack_package", full)
+    out = tmp_path / "new" / "out"
+    out.parent.mkdir()
+    assert main(["image", str(bundle), *PI, "--engine", "fake", "-o", str(out)]) == 1
+    assert f"cannot write {out} (No space left on device)" in error_of(capsys)
+    assert list(out.parent.iterdir()) == []
 
 
 @pytest.fixture
