@@ -18,11 +18,13 @@ ARG BUILD_PLATFORM=$BUILDPLATFORM
 FROM ${BASE} AS base
 # Where packages were only unpacked, nothing has linked the alternatives of BLAS and LAPACK.
 ENV LD_LIBRARY_PATH=/usr/lib/arm-linux-gnueabihf/blas:/usr/lib/arm-linux-gnueabihf/lapack
-RUN test -e /lib/arm-linux-gnueabihf/libc.so.6 || { echo "the base is not Debian for armhf" >&2; exit 1; }
+RUN test -e /lib/arm-linux-gnueabihf/libc.so.6 \
+    || { echo "boardfit image: error: the base is not Debian for armhf" >&2; exit 1; }
 RUN python3 -c 'import numpy, cv2' 2>/dev/null || ( \
     apt-get update \
     && apt-get install -y --no-install-recommends python3 python3-numpy python3-opencv \
-    && rm -rf /var/lib/apt/lists/* )
+    && rm -rf /var/lib/apt/lists/* ) \
+    || { echo "boardfit image: error: apt cannot install numpy and OpenCV in the base: is there a network?" >&2; exit 1; }
 
 FROM --platform=${BUILD_PLATFORM} ${BUILD_BASE} AS build
 ARG TARGETPLATFORM

@@ -14,7 +14,7 @@ die() {
 }
 
 here=$(cd "$(dirname "$0")" && pwd)
-runner=${RUNNER:-$here/../../runtime/native}
+runner=$here/../../runtime/native
 python=${PYTHON:-python3}
 case ${1:-} in
 aarch64) triple=aarch64-linux-gnu package=arm64 options=() ;;

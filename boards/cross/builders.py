@@ -42,8 +42,10 @@ class Builder:
     name: str
     buildx: bool = False
 
-    def build_words(self, *, platform: str, tag: str, folder: str = ".") -> list[str]:
-        """Return the command that builds a context."""
+    def build_words(
+        self, *, platform: str, tag: str, folder: str = ".", arguments: Sequence[str] = ()
+    ) -> list[str]:
+        """Return the command that builds a context; ``arguments`` are ``NAME=VALUE`` each."""
         words = {
             "docker": ["docker", "buildx", "build", "--load"] if self.buildx else [*_PLAIN],
             # OCI's own format has no health checks.
@@ -53,6 +55,7 @@ class Builder:
         }[self.name]
         # Only BuildKit tells the Dockerfile where it is.
         told = [] if self.buildx else ["--build-arg", f"BUILD_PLATFORM={here()}"]
+        told += [word for each in arguments for word in ("--build-arg", each)]
         return [*words, "--platform", platform, *told, "--tag", tag, folder]
 
     def inspect_words(self, image: str) -> list[str]:
@@ -180,8 +183,7 @@ def build(
     Raises:
         ImageError: It fails; the message says why, as far as the program does.
     """
-    words = builder.build_words(platform=platform, tag=tag, folder=str(folder))
-    words[-1:-1] = [word for each in arguments for word in ("--build-arg", each)]
+    words = builder.build_words(platform=platform, tag=tag, folder=str(folder), arguments=arguments)
     tail: deque[str] = deque(maxlen=200)
     with subprocess.Popen(
         words,
@@ -202,7 +204,8 @@ def build(
 def _why(said: Sequence[str], platform: str) -> str:
     """Return the reason that stands in a builder's output."""
     for line in reversed(said):
-        if found := re.search(r"boardfit image: error: (.*)", line):
+        # At the start of a line, after BuildKit's numbers: builders also show the command that would say it.
+        if found := re.match(r"(?:#\d+ )?(?:\d+\.\d+ )?boardfit image: error: (.*)", line):
             return found[1]
     text = "\n".join(said)
     if re.search("exec format error", text, re.IGNORECASE):

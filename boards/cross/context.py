@@ -31,6 +31,10 @@ _WHEELS = {
 }
 """Engines that have a wheel for a platform on PyPI, best first (read on 2026-11-23)."""
 
+# Host and port, path, tag: https://github.com/distribution/reference. The path has small letters only.
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_TAG = rf"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?"
+
 _MACHINES = {"linux/arm64": "aarch64", "linux/amd64": "x86_64", "linux/arm/v7": "armv7l"}
 _WHEELS_TEXT = "Wheels that lie here are taken before those of the package index: see README.md.\n"
 
@@ -66,10 +70,14 @@ class ImagePlan:
     tag: str = ""
 
     def __post_init__(self) -> None:
-        for name, value in (("base", self.base), ("build_base", self.build_base), ("tag", self.tag)):
+        for option, value in (("--base", self.base), ("--build-base", self.build_base)):
             # A line break or a space would be another instruction of the Dockerfile.
             if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", value):
-                raise ImageError(f"{name} is {value!r}: expected the name of an image")
+                raise ImageError(f"{option} is {value!r}: expected the name of an image")
+        if self.tag and not re.fullmatch(_TAG, self.tag):
+            raise ImageError(
+                f"--tag is {self.tag!r}: expected the name of an image, such as mine:1 (small letters)"
+            )
         require_platform(self.profile)
         _require_source(self.source, own_base=bool(self.base))
         self._check_gpu()
@@ -230,6 +238,8 @@ def _require_source(source: str, *, own_base: bool) -> None:
             f"the image has nothing to read {source!r} with: take a USB camera (--source 0) or a stream, or "
             "name a base that has it with --base"
         )
+    if source.startswith("env:") and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", source):
+        raise ImageError(f"{source!r} names no variable: expected env:NAME, such as env:CAMERA")
     if not source.strip() or not source.isprintable():
         raise ImageError(f"{source!r} is no source: expected a camera's number, an address or env:NAME")
 

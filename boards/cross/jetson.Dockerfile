@@ -21,9 +21,11 @@ ARG BUILD_PLATFORM=$BUILDPLATFORM
 FROM ${BASE} AS base
 # What a container may use of the GPU, for NVIDIA's container runtime.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=all
-RUN test -e /lib/aarch64-linux-gnu/libc.so.6 || { echo "the base is not Ubuntu for arm64" >&2; exit 1; }
+RUN test -e /lib/aarch64-linux-gnu/libc.so.6 \
+    || { echo "boardfit image: error: the base is not Ubuntu for arm64" >&2; exit 1; }
 RUN command -v python3 >/dev/null || ( \
-    apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/* )
+    apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/* ) \
+    || { echo "boardfit image: error: apt cannot install python3 in the base: is there a network?" >&2; exit 1; }
 
 FROM --platform=${BUILD_PLATFORM} ${BUILD_BASE} AS build
 ARG TARGETPLATFORM

@@ -15,6 +15,9 @@ BUILDAH=${BUILDAH:-buildah}
 # A shell and the tools of a login, Python, and the libraries that engines link to.
 PACKAGES=base-files,base-passwd,ca-certificates,dash,bash,coreutils,grep,sed,tar,gzip,findutils,libc-bin,util-linux,login
 PACKAGES=$PACKAGES,procps,python3,libgomp1,libstdc++6
+# Debian's packages want one that merges /usr or one that says it is merged. No script of either is run here, and only the
+# first brings all of Perl.
+PACKAGES=$PACKAGES,usr-is-merged
 
 fail() {
     echo "local_base.sh: $*" >&2
@@ -74,6 +77,13 @@ for link in libblas.so.3=blas liblapack.so.3=lapack; do
     [ ! -e "$root/usr/lib/$triplet/${link#*=}/$name" ] || ln -sf "${link#*=}/$name" "$root/usr/lib/$triplet/$name"
 done
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*
+
+# What is for people who sit at the machine, as Debian's slim images leave it out; the copyright of each package stays.
+rm -rf "$root/usr/share/man" "$root/usr/share/info" "$root/usr/share/lintian" "$root/usr/share/bash-completion"
+rm -rf "$root"/usr/share/locale/*/LC_MESSAGES
+find "$root/usr/share/doc" -type f ! -name copyright -delete
+find "$root/usr/share/doc" -xtype l -delete
+find "$root/usr/share/doc" "$root/usr/share/locale" -depth -type d -empty -delete
 
 if [ -n "$folder" ]; then
     mv "$root" "$folder"

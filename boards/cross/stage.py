@@ -202,7 +202,9 @@ def _leave_out(target: Path) -> None:
 def _why(said: str, base: Base) -> str:
     if "No module named pip" in said:
         return "the Python of this stage has no pip: give BUILD_BASE another image"
-    if re.search("connection|resolution|timed out|SSLError|No route", said, re.IGNORECASE):
+    if "ResolutionImpossible" in said:
+        return "pip finds no versions that go together (see above)"
+    if re.search("connection|name resolution|timed out|SSLError|No route", said, re.IGNORECASE):
         return (
             "the package index cannot be reached: is there a network? (--build-arg PIP_INDEX_URL and "
             "PIP_CERT name another index; README.md tells how to do without)"

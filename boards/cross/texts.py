@@ -103,6 +103,7 @@ def readme_text(plan: ImagePlan, template: str, *, base: str, build_base: str) -
         "engine": plan.engine,
         "base": base,
         "build_base": build_base,
+        "python": _python_of(build_base),
         "content_id": plan.content_id,
         "standing": "Not run on hardware." if jetson else "",
         "build": "\n".join(build_lines(plan)),
@@ -117,6 +118,12 @@ def readme_text(plan: ImagePlan, template: str, *, base: str, build_base: str) -
     }
     lines = Template(template).substitute(values).splitlines()
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _python_of(build_base: str) -> str:
+    """Return the Python that Docker's own image of it is named after; ours is Debian 12's."""
+    found = re.search(r"(?:^|/)python:(3\.\d+)", build_base)
+    return found[1] if found else "3.11"
 
 
 def _emulation(plan: ImagePlan) -> str:

@@ -55,6 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away ("| head"); what is still in the buffer must not raise at exit again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        # What is sent to boards and into images is not all of boardfit.
+        if not (error.name or "").startswith("boardfit."):
+            raise
+        _raise_if_debugging()
+        print(
+            f"boardfit: error: {error.name} is left out on boards: type this where all of boardfit is "
+            "installed",
+            file=sys.stderr,
+        )
+        return 1
     except (BoardfitError, OSError) as error:
         _raise_if_debugging()
         print(f"boardfit: error: {error}", file=sys.stderr)

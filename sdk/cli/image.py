@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the context, all of it or nothing, and build it if asked."""
     from boardfit.bundle import open_bundle
     from boardfit.cli.out_folder import new_folder
+    from boardfit.errors import BoardfitError, ImageError
 
     _require_files(args)
     profile = _profile(args.board)
@@ -79,7 +80,12 @@ def run(args: argparse.Namespace) -> int:
         builder = _builder(plan, args) if args.build else None
         with new_folder(args.out) as draft:
             assert draft is not None
-            _write(draft, plan, bundle, part, args)
+            try:
+                _write(draft, plan, bundle, part, args)
+            except BoardfitError:
+                raise
+            except OSError as error:
+                raise ImageError(f"cannot write {args.out} ({error.strerror or error})") from error
     print(f"wrote {args.out}: {plan.image} for {profile.title}, {plan.platform}, engine {plan.engine}")
     if builder is not None:
         _build(builder, plan, args)
@@ -211,7 +217,9 @@ def _build(builder: Builder, plan: ImagePlan, args: argparse.Namespace) -> None:
             on_line=lambda line: print(line, file=sys.stderr, flush=True),
         )
     except ImageError as error:
-        words = builder.build_words(platform=plan.platform, tag=plan.image, folder=args.out)
+        words = builder.build_words(
+            platform=plan.platform, tag=plan.image, folder=args.out, arguments=args.build_arg
+        )
         raise ImageError(
             f"{error}; the folder {args.out} is whole, try again: {shlex.join(words)}"
         ) from error
@@ -242,6 +250,10 @@ def _write(draft: Path, plan: ImagePlan, bundle: Bundle, part: Manifest, args: a
         shutil.copy(args.app, draft / "app.py")
     if args.requirements:
         shutil.copy(args.requirements, draft / "app.txt")
+    # COPY keeps the modes, and who reads these in the image is nobody, whatever this user's umask is.
+    for path in (draft / "model.boardfit", draft / "app.py"):
+        if path.exists():
+            path.chmod(0o644)
 
 
 def _require_files(args: argparse.Namespace) -> None:
@@ -256,6 +268,8 @@ def _require_files(args: argparse.Namespace) -> None:
     for option, path in named:
         if path is not None and not Path(path).is_file():
             raise RecipeError(f"{option} {path}: there is no such file")
+    if args.build_arg and not args.build:
+        raise RecipeError("--build-arg is for a build: add --build")
     if args.requirements and not args.app:
         raise RecipeError("--requirements is what an app needs: add --app")
     for wheel in args.wheel:

@@ -122,12 +122,24 @@ def test_an_absent_emulator_is_told(monkeypatch):
             "echo 1; echo 'boardfit image: error: the base is for x86_64' >&2; echo 'exit status 1'; exit 1",
             "the base is for x86_64",
         ),
+        (
+            "echo '#9 0.31 boardfit image: error: no network'; "
+            """echo 'ERROR: RUN x || { echo "boardfit image: error: no base" >&2; }: exit 1'; exit 1""",
+            "failed: no network",
+        ),
         ("echo 'exec /bin/sh: Exec format error' >&2; exit 1", "qemu-user-static"),
         ("echo 'the --mount option requires BuildKit' >&2; exit 1", "docker-buildx"),
         ("echo first; echo 'Error: no such image'; echo; exit 125", "Error: no such image"),
         ("exit 3", "it does not say why"),
     ],
-    ids=["our own stage", "no emulator", "no BuildKit", "its last line", "silent"],
+    ids=[
+        "our own stage",
+        "in BuildKit",
+        "no emulator",
+        "no BuildKit",
+        "its last line",
+        "silent",
+    ],
 )
 def test_why_a_build_failed(tools, tmp_path, script, said):
     tools("buildah", script)
@@ -148,4 +160,5 @@ def test_a_build_gets_its_arguments_and_tells_its_lines(tools, tmp_path):
         arguments=["PIP_NO_INDEX=1", "BASE=other"],
         on_line=lines.append,
     )
-    assert lines[-5:] == ["--build-arg", "PIP_NO_INDEX=1", "--build-arg", "BASE=other", os.fspath(tmp_path)]
+    told = ["--build-arg", "PIP_NO_INDEX=1", "--build-arg", "BASE=other", "--tag", "net:pi"]
+    assert lines[-7:] == [*told, os.fspath(tmp_path)]

@@ -134,6 +134,8 @@ def test_a_jetson_s_gpu_takes_nvidia_s_base_and_runtime():
     assert "runtime: nvidia" in texts["compose.yaml"]
     assert "--runtime nvidia" in texts["README.md"]
     assert "Not run on hardware" in texts["README.md"]
+    # Ubuntu 22.04's, which JetPack 6 stands on.
+    assert "--python-version 3.10 " in texts["README.md"]
 
 
 def test_a_base_of_one_s_own_is_the_default_then():
@@ -185,6 +187,10 @@ def test_the_image_s_name_is_one_that_docker_takes(name):
         ({"base": "two words"}, "expected the name of an image"),
         ({"base": "a\nRUN x"}, "expected the name of an image"),
         ({"tag": "--push"}, "expected the name of an image"),
+        ({"tag": "Mine:1"}, "small letters"),
+        ({"tag": "mine::1"}, "expected the name of an image"),
+        ({"source": "env:"}, "names no variable"),
+        ({"source": "env:A: b"}, "names no variable"),
         ({"source": "rtsp://me:secret@camera/1"}, "no place for a password"),
         ({"source": "picamera"}, "nothing to read 'picamera' with"),
         ({"source": "gst:nvarguscamerasrc ! nvvidconv"}, "nothing to read"),
@@ -195,6 +201,13 @@ def test_the_image_s_name_is_one_that_docker_takes(name):
 def test_what_cannot_be_made_is_refused(given, said):
     with pytest.raises(ImageError, match=said):
         plan_for("raspberry-pi-5", **given)
+
+
+@pytest.mark.parametrize(
+    "tag", ["mine", "mine:V1.2_x", "Registry.local:5000/some/a-b__c.d:1", "localhost/x:1"]
+)
+def test_a_tag_that_docker_takes_is_taken(tag):
+    assert plan_for("raspberry-pi-5", tag=tag).image == tag
 
 
 def test_a_password_is_in_no_message():

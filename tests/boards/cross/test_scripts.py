@@ -143,6 +143,35 @@ def test_a_download_that_fails_leaves_nothing(machine, tmp_path):
     assert list((tmp_path / "made").iterdir()) == []
 
 
+UNPACKED = """
+for root; do case $root in */root) break ;; esac; done
+mkdir -p "$root/etc/ssl/certs" "$root/usr/share/base-passwd" "$root/usr/share/ca-certificates"
+for name in passwd group; do echo "$name" >"$root/usr/share/base-passwd/$name.master"; done
+for name in doc/one/copyright doc/one/changelog.gz doc/two/README man/man1/one.1.gz \\
+    locale/de/LC_MESSAGES/one.mo locale/locale.alias opencv4/data.xml; do
+    mkdir -p "$root/usr/share/$(dirname "$name")"
+    echo "$name" >"$root/usr/share/$name"
+done
+ln -s one "$root/usr/share/doc/three"
+ln -s changelog.gz "$root/usr/share/doc/one/NEWS.gz"
+"""
+
+
+def test_a_base_keeps_copyrights_and_no_manuals(machine, tmp_path):
+    machine.has("mmdebstrap", UNPACKED)
+    done = machine.run("local_base.sh", "--folder", str(tmp_path / "made"), "arm64")
+    assert (done.returncode, done.stderr) == (0, "")
+    share = tmp_path / "made/usr/share"
+    left = {
+        str(path.relative_to(share)) for path in share.rglob("*") if not path.is_dir() or path.is_symlink()
+    }
+    passwords = {"base-passwd/passwd.master", "base-passwd/group.master"}
+    assert left - passwords == {"doc/one/copyright", "doc/three", "locale/locale.alias", "opencv4/data.xml"}
+    assert (share / "doc/three/copyright").is_file()
+    assert not (share / "doc/two").exists()
+    assert (tmp_path / "made/etc/passwd").read_text() == "passwd\n"
+
+
 def test_a_folder_that_is_there_is_not_touched(machine, tmp_path):
     machine.has("mmdebstrap")
     (tmp_path / "root").mkdir()

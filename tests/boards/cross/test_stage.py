@@ -227,6 +227,17 @@ def test_without_a_network_one_line_says_so(room):
     assert "the package index cannot be reached" in error_of(done)
 
 
+def test_packages_that_do_not_go_together_are_no_missing_network(room):
+    folder, base, wheels = room
+    tag = f"cp{HERE[0]}{HERE[1]}-none-manylinux_2_28_aarch64"
+    make_wheel(wheels, tag, needs="other>=2")
+    make_wheel(wheels, tag, name="other")
+    (folder / "wanted.txt").write_text("tiny\nother==1.0\n")
+    words = ("--base", base, "--wheels", wheels, "--to", folder / "all", "--with-dependencies")
+    done = run_stage("install", folder / "wanted.txt", *words, PIP_NO_INDEX="1")
+    assert "finds no versions that go together" in error_of(done)
+
+
 def test_nothing_wanted_installs_nothing_and_asks_nobody(room):
     folder = room[0]
     (folder / "wanted.txt").write_text("\n# nothing\n")
@@ -250,6 +261,24 @@ def test_our_own_package_and_its_program_are_unpacked(room):
     )
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith("boardfit ")
+
+
+def test_what_is_left_out_of_it_is_told_in_one_line(tmp_path):
+    import numpy as np
+
+    pack_package(tmp_path / "boardfit.zip")
+    with zipfile.ZipFile(tmp_path / "boardfit.zip") as archive:
+        archive.extractall(tmp_path / "out")
+    # Without -S, an editable install of boardfit would fill in what is left out.
+    told = subprocess.run(
+        [sys.executable, "-S", "-m", "boardfit", "image", "x", "--board", "raspberry-pi-5", "-o", "y"],
+        env={"PYTHONPATH": f"{tmp_path / 'out'}:{Path(np.__file__).parents[1]}", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert "boardfit.boards.cross is left out on boards" in line
 
 
 def test_notices_hold_every_licence_that_a_package_carries(tmp_path):

@@ -38,15 +38,7 @@ def differences(
     """
     if sorted(here) != sorted(there) or here["names"].tolist() != there["names"].tolist():
         return [f"other frames or looks: {sorted(there)} of {len(there.get('names', []))} frames"]
-    said = []
-    for name in ("pixels", "histogram", "chosen"):
-        wrong = [
-            str(frame)
-            for frame, mine, theirs in zip(here["names"], here[name], there[name], strict=True)
-            if not np.array_equal(mine, theirs)
-        ]
-        if wrong and (pixels or name != "pixels"):
-            said.append(f"{name} differ in {', '.join(wrong)}")
+    said = _unequal(here, there, ("pixels", "histogram", "chosen") if pixels else ("histogram", "chosen"))
     for name in ("bits", "exact_bits"):
         far = float(np.abs(here[name] - there[name]).max())
         if not far <= BITS:
@@ -58,6 +50,21 @@ def differences(
             same = (here[seen] == there[seen]).reshape(len(here[seen]), -1).all(axis=1)
             allowed = np.where(same, tolerance, max(tolerance, moved))
             said += _output_differences(name, here[name], there[name], allowed, close_calls)
+    return said
+
+
+def _unequal(
+    here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray], names: tuple[str, ...]
+) -> list[str]:
+    said = []
+    for name in names:
+        wrong = [
+            str(frame)
+            for frame, mine, theirs in zip(here["names"], here[name], there[name], strict=True)
+            if not np.array_equal(mine, theirs)
+        ]
+        if wrong:
+            said.append(f"{name} differ in {', '.join(wrong)}")
     return said
 
 

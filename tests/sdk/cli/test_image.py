@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -161,6 +162,30 @@ def test_an_app_with_what_it_needs_goes_along(bundle, tmp_path):
     assert 'CMD ["python3", "/opt/boardfit/app.py"' in (out / "Dockerfile").read_text()
 
 
+def test_nobody_may_read_what_a_careful_user_wrote(bundle, tmp_path):
+    """COPY keeps the modes of files, and the image runs as another user."""
+    (tmp_path / "mine.py").write_text("print('mine')\n")
+    (tmp_path / "mine.py").chmod(0o600)
+    out = tmp_path / "out"
+    before = os.umask(0o077)
+    try:
+        words = [
+            "image",
+            str(bundle),
+            *PI,
+            "--engine",
+            "fake",
+            "--app",
+            str(tmp_path / "mine.py"),
+            "-o",
+            str(out),
+        ]
+        assert main(words) == 0
+    finally:
+        os.umask(before)
+    assert [(out / name).stat().st_mode & 0o777 for name in ("model.boardfit", "app.py")] == [0o644, 0o644]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -180,6 +205,7 @@ def test_an_app_with_what_it_needs_goes_along(bundle, tmp_path):
         ([*PI, "--source", "rtsp://a:b@c/1"], "no place for a password"),
         ([*PI, "--base", "two words"], "expected the name of an image"),
         ([*PI, "--build", "--build-arg", "=x"], "expected NAME=VALUE"),
+        ([*PI, "--build-arg", "A=b"], "add --build"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line_and_nothing_is_written(formats, tmp_path, capsys, words, said):
@@ -229,6 +255,21 @@ def test_a_place_that_is_taken_or_cannot_be_written(bundle, tmp_path, capsys):
     assert "cannot write /proc/self/out" in error_of(capsys)
 
 
+def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(bundle, tmp_path, capsys, monkeypatch):
+    from boardfit.boards.remote import package
+
+    def full(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(package, "pack_package", full)
+    out = tmp_path / "new" / "out"
+    out.parent.mkdir()
+    assert main(["image", str(bundle), *PI, "--engine", "fake", "-o", str(out)]) == 1
+    assert f"cannot write {out} (No space left on device)" in error_of(capsys)
+    assert list(out.parent.iterdir()) == []
+
+
 @pytest.fixture
 def builder(tmp_path, monkeypatch):
     """A function that puts a script in the place of buildah, alone on the path."""
@@ -268,17 +309,19 @@ def test_the_context_is_built(bundle, tmp_path, capsys, builder):
     assert main(["image", str(bundle), *PI, *words]) == 0
     said = (tmp_path / "said").read_text().strip()
     assert said.startswith("build --format docker ")
-    assert said.endswith(f" --platform linux/arm64 --build-arg {MINE} --tag mine:1 --build-arg A=b {out}")
+    assert said.endswith(f" --platform linux/arm64 --build-arg {MINE} --build-arg A=b --tag mine:1 {out}")
     assert "built mine:1 with buildah" in capsys.readouterr().out
 
 
 def test_a_build_that_fails_is_told_with_its_reason(bundle, tmp_path, capsys, builder):
     builder("echo pulling; echo 'Error: no network' >&2; exit 125")
     out = tmp_path / "out"
-    assert main(["image", str(bundle), *PI, "--engine", "fake", "-o", str(out), "--build"]) == 1
+    words = ["--engine", "fake", "-o", str(out), "--build", "--build-arg", "A=b c"]
+    assert main(["image", str(bundle), *PI, *words]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("boardfit: error: buildah failed: Error: no network; ")
     assert "is whole, try again: buildah build" in last
+    assert f" --build-arg 'A=b c' --tag tiny-net:raspberry-pi-5 {out}" in last
     assert named_files(out) == NAMES
 
 

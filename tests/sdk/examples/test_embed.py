@@ -192,7 +192,9 @@ def served(bundle):
             raise AssertionError("".join(said))
         yield found[1]
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in err
 
 
 def ask(address: str, data: bytes | None = None) -> tuple[int, dict]:
