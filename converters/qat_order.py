@@ -12,7 +12,8 @@ from boardfit.converters.model import TrainedModel
 from boardfit.converters.quantize.photos import content_sha256
 from boardfit.converters.quantize.trained import QatOrder
 from boardfit.converters.recipe import Recipe
-from boardfit.converters.training_images import TrainingImages
+from boardfit.converters.stages import training_of
+from boardfit.converters.training_images import TrainingImages, read_training_images
 from boardfit.errors import CompressError
 
 if TYPE_CHECKING:
@@ -100,22 +101,9 @@ def _require_free(folders: Sequence[Path], *, resume: bool) -> None:
 
 
 def _training(recipe: Recipe) -> Training:
-    """Return the settings of a training that keeps nothing."""
-    from boardfit.converters.compress.images import Augment
-    from boardfit.converters.compress.train import Training
-
-    given = recipe.distill
-    return Training(
-        epochs=recipe.qat.epochs or given.epochs,
-        batch=given.batch,
-        optimizer=given.optimizer,
-        learning_rate=recipe.qat.learning_rate,
-        warm_up=given.warm_up,
-        weight_decay=given.weight_decay,
-        ema=given.ema,
-        augment=Augment(flip=given.flip, shift=given.shift, min_scale=given.min_scale),
-        seed=given.seed,
-    )
+    """Return the settings of the other stages, but for what integers are not simulated in or with."""
+    training = training_of(recipe, learning_rate=recipe.qat.learning_rate)
+    return replace(training, epochs=recipe.qat.epochs or training.epochs, numbers="float32", recompute=False)
 
 
 def _stage(
@@ -126,15 +114,11 @@ def _stage(
     training: Training,
     progress: Progress,
 ) -> Qat:
-    from boardfit.converters.compress.images import load_image_set
     from boardfit.converters.compress.qat import Qat
     from boardfit.converters.compress.qat_net import QatOptions
 
     def read(side: int) -> ImageSet:
-        progress(f"reading {len(images.paths)} images at {side} to train on")
-        return load_image_set(
-            images.paths, image=model.image, side=side, labels=images.labels, progress=progress
-        )
+        return read_training_images(images, model.image, side=side, progress=progress)
 
     wanted = recipe.qat
     options = QatOptions(

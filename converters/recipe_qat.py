@@ -14,6 +14,9 @@ QAT_WHEN = ("needed", "always", "never")
 class QatSection:
     """When a net is trained in simulated int8, and how; the rest of its training is that of ``distill``.
 
+    Integers are simulated in float32, and by layers: ``distill.numbers`` and ``distill.recompute`` are for
+    the stages before.
+
     Attributes:
         when: ``needed``: where the gate is not met without, and ``distill.folder`` has photographs to train
             on. ``always``: before anything else is tried. ``never``.

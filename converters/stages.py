@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from boardfit.converters.kept import begun_with
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.recipe import Recipe
-from boardfit.converters.training_images import TrainingImages
+from boardfit.converters.training_images import TrainingImages, read_training_images
 
 if TYPE_CHECKING:
     from boardfit.converters.compress.distill import Distill
@@ -34,6 +34,11 @@ class Workplace:
     resume: bool = False
     watch: Callable[[Any], None] = lambda _: None
     progress: Callable[[str], None] = lambda _: None
+
+    def settle(self, training: Training, name: str) -> Training:
+        """Return a stage's training with a folder of this place's, and with those who are told."""
+        folder = self.folder / name if self.folder else None
+        return replace(training, folder=folder, resume=self.resume, watch=self.watch)
 
 
 def stages_of(
@@ -166,7 +171,7 @@ def _distill(
         size=recipe.export.sizes[-1],
         images=read,
         labelled=labelled,
-        training=_training(recipe, "distill", rate, place),
+        training=place.settle(training_of(recipe, learning_rate=rate), "distill"),
         options=options,
         teacher=teacher,
     )
@@ -192,13 +197,18 @@ def _elastic(recipe: Recipe, *, read: Callable[[int], ImageSet], labelled: bool,
         sizes=recipe.export.sizes,
         images=read,
         labelled=labelled,
-        training=_training(recipe, "elastic", rate, place),
+        training=place.settle(training_of(recipe, learning_rate=rate), "elastic"),
         options=options,
     )
 
 
-def _training(recipe: Recipe, name: str, learning_rate: float, place: Workplace) -> Training:
-    """Return the settings of a stage's training."""
+def training_of(recipe: Recipe, *, learning_rate: float) -> Training:
+    """Return the settings of a training as ``distill`` gives them; it keeps nothing, and tells nobody.
+
+    Args:
+        recipe: What is asked for.
+        learning_rate: The peak, which depends on the stage.
+    """
     from boardfit.converters.compress.images import Augment
     from boardfit.converters.compress.train import Training
 
@@ -216,25 +226,17 @@ def _training(recipe: Recipe, name: str, learning_rate: float, place: Workplace)
         numbers=given.numbers,
         recompute=given.recompute,
         seed=given.seed,
-        folder=place.folder / name if place.folder else None,
-        resume=place.resume,
-        watch=place.watch,
     )
 
 
 def _reader(model: TrainedModel, images: TrainingImages, place: Workplace) -> Callable[[int], ImageSet]:
     """Return what decodes the images at a side; those of the last side are kept for the next stage."""
-    from boardfit.converters.compress.images import load_image_set
-
     kept: dict[int, ImageSet] = {}
 
     def read(side: int) -> ImageSet:
         if side not in kept:
             kept.clear()
-            place.progress(f"reading {len(images.paths)} images at {side} to train on")
-            kept[side] = load_image_set(
-                images.paths, image=model.image, side=side, labels=images.labels, progress=place.progress
-            )
+            kept[side] = read_training_images(images, model.image, side=side, progress=place.progress)
         return kept[side]
 
     return read

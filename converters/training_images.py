@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.policy_evidence import labelled_photos
@@ -13,6 +14,10 @@ from boardfit.converters.recipe import Recipe
 from boardfit.converters.recipe_train import FEWEST_TO_TRAIN
 from boardfit.converters.samples import choose_images
 from boardfit.errors import InputError, RecipeError
+from boardfit.specs import ImageSpec
+
+if TYPE_CHECKING:
+    from boardfit.converters.compress.images import ImageSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,26 @@ def choose_training_images(recipe: Recipe, model: TrainedModel) -> TrainingImage
             f"{FEWEST_TO_TRAIN}, and a batch ({wanted.batch}); thousands are better"
         )
     return found
+
+
+def read_training_images(
+    images: TrainingImages, image: ImageSpec, *, side: int, progress: Callable[[str], None] = lambda _: None
+) -> ImageSet:
+    """Decode images to train on.
+
+    Args:
+        images: Their files and labels.
+        image: How the net takes images.
+        side: Of the result in pixels.
+        progress: Told what is being read, and which files were skipped.
+
+    Raises:
+        InputError: Too few can be read.
+    """
+    from boardfit.converters.compress.images import load_image_set
+
+    progress(f"reading {len(images.paths)} images at {side} to train on")
+    return load_image_set(images.paths, image=image, side=side, labels=images.labels, progress=progress)
 
 
 def overlap_note(trained: TrainingImages, fitted_on: Sequence[Path]) -> str:

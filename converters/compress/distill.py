@@ -14,6 +14,7 @@ from boardfit.converters.compress.distill_net import DistillNet, DistillOptions,
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import at_side, require_scores, trainable_copy, view
 from boardfit.converters.compress.parallel import data_parallel
+from boardfit.converters.compress.recalibrate import ENOUGH, STALE, recalibrate, share_before
 from boardfit.converters.compress.recompute import Recomputed, waists
 from boardfit.converters.compress.stage import StageResult
 from boardfit.converters.compress.train import Training, TrainReport, train
@@ -72,13 +73,15 @@ class Distill:
 
     def __call__(self, model: TrainedModel) -> StageResult:
         """Train, and return the model with the weights that it learned."""
+        images = self.images(max(self.size, self._teaching_size(model)))
         with data_parallel(self.training.devices, batch=self.training.batch):
-            net, report = self._trained(model)
+            net, report = self._trained(model, images)
         done = frozen_copy(model.net)
         done.set_weights(net.get_weights())
+        notes = (f"distill: {report.sentence()}", *self._renewed(done, model, images, report))
         done.trainable = False
         trained = replace(model, net=done, reference=keras_reference(done))
-        return StageResult(model=trained, notes=(f"distill: {report.sentence()}",))
+        return StageResult(model=trained, notes=notes)
 
     def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
         """Raise CompressError unless the net is the same but for its weights, and they are finite."""
@@ -88,11 +91,10 @@ class Distill:
         if not all(np.isfinite(weight).all() for weight in after.net.get_weights()):
             raise CompressError("the distilled net has weights that are not finite")
 
-    def _trained(self, model: TrainedModel) -> tuple[Any, TrainReport]:
+    def _trained(self, model: TrainedModel, images: ImageSet) -> tuple[Any, TrainReport]:
         """Return a net that was trained, and what its training was like."""
         taught, options, seed = self._teacher_of(model), self.options, self.training.seed
-        teaching = taught.fixed_size or self.size
-        images = self.images(max(self.size, teaching))
+        teaching = self._teaching_size(model)
         net = trainable_copy(model.net, seed=seed, numbers=self.training.numbers)
         student, teacher = at_side(net, self.size), None
         if options.asks_the_teacher:
@@ -115,6 +117,29 @@ class Distill:
             seed=seed,
         )
         return net, train(distilled, images, settings=self.training)
+
+    def _renewed(
+        self, net: Any, model: TrainedModel, images: ImageSet, report: TrainReport
+    ) -> tuple[str, ...]:
+        """Take statistics anew where too few steps moved them, and return a note of it.
+
+        While it trains, a net sees the statistics of its batches. A short training leaves it with averages
+        of another net: one of 70 steps agreed with its teacher on 85 % of the images it was trained on, with
+        such averages on 50 %.
+        """
+        steps = sum(record.steps for record in report.history)
+        before = share_before(net, steps)
+        if self.options.norms != "batch" or before <= STALE:
+            return ()
+        some = images.spread(ENOUGH)
+        recalibrate(net, some, model.image, side=self.size)
+        return (
+            f"distill: {steps} steps left {100 * before:.0f} % of what batch normalisation knew before: it "
+            f"took its statistics anew from {some.count} images",
+        )
+
+    def _teaching_size(self, model: TrainedModel) -> int:
+        return self._teacher_of(model).fixed_size or self.size
 
     def _teacher_of(self, model: TrainedModel) -> TrainedModel:
         return model if self.teacher is None else self.teacher

@@ -47,6 +47,11 @@ class ImageSet:
         """Side of the images in pixels."""
         return int(self.pixels.shape[1])
 
+    def spread(self, count: int) -> ImageSet:
+        """Return at most so many of the images, evenly spaced over the set; without labels."""
+        count = min(count, self.count)
+        return ImageSet(pixels=self.pixels[np.arange(count) * self.count // count])
+
     def checksum(self) -> list[int]:
         """Return numbers that change with any image, any label or their order."""
         found = 0

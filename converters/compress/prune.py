@@ -159,9 +159,7 @@ class Prune:
         """Return photographs, evenly chosen; None where none are looked at."""
         if self.images is None or not (self._criterion == "taylor" or self.options.recalibrate):
             return None
-        found = self.images(self.side)
-        count = min(self.options.images, found.count)
-        return ImageSet(pixels=found.pixels[[i * found.count // count for i in range(count)]])
+        return self.images(self.side).spread(self.options.images)
 
     def _step(
         self,

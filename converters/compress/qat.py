@@ -62,6 +62,7 @@ class Qat:
             raise CompressError(
                 f"{model.name} cannot be trained in int8: expected a net of layers that takes one image alone"
             )
+        self._require_plain()
         if model.fixed_size not in (None, self.size):
             raise CompressError(f"{model.name} takes {model.fixed_size} pixels only, not {self.size}")
         if model.nets_by_size is not None and self.size not in model.nets_by_size:
@@ -79,6 +80,17 @@ class Qat:
             raise CompressError(f"{model.name} cannot be trained in int8: {error}") from error
         if not any(node.weighted for node in graph.nodes):
             raise CompressError(f"{model.name} has no convolution or dense layer that int8 would round")
+
+    def _require_plain(self) -> None:
+        """Raise CompressError if the training has settings that this stage would not follow."""
+        wanted = {"numbers": "float32", "recompute": False, "devices": 1}
+        for name, value in wanted.items():
+            found = getattr(self.training, name)
+            if found != value:
+                raise CompressError(
+                    f"integers are simulated in float32, layer by layer, on one device: expected the "
+                    f"training's {name} to be {value!r}, not {found!r}"
+                )
 
     def __call__(self, model: TrainedModel) -> StageResult:
         """Train, and return the model of this size with its ranges."""
@@ -102,7 +114,7 @@ class Qat:
         net.trainable = False
         learned = TrainedRanges({**qat.ranges(), **_output_ranges(qat, graph_of(net), some)})
         trained = replace(source, net=net, reference=keras_reference(net), ranges=learned)
-        return StageResult(model=trained, notes=(*_notes(graph_of(net), ranges), report.sentence()))
+        return StageResult(model=trained, notes=(*_notes(graph_of(net), ranges), f"qat: {report.sentence()}"))
 
     def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
         """Raise CompressError unless outputs are as before, weights finite, and every tensor has a range."""
@@ -189,8 +201,7 @@ def _grained(found: Range) -> Range:
 
 def _tensor(model: TrainedModel, images: ImageSet, count: int) -> np.ndarray:
     """Return (count, S, S, 3) float32 input tensors of images evenly spaced over the set."""
-    count = min(count, images.count)
-    pixels = images.pixels[np.arange(count) * images.count // count]
+    pixels = images.spread(count).pixels
     mean, std = (np.asarray(value, np.float32) for value in (model.image.mean, model.image.std))
     return np.asarray((pixels - mean) / std, np.float32)
 

@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation taken anew: after channels went, what comes in is spread otherwise."""
+"""Statistics of batch normalisation taken anew: after channels went, or a training too short for them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,37 @@ import keras
 
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import batch_norms
+from boardfit.converters.compress.resize import resize_batch
 from boardfit.converters.compress.taylor import normalised
 from boardfit.specs import ImageSpec
 
 BATCH = 64
+ENOUGH = 512
+"""So many images give a channel's mean and variance; more cost time."""
+STALE = 0.01
+"""Of statistics, the share from before a training with which they are taken anew."""
 
 
-def recalibrate(net: Any, images: ImageSet, image: ImageSpec) -> None:
+def share_before(net: Any, steps: int) -> float:
+    """Return how much of a net's statistics is from before so many steps of training, from 0 to 1.
+
+    Moving averages forget as slowly as their momentum says: at 0.99, Keras' own, half is left after 70 steps.
+
+    Args:
+        net: keras.Model, functional.
+        steps: In which they followed the batches.
+    """
+    return max((float(norm.momentum) ** steps for norm in batch_norms(net)), default=0.0)
+
+
+def recalibrate(net: Any, images: ImageSet, image: ImageSpec, *, side: int | None = None) -> None:
     """Replace the statistics of a net's batch normalisation by those of images; labels are not needed.
 
     Args:
         net: keras.Model, functional, one input; its own copy.
         images: In batches of 64; a rest of less than half a batch is left out unless it is all.
         image: How pixels become the input.
+        side: At which the net sees them, in pixels; None for their own.
     """
     norms = batch_norms(net)
     if not norms:
@@ -33,7 +51,8 @@ def recalibrate(net: Any, images: ImageSet, image: ImageSpec) -> None:
             for norm in norms:
                 # The mean of all batches so far: of the first nothing that was known before remains.
                 norm.momentum = number / (number + 1)
-            net(normalised(images.pixels[start : start + BATCH], image), training=True)
+            tensor = normalised(images.pixels[start : start + BATCH], image)
+            net(resize_batch(tensor, side or images.side), training=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from boardfit.cli import main
 from boardfit.converters.build import build
 from boardfit.converters.calibrate import Range
 from boardfit.converters.plan import plan
+from boardfit.converters.qat_order import qat_order
 from boardfit.converters.recipe import Recipe
 from boardfit.converters.recipe_qat import QatSection
 from boardfit.converters.samples import synthetic_frame
@@ -89,6 +90,15 @@ def test_it_is_trained_where_the_gate_is_not_met(recipe, tmp_path):
     wanted["export"] = {"precisions": ["fp32", "int8"]}
     report = build(recipe(**wanted), tmp_path / "a.boardfit")
     assert steps(report)[:2] == ["ranges", "qat"]
+
+
+def test_it_trains_as_the_stages_before_but_in_float32(recipe, tmp_path):
+    given = {"accumulate": 3, "numbers": "mixed_bfloat16", "recompute": True, "ema": 0.9, "flip": False}
+    planned = plan(recipe(distill=given, qat={"when": "always", "epochs": 5}), tmp_path / "a.boardfit")
+    order = qat_order(planned.recipe, planned.model, planned.training, folder=tmp_path)
+    training = order.about["training"]
+    assert (training["accumulate"], training["ema"], training["augment"]["flip"]) == (3, 0.9, False)
+    assert (training["numbers"], training["epochs"], training["learning_rate"]) == ("float32", 5, 1e-4)
 
 
 def test_what_was_interrupted_must_be_resumed_on_purpose(recipe, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from boardfit.converters.compress.distill import Distill
 from boardfit.converters.compress.distill_net import DistillOptions
 from boardfit.converters.compress.images import Augment, ImageSet
+from boardfit.converters.compress.nets import batch_norms
 from boardfit.converters.compress.stage import run_stage
 from boardfit.converters.compress.train import Training
 from boardfit.errors import CompressError
@@ -80,6 +81,34 @@ def test_each_loss_falls(options, stage, make_source, expert):
     run_stage(stage(options=options, epochs=6, watch=moments.append, teacher=expert), student)
     ends = [moment.loss for moment in moments if moment.step == moment.steps]
     assert ends[-1] < 0.9 * ends[0]
+
+
+def test_after_few_steps_statistics_are_those_of_the_images(stage, make_source, make_images):
+    import keras
+
+    images, source = make_images(192, labelled=False), make_source()
+    for norm in batch_norms(source.net):
+        norm.momentum = 0.99
+    result = run_stage(stage(images, epochs=1), source)
+    assert any("12 steps left 89 % of what batch normalisation knew before" in note for note in result.notes)
+    net = result.model.net
+    first = keras.Model(net.inputs, net.layers[1].output)
+    seen = np.asarray(first((images.pixels.astype(np.float32) - 127.5) / 127.5))
+    assert np.allclose(batch_norms(net)[0].moving_mean, seen.mean((0, 1, 2)), atol=1e-3)
+    assert not any(layer.trainable for layer in net.layers)
+
+
+@pytest.mark.parametrize(
+    ("momentum", "options"),
+    [(0.5, DistillOptions()), (0.99, FROZEN)],
+    ids=["many steps", "statistics that stay"],
+)
+def test_else_statistics_are_as_the_training_left_them(momentum, options, stage, make_source, make_images):
+    source = make_source()
+    for norm in batch_norms(source.net):
+        norm.momentum = momentum
+    result = run_stage(stage(make_images(192, labelled=False), epochs=1, options=options), source)
+    assert not any("batch normalisation" in note for note in result.notes)
 
 
 def test_decoupling_decouples(stage, make_source, expert):

@@ -248,6 +248,16 @@ def test_a_net_of_nothing_to_round_is_refused(stage):
         run_stage(stage(), replace(model_of(flat_net(), "softmax")))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [{"numbers": "mixed_bfloat16"}, {"recompute": True}, {"devices": 2}],
+    ids=str,
+)
+def test_settings_that_it_would_not_follow_are_refused(setting, stage, make_net):
+    with pytest.raises(CompressError, match=f"training's {next(iter(setting))} to be"):
+        run_stage(stage(training=Training(epochs=1, batch=16, **setting)), model_of(make_net()))
+
+
 def test_a_net_that_nothing_teaches_is_refused(stage, make_net, make_images):
     idle = stage(make_images(labelled=False), options=QatOptions(teacher=0.0))
     with pytest.raises(CompressError, match="nothing teaches the net"):
