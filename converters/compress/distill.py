@@ -124,8 +124,7 @@ class Distill:
         """Take statistics anew where too few steps moved them, and return a note of it.
 
         While it trains, a net sees the statistics of its batches. A short training leaves it with averages
-        of another net: one of 70 steps agreed with its teacher on 85 % of the images it was trained on, with
-        such averages on 50 %.
+        of another net: it then answers unlike what was trained.
         """
         steps = sum(record.steps for record in report.history)
         before = share_before(net, steps)

@@ -168,7 +168,7 @@ def test_a_model_that_training_made_worse_is_told(recipe, tmp_path):
     wild = build(
         recipe(distill={"learning_rate": 0.5}, elastic={"kernels": "trained"}), tmp_path / "a.boardfit"
     )
-    assert any("training made the model worse (" in note and "32: 100 to" in note for note in wild.notes)
+    assert any("compressing made the model worse (" in note and "32: 100 to" in note for note in wild.notes)
     calm = build(recipe(distill={"learning_rate": 1e-7}), tmp_path / "b.boardfit")
     assert not any("made the model worse" in note for note in calm.notes)
 
