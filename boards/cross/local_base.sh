@@ -6,11 +6,10 @@
 #   local_base.sh --packages python3-numpy,python3-opencv armhf TAG          with more packages
 #   local_base.sh --folder DIR arm64                                         the root file system alone
 #
-# Variables: SUITE (bookworm), BUILDAH (buildah, with its options), MIRROR (http://deb.debian.org/debian)
+# Variables: SUITE (bookworm), BUILDAH (buildah, with its options), MIRROR (that of this machine's apt)
 set -eu
 
 SUITE=${SUITE:-bookworm}
-MIRROR=${MIRROR:-http://deb.debian.org/debian}
 BUILDAH=${BUILDAH:-buildah}
 # A shell and the tools of a login, Python, and the libraries that engines link to.
 PACKAGES=base-files,base-passwd,ca-certificates,dash,bash,coreutils,grep,sed,tar,gzip,findutils,libc-bin,util-linux,login
@@ -64,7 +63,10 @@ unpack() {
     rm -rf "$root"
     mmdebstrap --quiet --variant=extract --arch="$arch" --include="$PACKAGES" "$SUITE" "$root" "$@" >"$work/said" 2>&1
 }
-unpack || unpack "deb $MIRROR $SUITE main" || fail "$(grep -m 1 '^E:' "$work/said" || tail -n 1 "$work/said")"
+mirror() {
+    echo "${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $SUITE" | head -n 1)}"
+}
+unpack || unpack "deb $(mirror) $SUITE main" || fail "$(grep -m 1 '^E:' "$work/said" || tail -n 1 "$work/said")"
 
 # What the scripts of the packages would have done.
 for name in passwd group; do
