@@ -18,7 +18,7 @@ from boardfit.converters.compress.losses import (
     info_nce,
     softened_kl,
 )
-from boardfit.converters.compress.resize import resize_batch
+from boardfit.converters.compress.resize import input_tensor
 from boardfit.converters.recipe_train import NORMS
 from boardfit.errors import CompressError
 from boardfit.specs import ImageSpec
@@ -172,9 +172,7 @@ class DistillNet(keras.Model):  # type: ignore[misc]
 
     def tensor(self, images: Any, size: int) -> Any:
         """Return (B, size, size, 3) float32 input tensors of (B, S, S, 3) uint8 images."""
-        pixels = resize_batch(ops.cast(images, "float32"), size)
-        mean, std = (np.asarray(value, np.float32) for value in (self._image.mean, self._image.std))
-        return (pixels - mean) / std
+        return input_tensor(images, self._image, size)
 
     def compute_loss(
         self,

@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
 from boardfit.converters.compress.losses import as_logits, cross_entropy, feature_hint, softened_kl
 from boardfit.converters.compress.nets import View
-from boardfit.converters.compress.resize import resize_batch
+from boardfit.converters.compress.resize import input_tensor
 from boardfit.converters.recipe_train import KERNELS, NORMS
 from boardfit.errors import CompressError
 from boardfit.specs import ImageSpec
@@ -147,9 +145,7 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
 
     def tensor(self, images: Any, size: int) -> Any:
         """Return (B, size, size, 3) float32 input tensors of (B, S, S, 3) uint8 images."""
-        pixels = resize_batch(ops.cast(images, "float32"), size)
-        mean, std = (np.asarray(value, np.float32) for value in (self._image.mean, self._image.std))
-        return (pixels - mean) / std
+        return input_tensor(images, self._image, size)
 
     def _learns(self, size: int) -> bool:
         """Return whether a size is trained: the largest is not, where kernels are frozen."""

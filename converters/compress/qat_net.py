@@ -20,6 +20,7 @@ from boardfit.converters.compress.fake_quant import (
     weight_steps,
 )
 from boardfit.converters.compress.losses import as_logits, cross_entropy, softened_kl
+from boardfit.converters.compress.resize import input_tensor
 from boardfit.converters.quantize.fold import kernel_of
 from boardfit.converters.quantize.graph import Graph, Node, Ref, graph_of
 from boardfit.converters.quantize.simulate import handed_on, is_stored, moved_from
@@ -159,8 +160,7 @@ class QatNet(keras.Model):  # type: ignore[misc]
 
     def tensor(self, images: Any) -> Any:
         """Return the (B, S, S, 3) float32 input tensor of (B, S, S, 3) uint8 images."""
-        mean, std = (np.asarray(value, np.float32) for value in (self._image.mean, self._image.std))
-        return (ops.cast(images, "float32") - mean) / std
+        return input_tensor(images, self._image, images.shape[1])
 
     def answers(self, tensor: Any, as_ncnn: Any) -> list[Any]:
         """Return the net's outputs in simulated int8, in their order.

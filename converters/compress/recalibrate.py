@@ -10,8 +10,7 @@ import keras
 
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import batch_norms
-from boardfit.converters.compress.resize import resize_batch
-from boardfit.converters.compress.taylor import normalised
+from boardfit.converters.compress.resize import input_tensor
 from boardfit.specs import ImageSpec
 
 BATCH = 64
@@ -51,8 +50,8 @@ def recalibrate(net: Any, images: ImageSet, image: ImageSpec, *, side: int | Non
             for norm in norms:
                 # The mean of all batches so far: of the first nothing that was known before remains.
                 norm.momentum = number / (number + 1)
-            tensor = normalised(images.pixels[start : start + BATCH], image)
-            net(resize_batch(tensor, side or images.side), training=True)
+            tensor = input_tensor(images.pixels[start : start + BATCH], image, side or images.side)
+            net(tensor, training=True)
 
 
 @contextmanager

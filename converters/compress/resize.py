@@ -1,4 +1,4 @@
-"""Resizing a batch inside a training step: two products with a matrix of areas."""
+"""What a net takes, made inside a training step: resized by matrices of areas, and normalised."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from typing import Any
 
 import numpy as np
 from keras import ops
+
+from boardfit.specs import ImageSpec
+
+
+def input_tensor(pixels: Any, image: ImageSpec, size: int) -> Any:
+    """Return the (B, size, size, 3) float32 input of a net.
+
+    Args:
+        pixels: (B, S, S, 3) uint8, in the channel order of the image spec.
+        image: Mean and deviation, in pixel units.
+        size: Side of the result in pixels, at most S.
+    """
+    mean, std = (np.asarray(value, np.float32) for value in (image.mean, image.std))
+    return (resize_batch(ops.cast(pixels, "float32"), size) - mean) / std
 
 
 def resize_batch(images: Any, size: int) -> Any:

@@ -14,6 +14,7 @@ from boardfit.converters.compress.channels import READS
 from boardfit.converters.compress.groups import Structure
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.losses import SMALLEST_PROBABILITY, as_logits
+from boardfit.converters.compress.resize import input_tensor
 from boardfit.converters.model import TrainedModel
 
 BATCH = 8
@@ -85,7 +86,7 @@ class _Probe(keras.Model):  # type: ignore[misc]
 
     def call(self, x: Any) -> Any:
         """Return the answers to (B, S, S, 3) uint8; as after training, whatever mode Keras is in."""
-        return self.net(normalised(x, self._image), training=False)
+        return self.net(input_tensor(x, self._image, x.shape[1]), training=False)
 
     def compute_loss(
         self,
@@ -175,9 +176,3 @@ class _Directions(keras.utils.PyDataset):  # type: ignore[misc]
         rows = slice(index * self._batch, (index + 1) * self._batch)
         rng = np.random.default_rng((self._seed, index))
         return self._images.pixels[rows], rng.normal(size=(self._batch, self._numbers)).astype(np.float32)
-
-
-def normalised(pixels: Any, image: Any) -> Any:
-    """Return what a net takes, float32, of (B, S, S, 3) uint8 pixels in the order of its image spec."""
-    mean, std = (np.asarray(value, np.float32) for value in (image.mean, image.std))
-    return (ops.cast(pixels, "float32") - mean) / std

@@ -20,8 +20,9 @@ from boardfit.converters.compress.nets import batch_norms
 from boardfit.converters.compress.prune import Prune
 from boardfit.converters.compress.prune_time import EngineClock
 from boardfit.converters.compress.recalibrate import recalibrate
+from boardfit.converters.compress.resize import input_tensor
 from boardfit.converters.compress.stage import run_stage
-from boardfit.converters.compress.taylor import normalised, taylor_scores
+from boardfit.converters.compress.taylor import taylor_scores
 from boardfit.converters.ingest.reference import keras_reference
 from boardfit.converters.ingest.survey import layer_rows
 from boardfit.converters.model import TrainedModel, Untouched
@@ -129,7 +130,7 @@ def test_channels_that_do_nothing_go_first(criterion, make_images):
     images = make_images()
     options = PruneSection(macs=0.25, multiple=1, criterion=criterion, recalibrate=False)
     after = run_stage(Prune(options, SIDE, images=lambda _: images), model).model
-    tensor = np.asarray(normalised(images.pixels[:8], model.image))
+    tensor = np.asarray(input_tensor(images.pixels[:8], model.image, SIDE))
     first = after.net.get_layer(names[0]).get_weights()[0]
     kept = [
         c
@@ -156,7 +157,7 @@ def test_first_order_scores_rank_as_what_silencing_really_does(activation, make_
     images = make_images()
     found = structure_of(follow(model.net, SIDE), model.net)
     scores = taylor_scores(found, model, images, seed=0)
-    tensor = np.asarray(normalised(images.pixels, model.image))
+    tensor = np.asarray(input_tensor(images.pixels, model.image, SIDE))
     whole = np.asarray(model.net(tensor, training=False))
     changes = []
     for unit in range(found.count):
@@ -186,7 +187,9 @@ def test_new_statistics_are_those_of_the_images(make_net, make_images):
     spec = ImageSpec(mean=(127.5,) * 3, std=(127.5,) * 3)
     recalibrate(net, images, spec)
     first = keras.Model(net.inputs, net.layers[1].output)
-    seen = np.asarray(first(np.asarray(normalised(images.pixels, spec)), training=False))
+    seen = np.asarray(
+        first(np.asarray(input_tensor(images.pixels, spec, images.pixels.shape[1])), training=False)
+    )
     norm = batch_norms(net)[0]
     assert np.allclose(norm.moving_mean, seen.mean((0, 1, 2)), atol=1e-4)
     assert np.allclose(norm.moving_variance, seen.var((0, 1, 2)), rtol=0.02)
