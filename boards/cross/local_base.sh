@@ -64,9 +64,10 @@ unpack() {
     mmdebstrap --quiet --variant=extract --arch="$arch" --include="$PACKAGES" "$SUITE" "$root" "$@" >"$work/said" 2>&1
 }
 mirror() {
-    echo "${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $SUITE" | head -n 1)}"
+    command -v apt-get >/dev/null || return
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $SUITE" | sed -n 1p
 }
-unpack || unpack "deb $(mirror) $SUITE main" || fail "$(grep -m 1 '^E:' "$work/said" || tail -n 1 "$work/said")"
+unpack || unpack "deb ${MIRROR:-$(mirror)} $SUITE main" || fail "$(grep -m 1 '^E:' "$work/said" || tail -n 1 "$work/said")"
 
 # What the scripts of the packages would have done.
 for name in passwd group; do
