@@ -7,6 +7,7 @@ import pytest
 
 from boardfit.converters.quantize.quality import (
     decibels,
+    noise_share,
     output_error,
     paired_interval,
     sums_by_tensor,
@@ -76,6 +77,13 @@ def test_noise_in_decibels():
     assert decibels(1.0, 1000.0) == pytest.approx(30.0)
     assert decibels(0.0, 5.0) == 200.0
     assert decibels(0.0, 0.0) == 200.0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_net_that_int8_broke_has_the_least_decibels(broken):
+    noise, signal = noise_share(np.array([1.0, broken], np.float32), np.ones(2, np.float32))
+    assert decibels(noise, signal) == decibels(1e30, 1.0) == pytest.approx(-120.0)
     assert decibels(1.0, 0.0) == pytest.approx(-120.0)
 
 
