@@ -94,6 +94,13 @@ def noise_share(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float]
         return float(((a - b) ** 2).sum()), float((b**2).sum())
 
 
+def noise_to_signal(noise: float, signal: float) -> float:
+    """Return the noise as a share of the signal: 0 where there is no signal, 1e12 where it is not finite."""
+    if not math.isfinite(noise):
+        return 1.0 / _FLOOR
+    return noise / signal if signal > 0.0 else 0.0
+
+
 def decibels(noise: float, signal: float) -> float:
     """Return the signal-to-quantisation-noise ratio in dB: 200 without noise, -120 where it is not finite."""
     if not math.isfinite(noise):
