@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.quantize.bench import Quantizer
-from boardfit.converters.quantize.quality import decibels, sums_by_tensor
+from boardfit.converters.quantize.quality import decibels, noise_to_signal, sums_by_tensor
 from boardfit.converters.targets import Exported
 
 IMAGES = 8
@@ -60,7 +60,7 @@ def blame(quantizer: Quantizer, quantized: Exported, twin: Exported, images: np.
     finally:
         for probe in probes:
             probe.close()
-    share = {name: noise / signal if signal > 0.0 else 0.0 for name, (noise, signal) in sums.items()}
+    share = {name: noise_to_signal(*both) for name, both in sums.items()}
     return tuple(
         Blame(
             layer=layer.name,

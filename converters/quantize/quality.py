@@ -89,12 +89,22 @@ def paired_interval(lost: int, won: int, of: int) -> tuple[float, float]:
 
 def noise_share(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
     """Return the sums of squares of the error and of the signal of one tensor."""
-    a, b = actual.astype(np.float64), expected.astype(np.float64)
-    return float(((a - b) ** 2).sum()), float((b**2).sum())
+    with np.errstate(invalid="ignore", over="ignore"):  # a net that int8 broke answers NaN
+        a, b = actual.astype(np.float64), expected.astype(np.float64)
+        return float(((a - b) ** 2).sum()), float((b**2).sum())
+
+
+def noise_to_signal(noise: float, signal: float) -> float:
+    """Return the noise as a share of the signal: 0 where there is no signal, 1e12 where it is not finite."""
+    if not math.isfinite(noise):
+        return 1.0 / _FLOOR
+    return noise / signal if signal > 0.0 else 0.0
 
 
 def decibels(noise: float, signal: float) -> float:
-    """Return the signal-to-quantisation-noise ratio in dB; 200 where there is no noise."""
+    """Return the signal-to-quantisation-noise ratio in dB: 200 without noise, -120 where it is not finite."""
+    if not math.isfinite(noise):
+        return 10.0 * math.log10(_FLOOR)
     if noise <= signal * 1e-20:
         return 200.0
     return 10.0 * math.log10(max(signal, _FLOOR * noise) / noise)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from boardfit.converters.model import TrainedModel
 from boardfit.converters.targets import Exported, file_stem, input_specs
 from boardfit.converters.targets.onnx import onnx_graph
 from boardfit.converters.targets.onnx import require_tools as require_onnx_tools
+from boardfit.converters.targets.onnx_axes import with_few_axes
 from boardfit.errors import ExportError, ToolMissing
 from boardfit.specs import Artifact, TensorSpec
 
 TIMEOUT_S = 600.0
 _PARAM_MAGIC = "7767517"
 _BATCHED_RESHAPE = re.compile(r'^(Reshape .*) 12=0 13=0 6="(.+),0n"$', re.MULTILINE)
+_MANY_AXES = re.compile(r"[5-9]-rank .*not (supported|possible)|^ignore Tensor\.reshape", re.MULTILINE)
+"""pnnx takes some tensors of five axes, a channel shuffle's among them, and says so of the others."""
 
 
 def require_tools() -> None:
@@ -126,32 +130,67 @@ def convert_onnx(
         ",".join([f"[1,3,{size},{size}]", *(_shape_word(spec, size) for spec in further)])
         for size in (sizes[-1], sizes[0])
     ]
+    options = [f"fp16={int(half)}", f"inputshape={shapes[0]}"]
+    if len(sizes) > 1:
+        options.append(f"inputshape2={shapes[1]}")
+    done = _run_pnnx(onnx_bytes, options)
+    if len(sizes) == 1 and _MANY_AXES.search(done.log):
+        image = (1, 3, *sizes, *sizes)
+        fewer = _with_few_axes(onnx_bytes, [image, *(_shape(spec, sizes[0]) for spec in further)])
+        done = done if fewer is None else _run_pnnx(fewer, options)
+    _raise_if_dropped(done.log)
+    if done.status != 0 or done.param is None or done.weights is None:
+        tail = " / ".join(line for line in done.log.splitlines()[-3:] if line.strip())
+        raise ExportError(f"pnnx failed with exit status {done.status}: {tail}")
+    return done.param, done.weights
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What pnnx said, and the files that it wrote."""
+
+    status: int
+    log: str
+    param: str | None
+    weights: bytes | None
+
+
+def _run_pnnx(onnx_bytes: bytes, options: Sequence[str]) -> _Run:
     with tempfile.TemporaryDirectory(prefix="boardfit-") as folder:
         source = Path(folder) / "net.onnx"
         source.write_bytes(onnx_bytes)
-        command = [str(_pnnx()), str(source), f"fp16={int(half)}", f"inputshape={shapes[0]}"]
-        if len(sizes) > 1:
-            command.append(f"inputshape2={shapes[1]}")
+        command = [str(_pnnx()), str(source), *options]
         try:
             done = subprocess.run(
                 command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S
             )
         except subprocess.TimeoutExpired as error:
             raise ExportError(f"pnnx did not end within {TIMEOUT_S:.0f} s") from error
-        log = done.stdout + done.stderr
-        _raise_if_dropped(log)
         param, weights = source.with_suffix(".ncnn.param"), source.with_suffix(".ncnn.bin")
-        if done.returncode != 0 or not param.is_file() or not weights.is_file():
-            tail = " / ".join(line for line in log.splitlines()[-3:] if line.strip())
-            raise ExportError(f"pnnx failed with exit status {done.returncode}: {tail}")
-        return param.read_text(), weights.read_bytes()
+        return _Run(
+            status=done.returncode,
+            log=done.stdout + done.stderr,
+            param=param.read_text() if param.is_file() else None,
+            weights=weights.read_bytes() if weights.is_file() else None,
+        )
+
+
+def _with_few_axes(onnx_bytes: bytes, shapes: Sequence[tuple[int, ...]]) -> bytes | None:
+    """Return the model without tensors of more than four axes, None where it has none; see ``onnx_axes``."""
+    import onnx
+
+    fewer = with_few_axes(onnx.load_from_string(onnx_bytes), shapes)
+    return None if fewer is None else bytes(fewer.SerializeToString(deterministic=True))
+
+
+def _shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
+    return (1, 3, size, size) if spec.layout else (1, *(extent or 1 for extent in spec.shape[1:]))
 
 
 def _shape_word(spec: TensorSpec, size: int) -> str:
     """Return an input's shape as pnnx reads it: ``[1,4]``, or ``[1,4]i64`` where it is of whole numbers."""
-    shape = (1, 3, size, size) if spec.layout else (1, *(extent or 1 for extent in spec.shape[1:]))
     kind = {"int64": "i64", "int32": "i32", "bool": "i8"}.get(spec.dtype, "")
-    return f"[{','.join(map(str, shape))}]{kind}"
+    return f"[{','.join(map(str, _shape(spec, size)))}]{kind}"
 
 
 def _raise_if_dropped(log: str) -> None:

@@ -28,6 +28,9 @@ def tidy(model: Any) -> Any:
             _plain_resize(node, empty)
         elif node.op_type in ("AveragePool", "MaxPool"):
             _pad_into_pool(graph, node, makers)
+    for node in graph.node:
+        if node.op_type == "Pad":
+            _name_mode(node)
     return model
 
 
@@ -118,6 +121,14 @@ def _pads_with_zeros(pad: Any, stored: dict[str, Any]) -> bool:
 
     name = pad.input[2] if len(pad.input) > 2 else ""
     return not name or (name in stored and not numpy_helper.to_array(stored[name]).any())
+
+
+def _name_mode(pad: Any) -> None:
+    """Say that a Pad is of a constant, which is what it is without a word: pnnx drops those without one."""
+    from onnx import helper
+
+    if all(item.name != "mode" for item in pad.attribute):
+        pad.attribute.append(helper.make_attribute("mode", "constant"))
 
 
 def _plain_resize(node: Any, empty: set[str]) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from boardfit.converters.quantize.quality import (
     decibels,
+    noise_share,
+    noise_to_signal,
     output_error,
     paired_interval,
     sums_by_tensor,
@@ -76,7 +78,20 @@ def test_noise_in_decibels():
     assert decibels(1.0, 1000.0) == pytest.approx(30.0)
     assert decibels(0.0, 5.0) == 200.0
     assert decibels(0.0, 0.0) == 200.0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_net_that_int8_broke_has_the_least_decibels(broken):
+    noise, signal = noise_share(np.array([1.0, broken], np.float32), np.ones(2, np.float32))
+    assert decibels(noise, signal) == decibels(1e30, 1.0) == pytest.approx(-120.0)
+    assert noise_to_signal(noise, signal) == pytest.approx(1e12)
     assert decibels(1.0, 0.0) == pytest.approx(-120.0)
+
+
+def test_noise_as_a_share_of_the_signal():
+    assert noise_to_signal(1.0, 4.0) == 0.25
+    assert noise_to_signal(1.0, 0.0) == 0.0
 
 
 def test_tensors_without_a_counterpart_are_left_out():

@@ -136,6 +136,10 @@ NETS = {
     ),
     "depthwise on floats, no bias": lambda: Net().conv(3, 3, 3, groups=3, bias=False),
     "grouped": lambda: Net().conv(3, 16, act=RELU).conv(16, 32, 3, groups=4, act=RELU).conv(32, 8),
+    "grouped, answering in float": lambda: Net().conv(3, 32, act=RELU).conv(32, 32, groups=4, act=RELU),
+    "grouped twice, answering in float": lambda: (
+        Net().conv(3, 32, act=RELU).conv(32, 32, 3, groups=4, act=RELU).conv(32, 64, groups=8)
+    ),
     "leaky between convolutions": lambda: Net().conv(3, 16, 3, act=LEAKY).conv(16, 8, 3),
     "linear between convolutions": lambda: Net().conv(3, 16, 3).conv(16, 8),
     "below zero": lambda: Net().conv(3, 8, act={9: "3", -23310: "2,-6.0,0.0"}).conv(8, 8),
@@ -179,6 +183,19 @@ def test_int8_answers_nearly_like_float(make):
     actual, expected = run(quantized(exported), tensors), run(exported, tensors)
     assert actual.shape == expected.shape
     assert decibels(actual, expected) > 28.0
+
+
+@pytest.mark.parametrize(
+    ("name", "integer"),
+    [
+        ("grouped", [True, True, True]),
+        ("grouped, answering in float", [True, False]),
+        ("grouped twice, answering in float", [True, False, False]),
+        ("relu6, depthwise, project", [True, True, True]),
+    ],
+)
+def test_a_grouped_convolution_that_answers_in_float_stays_in_float(name, integer):
+    assert [layer.integer for layer in ncnn_int8.layers(quantized(NETS[name]().exported()))] == integer
 
 
 def convolved(values, layer, inputs):

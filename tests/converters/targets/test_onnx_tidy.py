@@ -108,3 +108,18 @@ def test_zeros_join_a_pooling_where_they_change_nothing(first, pool, kernel, joi
     tidied = tidy(model(nodes, consts))
     np.testing.assert_allclose(run(tidied), expected, atol=1e-6)
     assert (tidied.graph.node[-1].input[0] == "a") is joined
+
+
+def test_the_mode_of_a_pad_is_named():
+    nodes = [helper.make_node("Pad", ["x", "p"], ["y"])]
+    consts = {"p": np.array([0, 1, 0, 0, 0, 0, 0, 2], np.int64)}
+    expected = run(model(nodes, consts))
+    tidied = tidy(model(nodes, consts))
+    assert [(item.name, item.s) for item in tidied.graph.node[0].attribute] == [("mode", b"constant")]
+    np.testing.assert_array_equal(run(tidied), expected)
+
+
+def test_a_mode_that_is_named_stays():
+    nodes = [helper.make_node("Pad", ["x", "p"], ["y"], mode="reflect")]
+    tidied = tidy(model(nodes, {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)}))
+    assert [item.s for item in tidied.graph.node[0].attribute] == [b"reflect"]

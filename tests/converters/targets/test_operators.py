@@ -24,7 +24,23 @@ def number(name="i"):
     return node("Cast", name, to=TensorProto.FLOAT)
 
 
-CONST = {"half": np.float32(0.5), "three": np.int64(3), "mask": np.tri(8, dtype=bool)}
+def whole(*values):
+    return np.array(values, np.int64)
+
+
+CONST = {
+    "half": np.float32(0.5),
+    "three": np.int64(3),
+    "mask": np.tri(8, dtype=bool),
+    "behind": whole(0, 0, 0, 0, 0, 0, 0, 1),
+    "around": whole(0, 1, 0, 0, 0, 2, 0, 0),
+    "edges": whole(0, 0, 1, 2, 0, 0, 3, 1),
+    "cut": whole(3, 4, 2, 4, 2),
+    "rows": whole(1, 16, 12),
+    "weights": np.linspace(-1, 1, 12 * 12, dtype=np.float32).reshape(12, 12),
+    "heads": whole(1, 4, 4, 4, 3),
+    "back": whole(1, 3, 8, 8),
+}
 ALL, TWO = ("tflite", "onnx", "ncnn"), ("tflite", "onnx")
 CASES = {
     "arg-max": ([node("ArgMax", "x", "i", axis=1), number()], TWO),
@@ -38,6 +54,25 @@ CASES = {
     "thresholded-relu": ([node("ThresholdedRelu", "x", alpha=0.4)], TWO),
     "where-computed": ([node("Greater", "x half", "g"), node("Where", "g x half")], TWO),
     "where-constant": ([node("Where", "mask x half")], TWO),
+    "pad-last-axis": ([node("Neg", "x", "n"), node("Pad", "n behind half")], ALL),
+    "pad-channels": ([node("Neg", "x", "n"), node("Pad", "n around half")], ALL),
+    "pad-all-round": ([node("Neg", "x", "n"), node("Pad", "n edges")], ALL),
+    "patches-with-heads": (
+        [
+            node("Reshape", "x cut", "c"),
+            node("Transpose", "c", "p", perm=[1, 3, 0, 2, 4]),
+            node("Reshape", "p rows", "r"),
+            node("MatMul", "r weights", "m"),
+            node("Reshape", "m heads", "h"),
+            node("Transpose", "h", "a", perm=[0, 3, 1, 2, 4]),
+            node("Transpose", "h", "b", perm=[0, 3, 1, 4, 2]),
+            node("MatMul", "a b", "s"),
+            node("Softmax", "s", "o", axis=-1),
+            node("MatMul", "o a", "t"),
+            node("Reshape", "t back", "y"),
+        ],
+        ALL,
+    ),
     "max-pool-dilated": ([node("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 2])], TWO),
 }
 
