@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ import numpy as np
 from boardfit.converters.quantize.blame import Blame
 from boardfit.converters.quantize.gate import Verdict
 from boardfit.converters.quantize.naming import Share
-from boardfit.converters.quantize.rescue import Step
+from boardfit.converters.quantize.rescue import ON_TOP, QAT, Step
 from boardfit.converters.targets import Exported
 from boardfit.errors import BundleError
 from boardfit.specs import MIXED, Artifact
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +40,7 @@ class Outcome:
         fp32: The float twin's.
         found: The delivered artifact's.
         golden: Its answer to the bundle's golden frame, see ``golden``; empty for fp16.
+        notes: Of the training in simulated int8; empty where there was none.
     """
 
     format: str
@@ -54,6 +55,7 @@ class Outcome:
     fp32: tuple[int, ...]
     found: tuple[int, ...]
     golden: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -92,7 +94,29 @@ class Outcome:
             "fp32": numbers_text(self.fp32),
             "found": numbers_text(self.found),
             "golden": self.golden,
+            "notes": list(self.notes),
         }
+
+
+def training_notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Return what was told of training in simulated int8, each once, and where its net was not taken."""
+    told = dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
+    return (*told, *(note for outcome in outcomes if (note := _unused_note(outcome))))
+
+
+def _unused_note(outcome: Outcome) -> str:
+    steps = [step for step in outcome.steps if step.name not in ON_TOP]
+    qat = next((step for step in steps if step.name == QAT), None)
+    # Surgery after a training begins with the source's net again.
+    taken = next(step for step in reversed(steps) if step.kept)
+    if qat is None or (taken is qat and outcome.kept_integers):
+        return ""
+    if taken is qat:
+        return f"qat: {outcome.name} stayed outside the gate after training too, and was not taken"
+    return (
+        f"qat: {outcome.name} is not of the trained net, which was outside the gate: its output error is "
+        f"{qat.error:.3g}, that of {taken.name} without training {taken.error:.3g}"
+    )
 
 
 def numbers_text(values: tuple[int, ...]) -> str:
@@ -167,6 +191,7 @@ def _read(record: Mapping[str, Any], place: Path) -> Outcome:
         fp32=read_numbers(record["fp32"]),
         found=read_numbers(record["found"]),
         golden=record["golden"],
+        notes=tuple(record["notes"]),
     )
 
 
