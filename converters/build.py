@@ -120,7 +120,7 @@ def build(
     measurements = _measurements(samples, parity, times, notes)
     if checked.order:
         measurements["quantized"] = quantized_measurements(checked.order, outcomes)
-    compression, unmeasured = _compression(planned, checked, exported, samples, changed, progress)
+    compression, unmeasured = _compression(planned, checked, exported, samples, changed, outcomes, progress)
     if compression:
         notes = (*notes, *unmeasured)
         measurements |= {"compressed": compression.to_dict(), "notes": list(notes)}
@@ -149,23 +149,27 @@ def _compression(
     exported: Sequence[Exported],
     samples: Samples,
     changed: Sequence[Effect],
+    outcomes: Sequence[Outcome],
     progress: Progress,
 ) -> tuple[CompressionRecord | None, tuple[str, ...]]:
     """Return what compressing changed, and what could not be measured; None where nothing was compressed."""
-    if not changed:
+    taught = any(outcome.taught for outcome in outcomes)
+    if not changed and not taught:
         return None, ()
     recipe, export = checked.recipe, checked.recipe.export
+    photos = labelled_photos(recipe.fit.val, recipe.images.folder) if changed and recipe.fit.val else ()
     compressed = Compressed(
         before=planned.model,
         after=checked.model,
-        stages=recipe.stage_names,
+        stages=(*recipe.stage_names, *(("qat",) if taught else ())),
         sizes=export.sizes,
-        formats=export.formats,
+        formats=export.formats if changed else (),
         exported=exported,
         samples=samples,
-        photos=labelled_photos(recipe.fit.val, recipe.images.folder) if recipe.fit.val else (),
+        photos=photos,
         parity=recipe.parity,
         logs=checked.partial,
+        outcomes=outcomes,
     )
     agreement = [ScoreChange(row.size, row.images, row.before, row.after) for row in changed]
     return record_of(compressed, agreement, progress)

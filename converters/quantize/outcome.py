@@ -22,6 +22,23 @@ from boardfit.specs import MIXED, Artifact
 SCHEMA = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What became of the net that was trained in simulated int8, in one artifact.
+
+    Attributes:
+        before: The best step without training, from which it began.
+        qat: The step that trained.
+        last: The step whose net was taken in the end.
+        used: Whether that is the trained one, and its integers were delivered.
+    """
+
+    before: Step
+    qat: Step
+    last: Step
+    used: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """One quantized artifact, or why there is none.
@@ -73,6 +90,19 @@ class Outcome:
         return self.delivered in (self.asked, MIXED, "int16x8")
 
     @property
+    def taught(self) -> Taught | None:
+        """What training in simulated int8 did; None where there was none."""
+        steps = [step for step in self.steps if step.name not in ON_TOP]
+        place = next((i for i, step in enumerate(steps) if step.name == QAT), None)
+        if place is None:
+            return None
+        qat = steps[place]
+        before = next(step for step in reversed(steps[:place]) if step.kept)
+        # Surgery after a training begins with the source's net again.
+        last = next(step for step in reversed(steps) if step.kept)
+        return Taught(before, qat, last, used=last is qat and self.kept_integers)
+
+    @property
     def method(self) -> str:
         """Which ranges the artifact has."""
         kept = [step for step in self.steps if step.kept]
@@ -105,17 +135,14 @@ def training_notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
 
 
 def _unused_note(outcome: Outcome) -> str:
-    steps = [step for step in outcome.steps if step.name not in ON_TOP]
-    qat = next((step for step in steps if step.name == QAT), None)
-    # Surgery after a training begins with the source's net again.
-    taken = next(step for step in reversed(steps) if step.kept)
-    if qat is None or (taken is qat and outcome.kept_integers):
+    found = outcome.taught
+    if found is None or found.used:
         return ""
-    if taken is qat:
+    if found.last is found.qat:
         return f"qat: {outcome.name} stayed outside the gate after training too, and was not taken"
     return (
         f"qat: {outcome.name} is not of the trained net, which was outside the gate: its output error is "
-        f"{qat.error:.3g}, that of {taken.name} without training {taken.error:.3g}"
+        f"{found.qat.error:.3g}, that of {found.last.name} without training {found.last.error:.3g}"
     )
 
 

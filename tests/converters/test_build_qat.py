@@ -10,6 +10,7 @@ from boardfit.cli import main
 from boardfit.converters import build as build_module
 from boardfit.converters.build import build
 from boardfit.converters.calibrate import Range
+from boardfit.converters.compression_record import CompressionRecord
 from boardfit.converters.plan import plan
 from boardfit.converters.qat_order import qat_order
 from boardfit.converters.recipe import Recipe
@@ -79,6 +80,22 @@ def test_trained_always_it_delivers_the_trained_net(recipe, tmp_path, capsys):
     assert not (tmp_path / "a.boardfit.partial").exists()
     assert main(["inspect", str(tmp_path / "a.boardfit")]) == 0
     assert "qat training (" in capsys.readouterr().out
+
+
+def test_its_training_stands_on_the_page(recipe, tmp_path, capsys):
+    report = build(recipe(distill={"epochs": 1}), tmp_path / "a.boardfit")
+    record = report.compression
+    assert record.stages == ("qat",) and not record.times and not record.files
+    (change,) = record.integers
+    assert (change.artifact, change.measure, change.used) == ("onnx-int8-28", "flips", True)
+    assert [change.before, change.after] == [step.verdict.flips for step in report.outcomes[0].steps]
+    assert [curve.stage for curve in record.curves] == ["qat-28"]
+    with open_bundle(tmp_path / "a.boardfit") as bundle:
+        assert CompressionRecord.from_dict(bundle.measurements["compressed"]) == record
+    assert main(["report", str(tmp_path / "a.boardfit"), "-o", str(tmp_path / "page")]) == 0
+    assert (tmp_path / "page" / "training-1-qat-28.png").is_file()
+    text = (tmp_path / "page" / "compression.html").read_text(encoding="utf-8")
+    assert "Trained in int8" in text and "onnx-int8-28" in text
 
 
 def test_nothing_is_trained_where_the_gate_is_met(recipe, tmp_path):
