@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
+from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.prune import Prune
 from boardfit.converters.compress.stage import run_stage
 from boardfit.converters.model import Untouched
@@ -167,42 +165,17 @@ def test_pruned_nets_pass_the_gate_in_all_formats_and_their_files_are_smaller():
     assert bytes_of["before", "tflite"] - bytes_of["after", "tflite"] > 3 * gone
 
 
-SCRIPT = """
-import runpy, sys
-import numpy as np
-from boardfit.converters.compress.images import ImageSet
-from boardfit.converters.compress.prune import Prune
-from boardfit.converters.compress.stage import run_stage
-from boardfit.converters.ingest.reference import keras_reference
-from boardfit.converters.model import TrainedModel
-from boardfit.converters.recipe_prune import PruneSection
-from boardfit.specs import ImageSpec, TensorSpec
-
-shapes = runpy.run_path(sys.argv[1])
-net = shapes["scramble"](shapes["NETS"]["mobile"]())
-model = TrainedModel(
-    name="net", net=net, outputs=(TensorSpec("scores", (None, 5), activation="logits"),),
-    image=ImageSpec(), reference=keras_reference(net),
-)
-images = ImageSet(pixels=np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3)).astype(np.uint8))
-after = run_stage(Prune(PruneSection(macs=0.4, multiple=2), 16, images=lambda _: images), model).model
-answer = after.reference(np.ones((1, 16, 16, 3), np.float32))[0][0]
-widths = [layer.filters for layer in after.net.layers if hasattr(layer, "filters")]
-print(*widths, *(f"{x:.3f}" for x in answer))
-"""
+def pruned() -> list[float]:
+    """Return the widths that pruning leaves on the Keras backend of this process, and an answer."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, SIDE, SIDE, 3)).astype(np.uint8)
+    stage = Prune(PruneSection(macs=0.4, multiple=2), SIDE, images=lambda _: ImageSet(pixels=pixels))
+    after = run_stage(stage, model_of("mobile")).model
+    answer = after.reference(np.ones((1, SIDE, SIDE, 3), np.float32))[0][0]
+    return [*widths(after), *map(float, answer)]
 
 
-def test_it_prunes_on_jax_as_on_tensorflow():
-    pytest.importorskip("jax")
-    lines = []
-    for backend in ("tensorflow", "jax"):
-        path = Path(__file__).with_name("prunable.py")
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(SCRIPT), str(path)],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "KERAS_BACKEND": backend},
-        )
-        lines.append([float(word) for word in done.stdout.split()])
-    assert lines[0] == pytest.approx(lines[1], abs=2e-3)
+def test_it_prunes_on_jax_as_on_tensorflow(on_jax):
+    on_jax.begin(__file__, "pruned")
+    ours = pruned()
+    assert keras.backend.backend() == "tensorflow"
+    assert on_jax.end() == pytest.approx(ours, abs=2e-3)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import runpy
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -306,19 +302,10 @@ def losses_and_ends() -> tuple[list[float], list[tuple[float, float]]]:
     return losses, ends(run_stage(stage, model_of(small["build_net"]())).model)
 
 
-def test_it_trains_on_jax_as_on_tensorflow():
-    pytest.importorskip("jax")
-    script = f"import json, runpy; print(json.dumps(runpy.run_path({__file__!r})['losses_and_ends']()))"
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": "jax"},
-    )
-    losses, ranges = json.loads(run.stdout.splitlines()[-1])
+def test_it_trains_on_jax_as_on_tensorflow(on_jax):
+    on_jax.begin(__file__, "losses_and_ends")
     expected, ours = losses_and_ends()
     assert keras.backend.backend() == "tensorflow"
+    losses, ranges = on_jax.end()
     assert losses == pytest.approx(expected, rel=1e-2)
     assert np.allclose(ranges, ours, rtol=1e-2)
