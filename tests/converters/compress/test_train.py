@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -35,6 +36,20 @@ def weights_of(model) -> list[np.ndarray]:
     return [np.asarray(variable) for variable in model.variables]
 
 
+@pytest.fixture(scope="module")
+def unbroken():
+    """Return a function that trains without a break, once for each decay; weights and losses."""
+    small = runpy.run_path(str(HERE / "conftest.py"))
+
+    @cache
+    def trained(ema: float = 0.0):
+        model, settings = small["build_model"](), small["build_settings"](ema=ema)
+        report = train(model, small["build_images"](), settings=settings, phases=PHASE)
+        return weights_of(model), [record.metrics["loss"] for record in report.history]
+
+    return trained
+
+
 def test_it_learns(images, make_model, settings):
     report = train(make_model(), images, settings=settings(epochs=8), phases=PHASE)
     losses = [record.metrics["loss"] for record in report.history]
@@ -43,11 +58,10 @@ def test_it_learns(images, make_model, settings):
     assert "trained for 8 epochs" in report.sentence()
 
 
-def test_it_repeats_to_the_last_bit(images, make_model, settings):
-    models = [make_model(), make_model()]
-    for model in models:
-        train(model, images, settings=settings(), phases=PHASE)
-    for a, b in zip(*map(weights_of, models), strict=True):
+def test_it_repeats_to_the_last_bit(images, make_model, settings, unbroken):
+    model = make_model()
+    train(model, images, settings=settings(), phases=PHASE)
+    for a, b in zip(unbroken()[0], weights_of(model), strict=True):
         assert np.array_equal(a, b)
 
 
@@ -62,32 +76,28 @@ def interrupt_at(epoch, step):
 @pytest.mark.parametrize("moment", [(2, 6), (2, 3)], ids=["between epochs", "inside an epoch"])
 @pytest.mark.parametrize("ema", [0.0, 0.9], ids=["last weights", "moving average"])
 def test_what_was_interrupted_goes_on_as_if_nothing_had_happened(
-    images, tmp_path, moment, ema, make_model, settings
+    images, tmp_path, moment, ema, make_model, settings, unbroken
 ):
-    unbroken = make_model()
-    report = train(unbroken, images, settings=settings(ema=ema), phases=PHASE)
-
+    weights, curve = unbroken(ema)
     broken = settings(ema=ema, folder=tmp_path, watch=interrupt_at(*moment))
     with pytest.raises(KeyboardInterrupt):
         train(make_model(), images, settings=broken, phases=PHASE)
     resumed = make_model()
     again = train(resumed, images, settings=settings(ema=ema, folder=tmp_path, resume=True), phases=PHASE)
-    for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
+    for a, b in zip(weights, weights_of(resumed), strict=True):
         assert np.array_equal(a, b)
-    curves = [[record.metrics["loss"] for record in one.history] for one in (report, again)]
-    assert np.allclose(*curves, rtol=1e-5)
+    assert np.allclose(curve, [record.metrics["loss"] for record in again.history], rtol=1e-5)
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["loss"]) for row in rows] == pytest.approx(curves[0], rel=1e-4)
+    assert [float(row["loss"]) for row in rows] == pytest.approx(curve, rel=1e-4)
 
 
 @pytest.mark.parametrize("step", [0, 2, 5], ids=["first", "inside", "last"])
 def test_ctrl_c_while_a_step_runs_does_not_repeat_it(
-    images, tmp_path, step, monkeypatch, make_model, settings
+    images, tmp_path, step, monkeypatch, make_model, settings, unbroken
 ):
     """The signal is handled when the step is done, before anybody was told of it."""
-    unbroken, resumed = make_model(), make_model()
-    report = train(unbroken, images, settings=settings(), phases=PHASE)
+    (weights, curve), resumed = unbroken(), make_model()
     told = _Watcher.on_train_batch_end
 
     def interrupt(self, batch, logs=None):
@@ -99,10 +109,9 @@ def test_ctrl_c_while_a_step_runs_does_not_repeat_it(
         patch.setattr(_Watcher, "on_train_batch_end", interrupt)
         train(make_model(), images, settings=settings(folder=tmp_path), phases=PHASE)
     again = train(resumed, images, settings=settings(folder=tmp_path, resume=True), phases=PHASE)
-    for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
+    for a, b in zip(weights, weights_of(resumed), strict=True):
         assert np.array_equal(a, b)
-    curves = [[record.metrics["loss"] for record in one.history] for one in (report, again)]
-    assert np.allclose(*curves, rtol=1e-5)
+    assert np.allclose(curve, [record.metrics["loss"] for record in again.history], rtol=1e-5)
 
 
 def test_a_finished_training_is_not_run_again(images, tmp_path, make_model, settings):
@@ -119,7 +128,11 @@ def test_a_finished_training_is_not_run_again(images, tmp_path, make_model, sett
     ids=["rate", "epochs", "weights"],
 )
 def test_a_checkpoint_of_something_else_is_refused(images, tmp_path, change, seed, make_model, settings):
-    train(make_model(), images, settings=settings(folder=tmp_path), phases=PHASE)
+    def interrupt(moment):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model(), images, settings=settings(folder=tmp_path, watch=interrupt), phases=PHASE)
     other = settings(folder=tmp_path, resume=True, **change)
     with pytest.raises(CompressError, match="belongs to another model, other images or other settings"):
         train(make_model(seed=seed), images, settings=other, phases=PHASE)
