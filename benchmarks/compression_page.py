@@ -19,7 +19,16 @@ from boardfit.benchmarks.page import document, facts_list, table
 from boardfit.benchmarks.ratios import paired_points
 from boardfit.benchmarks.score_plot import require_finite
 
-__all__ = ["Change", "CompressionPage", "Panel", "Score", "Training", "all_figures", "compression_html"]
+__all__ = [
+    "Change",
+    "CompressionPage",
+    "Integers",
+    "Panel",
+    "Score",
+    "Training",
+    "all_figures",
+    "compression_html",
+]
 
 _STYLE = """
 .note { font-size: .9rem; opacity: .8; max-width: 54rem; }
@@ -51,6 +60,29 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Integers:
+    """What training in simulated int8 did to one artifact, as texts.
+
+    Attributes:
+        artifact: Its name.
+        measure: What the gate judges.
+        before: That measure without training, with its unit.
+        after: With it.
+        error_before: Output error without training.
+        error_after: With it.
+        used: Whether the bundle has the trained net's integers.
+    """
+
+    artifact: str
+    measure: str
+    before: str
+    after: str
+    error_before: str
+    error_after: str
+    used: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CompressionPage:
     """All that stands on the page.
 
@@ -63,6 +95,7 @@ class CompressionPage:
         timed_on: The machine, for people; no board's time stands for another's.
         right: Right answers; empty where no labels were given.
         agreement: Answers that are the source's at its largest size.
+        integers: Artifacts whose net was trained in simulated int8; empty where none was.
         trainings: In their order.
     """
 
@@ -74,6 +107,7 @@ class CompressionPage:
     timed_on: str
     right: tuple[Score, ...]
     agreement: tuple[Score, ...]
+    integers: tuple[Integers, ...]
     trainings: tuple[Training, ...]
 
 
@@ -100,6 +134,7 @@ def compression_html(page: CompressionPage) -> str:
             page.agreement,
             "Of images without labels: how often the answer is the source's at its largest size.",
         ),
+        _integers(page.integers),
         *(f"<h2>{escape(each.title)}</h2>\n{figure.svg(each)}" for each in curves),
     ]
     return document(sections, title=page.title, headline=page.headline, style=figure.style() + _STYLE)
@@ -125,6 +160,21 @@ def _scores(title: str, scores: Sequence[Score], note: str) -> str:
     header = ("size", "images", "before", "after", "points", "95 %")
     rows = map(_row, scores)
     return f'<h2>{escape(title)}</h2>\n{table(header, rows)}\n<p class="note">{escape(note)}</p>'
+
+
+def _integers(found: Sequence[Integers]) -> str:
+    if not found:
+        return ""
+    header = ("artifact", "gate", "before", "after", "output error before", "after", "in the bundle")
+    rows = [
+        (
+            *(each.artifact, each.measure, each.before, each.after, each.error_before, each.error_after),
+            "the trained net" if each.used else "not the trained net",
+        )
+        for each in found
+    ]
+    note = "Integers without and with training in simulated int8 (qat), against the float artifact."
+    return f'<h2>Trained in int8</h2>\n{table(header, rows)}\n<p class="note">{note}</p>'
 
 
 def _row(score: Score) -> tuple[str, ...]:

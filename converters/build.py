@@ -22,7 +22,7 @@ from boardfit.converters.policy_evidence import labelled_photos
 from boardfit.converters.policy_fit import Fit, goal_of
 from boardfit.converters.provenance import portable, tool_versions
 from boardfit.converters.qat_order import qat_order
-from boardfit.converters.quantize.outcome import Outcome, Shelf
+from boardfit.converters.quantize.outcome import Outcome, Shelf, training_notes
 from boardfit.converters.quantize.stage import measurements as quantized_measurements
 from boardfit.converters.quantize.stage import quantize_all, refused_table
 from boardfit.converters.recipe import Recipe
@@ -115,11 +115,12 @@ def build(
     changed = effects(planned.model, model, samples.tensors) if trained else ()
     # What another model taught may well differ from the source.
     worse = [note for note in [worse_note(changed)] if note and not recipe.distill.teacher]
-    notes = (*model.notes, *worse, *_sample_notes(samples), *_pictures_notes(checked))
+    notes = (*model.notes, *worse, *training_notes(outcomes), *_sample_notes(samples))
+    notes = (*notes, *_pictures_notes(checked))
     measurements = _measurements(samples, parity, times, notes)
     if checked.order:
         measurements["quantized"] = quantized_measurements(checked.order, outcomes)
-    compression, unmeasured = _compression(planned, checked, exported, samples, changed, progress)
+    compression, unmeasured = _compression(planned, checked, exported, samples, changed, outcomes, progress)
     if compression:
         notes = (*notes, *unmeasured)
         measurements |= {"compressed": compression.to_dict(), "notes": list(notes)}
@@ -148,23 +149,27 @@ def _compression(
     exported: Sequence[Exported],
     samples: Samples,
     changed: Sequence[Effect],
+    outcomes: Sequence[Outcome],
     progress: Progress,
 ) -> tuple[CompressionRecord | None, tuple[str, ...]]:
     """Return what compressing changed, and what could not be measured; None where nothing was compressed."""
-    if not changed:
+    taught = any(outcome.taught for outcome in outcomes)
+    if not changed and not taught:
         return None, ()
     recipe, export = checked.recipe, checked.recipe.export
+    photos = labelled_photos(recipe.fit.val, recipe.images.folder) if changed and recipe.fit.val else ()
     compressed = Compressed(
         before=planned.model,
         after=checked.model,
-        stages=recipe.stage_names,
+        stages=(*recipe.stage_names, *(("qat",) if taught else ())),
         sizes=export.sizes,
-        formats=export.formats,
+        formats=export.formats if changed else (),
         exported=exported,
         samples=samples,
-        photos=labelled_photos(recipe.fit.val, recipe.images.folder) if recipe.fit.val else (),
+        photos=photos,
         parity=recipe.parity,
         logs=checked.partial,
+        outcomes=outcomes,
     )
     agreement = [ScoreChange(row.size, row.images, row.before, row.after) for row in changed]
     return record_of(compressed, agreement, progress)
@@ -195,7 +200,7 @@ def _with_training_of_int8(checked: Plan, *, resume: bool, watch: Watch, progres
     """Return the plan whose int8 stage may train the net, where there is something to train on."""
     if checked.order is None:
         return checked
-    qat = qat_order(
+    qat, notes = qat_order(
         checked.recipe,
         checked.model,
         checked.training,
@@ -204,7 +209,8 @@ def _with_training_of_int8(checked: Plan, *, resume: bool, watch: Watch, progres
         watch=watch,
         progress=progress,
     )
-    return replace(checked, order=replace(checked.order, qat=qat))
+    model = replace(checked.model, notes=(*checked.model.notes, *notes))
+    return replace(checked, model=model, order=replace(checked.order, model=model, qat=qat))
 
 
 def _expected(model: TrainedModel, samples: Samples, size: int) -> list[np.ndarray]:

@@ -103,7 +103,7 @@ def compress(
         )
     if recipe.distill.deterministic:
         be_deterministic()
-    kept = KeptStages(folder, settings=recipe.compress_tables(), images=images)
+    kept = KeptStages(folder, settings=recipe.stage_tables, images=images, teacher=teacher)
     for stage in stages:
         done = kept.get(stage.name, model)
         if done is None:

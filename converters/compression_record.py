@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from boardfit.errors import ReportError
 
-SCHEMA = 1
+SCHEMA = 2
 _Record = TypeVar("_Record")
 
 
@@ -89,6 +89,31 @@ class TimeChange:
 
 
 @dataclass(frozen=True, slots=True)
+class IntegerChange:
+    """What training in simulated int8 did to one artifact.
+
+    Attributes:
+        artifact: As it was asked for: ``tflite-int8-224``.
+        size: Input side in pixels.
+        measure: What the gate judges: ``drop`` in points of top-1, or ``flips`` in per cent of answers.
+        before: The best without training.
+        after: With it; None where it was not judged, as it was worse.
+        error_before: Output error on calibration images; None where an engine refused the artifact.
+        error_after: Likewise.
+        used: Whether the bundle has the trained net's integers.
+    """
+
+    artifact: str
+    size: int
+    measure: str
+    before: float | None
+    after: float | None
+    error_before: float | None
+    error_after: float | None
+    used: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
     """A training, epoch by epoch.
 
@@ -125,6 +150,7 @@ class CompressionRecord:
         right: By size: right answers, top-1; empty where no labels were given.
         files: By format.
         times: By engine and size.
+        integers: Artifacts whose net was trained in simulated int8, used or not.
         curves: One for each training, in their order.
     """
 
@@ -135,6 +161,7 @@ class CompressionRecord:
     right: tuple[ScoreChange, ...] = ()
     files: tuple[FileChange, ...] = ()
     times: tuple[TimeChange, ...] = ()
+    integers: tuple[IntegerChange, ...] = ()
     curves: tuple[Curve, ...] = ()
 
     def __post_init__(self) -> None:
@@ -173,6 +200,7 @@ class CompressionRecord:
                 right=_rows(ScoreChange, data["right"]),
                 files=_rows(FileChange, data["files"]),
                 times=_rows(TimeChange, data["times"]),
+                integers=_rows(IntegerChange, data["integers"]),
                 curves=tuple(map(_curve, data["curves"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -189,6 +217,8 @@ _FROM_JSON: Mapping[str, Callable[[Any], Any]] = {
     "str": str,
     "int": int,
     "float": float,
+    "bool": bool,
+    "float | None": lambda value: None if value is None else float(value),
     "int | None": lambda value: None if value is None else int(value),
 }
 

@@ -17,6 +17,7 @@ from boardfit.converters.compression_record import (
     CompressionRecord,
     Curve,
     FileChange,
+    IntegerChange,
     NetFacts,
     ScoreChange,
     TimeChange,
@@ -24,6 +25,7 @@ from boardfit.converters.compression_record import (
 from boardfit.converters.ingest.survey import layer_rows
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.policy_evidence import Photo
+from boardfit.converters.quantize.outcome import Outcome
 from boardfit.converters.recipe import ParitySection
 from boardfit.converters.samples import Samples
 from boardfit.converters.targets import Exported, export
@@ -54,13 +56,14 @@ class Compressed:
     Attributes:
         before: The source.
         after: What the stages made of it.
-        stages: Their names.
+        stages: Their names, and ``qat`` where a net was trained in simulated int8.
         sizes: Input sides in pixels, ascending.
-        formats: That the bundle has.
+        formats: In which both are exported and timed; none where they are the same net.
         exported: Its artifacts.
         samples: Images at every size.
         photos: Labelled photographs that answers are judged on; empty where there are none.
         parity: The limits within which an exported source answers like itself.
+        outcomes: What was asked for in integers.
         logs: Folder in which each stage that trained has a folder, with a ``log.csv`` in it or deeper.
     """
 
@@ -74,6 +77,7 @@ class Compressed:
     photos: Sequence[Photo]
     parity: ParitySection
     logs: Path
+    outcomes: Sequence[Outcome] = ()
 
 
 def record_of(
@@ -101,7 +105,8 @@ def record_of(
     if found.photos:
         progress(f"judging both on {min(len(found.photos), MOST_PHOTOS)} labelled photographs or fewer")
         right = right_answers(found.before, found.after, sizes=found.sizes, photos=found.photos)
-    progress("timing the source beside the compressed model")
+    if pairs:
+        progress("timing the source beside the compressed model")
     record = CompressionRecord(
         stages=found.stages,
         before=_facts(found.before, found.sizes),
@@ -110,6 +115,7 @@ def record_of(
         right=right,
         files=tuple(_files(pair) for pair in pairs),
         times=tuple(row for pair in pairs for row in _times(pair, found.samples)),
+        integers=tuple(_integers(found.outcomes)),
         curves=read_curves(found.logs),
     )
     return record, tuple(notes)
@@ -124,6 +130,28 @@ def _facts(model: TrainedModel, sizes: Sequence[int]) -> NetFacts:
 
 def _macs(net: Any, side: int) -> int:
     return sum(row.macs for row in layer_rows(net, side))
+
+
+def _integers(outcomes: Sequence[Outcome]) -> Iterator[IntegerChange]:
+    """Yield what training in simulated int8 did to each artifact."""
+    for outcome in outcomes:
+        taught = outcome.taught
+        if taught is None:
+            continue
+        measure = "flips" if outcome.verdict.drop is None else "drop"
+        steps = (taught.before, taught.qat)
+        before, after = (getattr(step.verdict, measure) if step.verdict else None for step in steps)
+        errors = [step.error if math.isfinite(step.error) else None for step in steps]
+        yield IntegerChange(
+            artifact=outcome.name,
+            size=outcome.size,
+            measure=measure,
+            before=before,
+            after=after,
+            error_before=errors[0],
+            error_after=errors[1],
+            used=taught.used,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

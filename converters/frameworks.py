@@ -10,17 +10,23 @@ from boardfit.converters.capture import captured_output
 from boardfit.errors import ToolMissing
 
 
+def require_frameworks() -> None:
+    """Raise ToolMissing unless TensorFlow and Keras are installed. Cheap: imports nothing."""
+    for name in ("tensorflow", "keras"):
+        if find_spec(name) is None:
+            raise ToolMissing(
+                f"reading and building models needs {name}, not installed: pip install 'boardfit[convert]' "
+                "on a laptop or server; a board runs the bundle that is built there"
+            )
+
+
 def load_frameworks() -> None:
     """Import Keras with the TensorFlow backend, which every export needs.
 
     Raises:
         ToolMissing: TensorFlow or Keras is not installed, or Keras already runs on another backend.
     """
-    for name in ("tensorflow", "keras"):
-        if find_spec(name) is None:
-            raise ToolMissing(
-                f"reading and building models needs {name}, not installed: pip install 'boardfit[convert]'"
-            )
+    require_frameworks()
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,26 +30,34 @@ class KeptStages:
     behind it would be lost.
     """
 
-    def __init__(self, folder: Path, *, settings: Mapping[str, Any], images: TrainingImages | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Callable[[str], Mapping[str, Any]],
+        images: TrainingImages | None,
+        teacher: TrainedModel | None,
+    ) -> None:
         """Remember what results belong to.
 
         Args:
             folder: Of all stages.
-            settings: Of all stages, as JSON values.
+            settings: From a stage's name, what its result hangs on, as JSON values. With those of ``distill``
+                it hangs on the teacher as well.
             images: What is trained on.
+            teacher: Who teaches instead of the source, or None.
         """
-        self._folder = folder
-        about: dict[str, Any] = {"settings": settings}
+        self._folder, self._settings, self._teacher = folder, settings, teacher
+        self._images: list[Any] = []
         if images is not None:
             sizes = [path.stat().st_size if path.is_file() else 0 for path in images.paths]
-            about["images"] = [[str(path) for path in images.paths], sizes, images.labels]
-        self._about = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+            self._images = [[str(path) for path in images.paths], sizes, images.labels]
 
     def get(self, name: str, before: TrainedModel) -> StageResult | None:
         """Return what a stage made of a model before, or None.
 
         Raises:
-            CompressError: It was made of another model, with other settings or images.
+            CompressError: It was made of another model, or with another teacher, other settings or images.
         """
         import keras
 
@@ -64,10 +72,10 @@ class KeptStages:
             return None
         if not whole or record["schema"] != SCHEMA:
             return None
-        if belongs_to != self._belongs_to(before):
+        if belongs_to != self._belongs_to(name, before):
             raise CompressError(
-                f"{seal.parent} holds what another model, other images or other settings gave: resume with "
-                "those, or delete it to begin anew"
+                f"{seal.parent} holds what another model, another teacher, other images or other settings "
+                "gave: resume with those, or delete it to begin anew"
             )
         loaded = keras.saving.load_model(net, compile=False)
         loaded.trainable = False
@@ -85,7 +93,7 @@ class KeptStages:
         record = {
             "schema": SCHEMA,
             "sha256": _save(result.model.net, net),
-            "belongs_to": self._belongs_to(before),
+            "belongs_to": self._belongs_to(name, before),
             "notes": result.notes,
         }
         try:
@@ -96,11 +104,16 @@ class KeptStages:
     def _places(self, name: str) -> tuple[Path, Path]:
         return self._folder / name / "stage.keras", self._folder / name / "stage.json"
 
-    def _belongs_to(self, before: TrainedModel) -> str:
-        digest = self._about.copy()
-        for weight in before.net.get_weights():
-            digest.update(f"{weight.dtype}{weight.shape}".encode())
-            digest.update(np.ascontiguousarray(weight).tobytes())
+    def _belongs_to(self, name: str, before: TrainedModel) -> str:
+        settings = self._settings(name)
+        about = {"settings": settings, "images": self._images}
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        # A path may hold another teacher today: what counts are its weights.
+        taught = [self._teacher] if self._teacher and "distill" in settings else []
+        for model in (before, *taught):
+            for weight in model.net.get_weights():
+                digest.update(f"{weight.dtype}{weight.shape}".encode())
+                digest.update(np.ascontiguousarray(weight).tobytes())
         return digest.hexdigest()
 
 

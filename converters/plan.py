@@ -13,7 +13,7 @@ from boardfit.bundle import check_target
 from boardfit.bundle.rules import CONTROL
 from boardfit.converters.auto_sizes import require_choice, resolve_sizes
 from boardfit.converters.compression import require_stages
-from boardfit.converters.frameworks import load_frameworks
+from boardfit.converters.frameworks import load_frameworks, require_frameworks
 from boardfit.converters.further import read_values, values_note
 from boardfit.converters.image_specs import resolve_image_spec
 from boardfit.converters.ingest import ingest, own_side
@@ -78,6 +78,7 @@ def plan(recipe: Recipe, out: str | Path, *, progress: Progress = lambda _: None
     automatic = recipe.export.auto_sizes
     target = Path(out)
     _check_out(target)
+    require_frameworks()
     image = resolve_image_spec(recipe.source.image_spec)
     labels = read_labels(recipe.source.labels)
     if recipe.source.pass_through:

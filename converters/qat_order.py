@@ -45,12 +45,12 @@ def qat_order(
     resume: bool = False,
     watch: Watch = lambda _: None,
     progress: Progress = lambda _: None,
-) -> QatOrder | None:
-    """Return what the int8 stage trains with; None where it is not to train.
+) -> tuple[QatOrder | None, tuple[str, ...]]:
+    """Return what the int8 stage trains with, and notes for the report; None where it is not to train.
 
     Args:
         recipe: What is asked for.
-        model: What would be trained; one that cannot be is left out, and ``progress`` told why.
+        model: What would be trained; one that cannot be is left out, and a note says why.
         images: What is trained on.
         folder: Where checkpoints go, in a folder for each size.
         resume: Whether an interrupted training goes on.
@@ -61,15 +61,16 @@ def qat_order(
         CompressError: A checkpoint is in the way.
     """
     if images is None or not recipe.may_train_int8:
-        return None
+        return None, ()
     _require_free([folder / f"qat-{size}" for size in recipe.export.sizes], resume=resume)
     training = _training(recipe)
     try:
         for size in recipe.export.sizes:
             _stage(recipe, model, images, size, training, progress).requires(model)
     except CompressError as error:
-        progress(f"int8 goes without training: {error}")
-        return None
+        note = f"qat: int8 goes without training: {error}"
+        progress(note)
+        return None, (note,)
 
     def train(model: TrainedModel, size: int) -> TrainedModel:
         from boardfit.converters.compress.stage import run_stage
@@ -78,9 +79,8 @@ def qat_order(
         stage = _stage(recipe, model, images, size, kept, progress)
         progress(f"stage qat at {size}: {kept.epochs} epochs on {len(images.paths)} images")
         result = run_stage(stage, model)
-        for note in result.notes:
-            progress(note)
-        return result.model
+        # What was told of the stages before stands in the report already.
+        return replace(result.model, notes=(*result.notes, *_plain_notes(recipe)))
 
     about = {
         **asdict(recipe.qat),
@@ -88,7 +88,7 @@ def qat_order(
         "images": [content_sha256(path) for path in images.paths],
         "labels": images.labels,
     }
-    return QatOrder(always=recipe.qat.when == "always", train=train, about=about)
+    return QatOrder(always=recipe.qat.when == "always", train=train, about=about), ()
 
 
 def _require_free(folders: Sequence[Path], *, resume: bool) -> None:
@@ -104,6 +104,19 @@ def _training(recipe: Recipe) -> Training:
     """Return the settings of the other stages, but for what integers are not simulated in or with."""
     training = training_of(recipe, learning_rate=recipe.qat.learning_rate)
     return replace(training, epochs=recipe.qat.epochs or training.epochs, numbers="float32", recompute=False)
+
+
+def _plain_notes(recipe: Recipe) -> tuple[str, ...]:
+    """Return what of the training's settings this stage does not follow, in a sentence."""
+    given = recipe.distill
+    left = [f"distill.numbers = {given.numbers!r}"] if given.numbers != "float32" else []
+    left += ["distill.recompute"] if given.recompute else []
+    if not left:
+        return ()
+    return (
+        f"qat: trained in float32 and plainly, since integers are simulated there: {' and '.join(left)} "
+        f"{'is' if len(left) == 1 else 'are'} for the other stages",
+    )
 
 
 def _stage(

@@ -266,10 +266,20 @@ class Recipe:
         }
         return tuple(name for name, wanted in asked.items() if wanted)
 
-    def compress_tables(self) -> dict[str, Any]:
-        """Return the sections of the compress stages, and the sizes, as JSON values."""
-        tables = {name: asdict(getattr(self, name)) for name in ("prune", "distill", "elastic")}
-        return {**tables, "sizes": list(self.export.sizes)}
+    def stage_tables(self, stage: str) -> dict[str, Any]:
+        """Return what a compress stage's result hangs on, as JSON values: sections, and the sizes.
+
+        Args:
+            stage: Among ``stage_names``.
+        """
+        sections = {
+            # Between its steps a net recovers, by distilling.
+            "prune": ("prune", "distill") if self.distills and self.prune.steps > 1 else ("prune",),
+            "distill": ("distill",),
+            "sparsify": ("prune",),
+            "elastic": ("distill", "elastic"),
+        }[stage]
+        return {**{name: asdict(getattr(self, name)) for name in sections}, "sizes": list(self.export.sizes)}
 
     @property
     def may_train_int8(self) -> bool:

@@ -50,7 +50,7 @@ class DistillSection:
         decouple_groups: How many groups.
         numbers: What layers compute with: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``; weights,
             normalisation and losses stay in float32.
-        recompute: Whether distilling computes activations twice, not keeping them: less memory, more time.
+        recompute: Whether activations are computed twice, not kept: less memory, more time.
         deterministic: Whether only operations are used that give the same bits each time, on GPUs too.
         seed: Of order, variation and dropout.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import runpy
@@ -51,6 +52,17 @@ def commit() -> str:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True).stdout
     changes = subprocess.run(["git", "diff", "HEAD"], cwd=ROOT, capture_output=True).stdout
     return hashlib.sha256(head + changes).hexdigest()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled_heap():
+    """Let no later collection look through what is left of this module, TensorFlow's millions of objects too.
+
+    A build collects after each export, and each time it took seconds by the end of a run.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import numpy as np
 from boardfit.converters.compress.elastic_net import DEALT, LARGEST, TOGETHER, ElasticNet, ElasticOptions
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import (
+    at_side,
     batch_norms,
     require_scores,
     trainable_copy,
@@ -23,6 +24,7 @@ from boardfit.converters.compress.nets import (
     with_private_norms,
 )
 from boardfit.converters.compress.parallel import data_parallel
+from boardfit.converters.compress.recalibrate import ENOUGH, STALE, recalibrate, share_before
 from boardfit.converters.compress.stage import StageResult
 from boardfit.converters.compress.train import Phase, Training, TrainReport, train
 from boardfit.converters.ingest.reference import frozen_copy, keras_reference
@@ -84,9 +86,13 @@ class Elastic:
                 'to learn while kernels are frozen; elastic.kernels = "trained" in the recipe trains them'
             )
             return StageResult(model=model, notes=(note,))
+        images = self.images(self.sizes[-1])
         with data_parallel(self.training.devices, batch=self.training.batch):
-            trained, report = self._trained(model)
+            trained, report = self._trained(model, images)
         nets = _as_float32(trained, model.net)
+        renewed = self._renewed(nets, model, images, report)
+        for net in nets.values():
+            net.trainable = False
         references = {size: keras_reference(net) for size, net in nets.items()}
 
         def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Any:
@@ -95,7 +101,7 @@ class Elastic:
         # Without normalisation of their own all sizes have the same weights: one net serves them.
         apart = nets if batch_norms(model.net) else None
         made = replace(model, net=nets[self.sizes[-1]], nets_by_size=apart, reference=reference)
-        return StageResult(model=made, notes=(*self._notes(model), f"elastic: {report.sentence()}"))
+        return StageResult(model=made, notes=(*self._notes(model), f"elastic: {report.sentence()}", *renewed))
 
     def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
         """Raise CompressError unless every size has a net with finite weights, and answers as before."""
@@ -108,14 +114,14 @@ class Elastic:
             if not all(np.isfinite(weight).all() for weight in net.get_weights()):
                 raise CompressError(f"the elastic net at {size} pixels has weights that are not finite")
 
-    def _trained(self, model: TrainedModel) -> tuple[dict[int, Any], TrainReport]:
+    def _trained(self, model: TrainedModel, images: ImageSet) -> tuple[dict[int, Any], TrainReport]:
         """Return the nets that were trained, by size, and what their training was like."""
-        images = self.images(self.sizes[-1])
         numbers, seed = self.training.numbers, self.training.seed
         nets = with_private_norms(trainable_copy(model.net, seed=seed, numbers=numbers), self.sizes)
         if self._frozen:
             nets[self.sizes[-1]].trainable = False
-        views = {size: view(net) for size, net in nets.items()}
+        recompute = self.training.recompute
+        views = {size: view(at_side(net, size) if recompute else net) for size, net in nets.items()}
         elastic = ElasticNet(
             views,
             image=model.image,
@@ -124,8 +130,37 @@ class Elastic:
             labelled=self.labelled,
             batch=self.training.batch,
             teacher=None if self._frozen or not self.options.teacher else frozen_copy(model.net),
+            recompute=recompute,
         )
         return nets, train(elastic, images, settings=self.training, phases=self._phases())
+
+    def _renewed(
+        self, nets: Mapping[int, Any], model: TrainedModel, images: ImageSet, report: TrainReport
+    ) -> tuple[str, ...]:
+        """Take statistics anew at the sizes where too few steps moved them, and return a note of it.
+
+        See ``Distill``: a short training leaves averages of another net. A phase moves those of the sizes
+        that it trains.
+        """
+        stale = {}
+        for size, net in nets.items():
+            largest = size == self.sizes[-1]
+            if self.options.norms != "batch" or (largest and self._frozen):
+                continue
+            steps = sum(record.steps for record in report.history if largest or record.phase != LARGEST)
+            before = share_before(net, steps)
+            if before > STALE:
+                stale[size] = before
+        if not stale:
+            return ()
+        some = images.spread(ENOUGH)
+        for size in stale:
+            recalibrate(nets[size], some, model.image, side=size)
+        return (
+            f"elastic: few steps left up to {100 * max(stale.values()):.0f} % of what batch normalisation "
+            f"knew before: at {', '.join(map(str, stale))} it took its statistics anew from {some.count} "
+            "images",
+        )
 
     @property
     def _frozen(self) -> bool:
@@ -147,9 +182,8 @@ class Elastic:
 
 
 def _as_float32(trained: Mapping[int, Any], source: Any) -> dict[int, Any]:
-    """Return the nets as they are exported: computing in float32, and no longer trained."""
+    """Return the nets as they are exported: computing in float32."""
     nets = with_private_norms(trainable_copy(source), tuple(trained))
     for size, net in nets.items():
         net.set_weights(trained[size].get_weights())
-        net.trainable = False
     return nets

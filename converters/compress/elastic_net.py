@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import keras
 
 from boardfit.converters.compress.losses import as_logits, cross_entropy, feature_hint, softened_kl
 from boardfit.converters.compress.nets import View
+from boardfit.converters.compress.recompute import Recomputed
 from boardfit.converters.compress.resize import input_tensor
 from boardfit.converters.recipe_train import KERNELS, NORMS
 from boardfit.errors import CompressError
@@ -67,17 +68,22 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
         labelled: bool,
         batch: int,
         teacher: Any = None,
+        recompute: bool = False,
     ) -> None:
         """Bring the views together.
 
         Args:
-            views: By size in pixels, ascending; they share layers.
+            views: By size in pixels, ascending; they share layers. Of known shapes with ``recompute``.
             image: Mean and deviation of the input.
             activation: Of the net's scores: ``softmax`` or ``logits``.
             options: Weights of the losses.
             labelled: Whether the images have labels.
             batch: Images in a step.
             teacher: keras.Model that teaches the largest size, or None.
+            recompute: Whether activations of the sizes that learn are computed twice instead of kept.
+
+        Raises:
+            CompressError: A layer adds a loss of its activations, and they are computed twice.
         """
         super().__init__(name="elastic")
         self.sizes = tuple(views)
@@ -90,6 +96,11 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
         self._batch = batch
         # A closure: Keras would take a net in an attribute for a part of what is trained and saved.
         self._teach = None if teacher is None else lambda images: teacher(images, training=False)
+        runs = {
+            size: Recomputed(net) if recompute and self._learns(size) else net
+            for size, net in zip(self.sizes, self.nets, strict=True)
+        }
+        self._run = _by_size(runs)
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint must agree with, as JSON values."""
@@ -110,11 +121,11 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
             training: Whether normalisation uses the batch's statistics.
         """
         answers = {}
-        for size, net, (begin, end) in self._shown():
+        for size, (begin, end) in self._shown():
             tensor = self.tensor(images[begin:end], size)
             # A net that is frozen teaches as it answers, without dropout.
             batch_norms = self._learns(size) and self._options.norms == "batch"
-            found = net(tensor, training=training and batch_norms)
+            found = self._run(size, tensor, training and batch_norms)
             scores, features = found if isinstance(found, (list, tuple)) else (found, None)
             answers[str(size)] = {"scores": as_logits(scores, self._activation)}
             if features is not None:
@@ -132,7 +143,7 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
         """Return the mean over the sizes that learn of what each is taught."""
         losses = []
         largest = y_pred.get(str(self.sizes[-1])) if self.phase == TOGETHER else None
-        for size, _, (begin, end) in self._shown():
+        for size, (begin, end) in self._shown():
             if not self._learns(size):
                 continue
             answer = y_pred[str(size)]
@@ -151,15 +162,14 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
         """Return whether a size is trained: the largest is not, where kernels are frozen."""
         return self._options.kernels == "trained" or size != self.sizes[-1]
 
-    def _shown(self) -> list[tuple[int, Any, tuple[int, int | None]]]:
-        """Return size, net and the part of the batch that each size sees in this phase."""
-        pairs = list(zip(self.sizes, self.nets, strict=True))
+    def _shown(self) -> list[tuple[int, tuple[int, int | None]]]:
+        """Return the sizes of this phase with the part of the batch that each sees."""
         if self.phase == LARGEST:
-            return [(*pairs[-1], (0, None))]
+            return [(self.sizes[-1], (0, None))]
         if self.phase == TOGETHER:
-            return [(size, net, (0, None)) for size, net in pairs]
-        edges = dealt_edges(self._batch, len(pairs))
-        return [(size, net, (edges[i], edges[i + 1])) for i, (size, net) in enumerate(pairs)]
+            return [(size, (0, None)) for size in self.sizes]
+        edges = dealt_edges(self._batch, len(self.sizes))
+        return [(size, (edges[i], edges[i + 1])) for i, size in enumerate(self.sizes)]
 
     def _taught(self, answer: Mapping[str, Any], images: Any, labels: Any) -> Any:
         """Return the loss of a size that labels and the given teacher teach."""
@@ -184,6 +194,11 @@ class ElasticNet(keras.Model):  # type: ignore[misc]
         if options.hint and "features" in answer:
             loss = loss + options.hint * feature_hint(largest["features"], answer["features"])
         return loss
+
+
+def _by_size(runs: Mapping[int, Any]) -> Callable[[int, Any, bool], Any]:
+    """Return a closure: Keras would take the nets in an attribute for further parts of the model."""
+    return lambda size, tensor, training: runs[size](tensor, training=training)
 
 
 def dealt_edges(batch: int, parts: int) -> list[int]:

@@ -84,7 +84,7 @@ class Training:
         ema: Decay of the moving average of weights that is kept in the end; 0 for the last weights.
         augment: How images are varied.
         numbers: What layers compute with, one of ``NUMBERS``; for stages, which make the model.
-        recompute: Whether activations are computed twice instead of kept; for ``Distill``.
+        recompute: Whether activations are computed twice instead of kept; for stages.
         devices: Over how many devices a batch is spread; more than 1 on the JAX backend only. For stages.
         seed: Of order and variation.
         folder: Where checkpoint and log go; None keeps neither.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,29 @@ import numpy as np
 from boardfit.converters.quantize.blame import Blame
 from boardfit.converters.quantize.gate import Verdict
 from boardfit.converters.quantize.naming import Share
-from boardfit.converters.quantize.rescue import Step
+from boardfit.converters.quantize.rescue import ON_TOP, QAT, Step
 from boardfit.converters.targets import Exported
 from boardfit.errors import BundleError
 from boardfit.specs import MIXED, Artifact
 
-SCHEMA = 2
+SCHEMA = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What became of the net that was trained in simulated int8, in one artifact.
+
+    Attributes:
+        before: The best step without training, from which it began.
+        qat: The step that trained.
+        last: The step whose net was taken in the end.
+        used: Whether that is the trained one, and its integers were delivered.
+    """
+
+    before: Step
+    qat: Step
+    last: Step
+    used: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +57,7 @@ class Outcome:
         fp32: The float twin's.
         found: The delivered artifact's.
         golden: Its answer to the bundle's golden frame, see ``golden``; empty for fp16.
+        notes: Of the training in simulated int8; empty where there was none.
     """
 
     format: str
@@ -54,6 +72,7 @@ class Outcome:
     fp32: tuple[int, ...]
     found: tuple[int, ...]
     golden: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,6 +88,19 @@ class Outcome:
     def kept_integers(self) -> bool:
         """Whether integers were delivered: not fp16, and not nothing."""
         return self.delivered in (self.asked, MIXED, "int16x8")
+
+    @property
+    def taught(self) -> Taught | None:
+        """What training in simulated int8 did; None where there was none."""
+        steps = [step for step in self.steps if step.name not in ON_TOP]
+        place = next((i for i, step in enumerate(steps) if step.name == QAT), None)
+        if place is None:
+            return None
+        qat = steps[place]
+        before = next(step for step in reversed(steps[:place]) if step.kept)
+        # Surgery after a training begins with the source's net again.
+        last = next(step for step in reversed(steps) if step.kept)
+        return Taught(before, qat, last, used=last is qat and self.kept_integers)
 
     @property
     def method(self) -> str:
@@ -92,7 +124,26 @@ class Outcome:
             "fp32": numbers_text(self.fp32),
             "found": numbers_text(self.found),
             "golden": self.golden,
+            "notes": list(self.notes),
         }
+
+
+def training_notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Return what was told of training in simulated int8, each once, and where its net was not taken."""
+    told = dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
+    return (*told, *(note for outcome in outcomes if (note := _unused_note(outcome))))
+
+
+def _unused_note(outcome: Outcome) -> str:
+    found = outcome.taught
+    if found is None or found.used:
+        return ""
+    if found.last is found.qat:
+        return f"qat: {outcome.name} stayed outside the gate after training too, and was not taken"
+    return (
+        f"qat: {outcome.name} is not of the trained net, which was outside the gate: its output error is "
+        f"{found.qat.error:.3g}, that of {found.last.name} without training {found.last.error:.3g}"
+    )
 
 
 def numbers_text(values: tuple[int, ...]) -> str:
@@ -167,6 +218,7 @@ def _read(record: Mapping[str, Any], place: Path) -> Outcome:
         fp32=read_numbers(record["fp32"]),
         found=read_numbers(record["found"]),
         golden=record["golden"],
+        notes=tuple(record["notes"]),
     )
 
 

@@ -21,6 +21,9 @@ from boardfit.converters.quantize.gate import Verdict
 from boardfit.converters.quantize.search import Candidate, best_ranges, with_float_layers
 from boardfit.converters.targets import Exported
 
+QAT = "qat"
+ON_TOP = ("float layers", "int16x8", "fp16")
+"""Steps that take the net as it stands; all others bring a net of their own."""
 SHORTLIST = 12
 """Layers that are measured one by one before k is searched; more would take longer than it finds."""
 
@@ -129,14 +132,14 @@ def _variant(bench: Bench, state: Climb, *, name: str, make: Callable[[], Export
 def _trained(bench: Bench, state: Climb) -> Climb:
     """Quantize the net after training in simulated int8, with the ranges that it learned."""
     assert bench.qat is not None
-    started = _say(bench, state, "qat")
+    started = _say(bench, state, QAT)
     source, ranges = bench.qat()
     found = best_ranges(bench, source, scheme="int8", trained=ranges)
     verdict, answers = bench.judge(found.exported)
     # Labels may teach it to answer unlike the source, and better: the gate has the last word.
     kept = verdict.passed or (not state.verdict.passed and found.error < state.best.error)
     seconds = time.monotonic() - started
-    step = Step("qat", found.method, found.error, kept, seconds, verdict if kept else None)
+    step = Step(QAT, found.method, found.error, kept, seconds, verdict if kept else None)
     if not kept:
         return replace(state, steps=(*state.steps, step))
     return Climb(found, verdict, answers, (*state.steps, step))

@@ -31,7 +31,7 @@ from boardfit.converters.quantize.golden import golden_text
 from boardfit.converters.quantize.naming import named, share_of
 from boardfit.converters.quantize.outcome import Outcome, Shelf, numbers_text
 from boardfit.converters.quantize.photos import Picture, Pictures, labels_of, load_tensors
-from boardfit.converters.quantize.rescue import Climb, Step, climb
+from boardfit.converters.quantize.rescue import QAT, Climb, Step, climb
 from boardfit.converters.quantize.trained import QatOrder, trained_ranges
 from boardfit.converters.recipe import ParitySection, QuantizeSection
 from boardfit.converters.targets import Exported, export
@@ -265,6 +265,7 @@ def _one(room: _Room, format_name: str, scheme: str) -> Outcome:
         golden=golden_text(exported, room.order.model.image, room.tools.run)
         if exported and exported.artifact.precision != "fp16"
         else "",
+        notes=room.taught.notes if any(step.name == QAT for step in state.steps) else (),
     )
 
 

@@ -31,7 +31,8 @@ class QatOrder:
 
     Attributes:
         always: Whether it is even where the gate is met without it.
-        train: From a model and an input side in pixels, the model of that size with its trained ranges.
+        train: From a model and an input side in pixels, the model of that size with its trained ranges; its
+            notes are those of the training.
         about: What the outcome hangs on, as JSON values.
     """
 

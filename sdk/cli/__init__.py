@@ -41,9 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 if all went well, 1 after an error, 130 if interrupted. Wrong usage leaves
         through argparse with 2.
     """
+    words = tuple(sys.argv[1:] if argv is None else argv)
     try:
         args = make_parser().parse_args(argv)
-        args.words = tuple(sys.argv[1:] if argv is None else argv)
+        args.words = words
         status: int = args.run(args)
         sys.stdout.flush()
         return status
@@ -60,11 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (error.name or "").startswith("boardfit."):
             raise
         _raise_if_debugging()
-        print(
-            f"boardfit: error: {error.name} is left out on boards: type this where all of boardfit is "
-            "installed",
-            file=sys.stderr,
-        )
+        print(f"boardfit: error: {_left_out(words[0], error.name or '')}", file=sys.stderr)
         return 1
     except (BoardfitError, OSError) as error:
         _raise_if_debugging()
@@ -86,6 +83,15 @@ def make_parser() -> argparse.ArgumentParser:
     for name in SUBCOMMANDS:
         import_module(f"boardfit.cli.{name}").add_parser(subparsers)
     return parser
+
+
+def _left_out(subcommand: str, module: str) -> str:
+    extra = "[convert]" if module.startswith("boardfit.converters") else ""
+    then = ", and copy the bundle here" if subcommand == "build" else ""
+    return (
+        f"boardfit {subcommand} needs {module}, which is left out on boards: type this on a laptop or server "
+        f"with all of boardfit (pip install 'boardfit{extra}'){then}"
+    )
 
 
 def _raise_if_debugging() -> None:

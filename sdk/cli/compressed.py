@@ -12,9 +12,9 @@ from boardfit.errors import ReportError
 
 if TYPE_CHECKING:
     from boardfit.benchmarks.compression_figures import Change, Panel, Training
-    from boardfit.benchmarks.compression_page import CompressionPage
+    from boardfit.benchmarks.compression_page import CompressionPage, Integers
     from boardfit.bundle import Bundle
-    from boardfit.converters.compression_record import CompressionRecord, Curve
+    from boardfit.converters.compression_record import CompressionRecord, Curve, IntegerChange
 
 PAGE = "compression.html"
 
@@ -31,7 +31,7 @@ def read_compression(bundle: Bundle) -> CompressionRecord:
     if found is None:
         raise ReportError(
             f"{bundle.path} was not compressed, so there is no before and after to show: build it with "
-            "--elastic, --prune or --distill; what was measured of any bundle shows boardfit inspect"
+            "--elastic, --prune, --distill or --qat; what was measured of any bundle shows boardfit inspect"
         )
     return CompressionRecord.from_dict(found)
 
@@ -79,6 +79,7 @@ def page_of(bundle: Bundle, record: CompressionRecord) -> CompressionPage:
         timed_on=machine if isinstance(machine, str) and machine else "a machine that was not named",
         right=tuple(Score(r.size, r.images, r.before, r.after, r.lost, r.gained) for r in record.right),
         agreement=tuple(Score(r.size, r.images, r.before, r.after) for r in record.agreement),
+        integers=tuple(map(_integers, record.integers)),
         trainings=tuple(_training(number, curve) for number, curve in enumerate(record.curves)),
     )
 
@@ -96,6 +97,10 @@ def headline(record: CompressionRecord) -> str:
     for row in record.right or record.agreement:
         if row.size == size:
             text += f"; {what} {row.before:.1f} to {row.after:.1f} %"
+    for change in record.integers:
+        if change.size == size and change.used:
+            text += f"; {change.artifact} {change.measure} {_told(change, change.before)} to "
+            text += _told(change, change.after)
     return f"{text}."
 
 
@@ -107,7 +112,35 @@ def compression_table(record: CompressionRecord) -> str:
         for row in scores:
             points = f"{row.after - row.before:+.1f}"
             rows.append([f"{what} at {row.size}", f"{row.before:.1f} %", f"{row.after:.1f} %", points])
+    for change in record.integers:
+        name, unused = f"{change.measure} of {change.artifact}", "" if change.used else "not used"
+        rows.append([name, _told(change, change.before), _told(change, change.after), unused])
     return table(["", "source", "compressed", "ratio, points"], rows)
+
+
+def _integers(change: IntegerChange) -> Integers:
+    from boardfit.benchmarks.compression_page import Integers
+
+    return Integers(
+        artifact=change.artifact,
+        measure=change.measure,
+        before=_told(change, change.before),
+        after=_told(change, change.after),
+        error_before=_error(change.error_before),
+        error_after=_error(change.error_after),
+        used=change.used,
+    )
+
+
+def _told(change: IntegerChange, value: float | None) -> str:
+    """Return what the gate measured, with its unit; nothing where it did not."""
+    if value is None:
+        return "-"
+    return f"{value:+.1f} points" if change.measure == "drop" else f"{value:.1f} %"
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
 
 
 def _sizes(record: CompressionRecord) -> Iterator[Change]:

@@ -11,6 +11,7 @@ from boardfit.benchmarks.compression_figures import training_curves, what_is_lef
 from boardfit.benchmarks.compression_page import (
     Change,
     CompressionPage,
+    Integers,
     Panel,
     Score,
     Training,
@@ -40,6 +41,10 @@ PAGE = CompressionPage(
     timed_on="a bench <1>",
     right=(Score(224, 500, 90.0, 89.4, lost=12, gained=9),),
     agreement=(Score(224, 128, 100.0, 96.1),),
+    integers=(
+        Integers("onnx-int8-224", "flips", "6.2 %", "3.1 %", "0.2", "0.05", True),
+        Integers("ncnn-int8-224", "flips", "4.0 %", "-", "0.1", "0.3", False),
+    ),
     trainings=(TRAINING,),
 )
 
@@ -82,13 +87,16 @@ def test_everything_stands_on_the_page_as_text():
     assert "Answers as the source" in text
     assert "-0.6\n-2.4 to +1.2" in text  # of 21 images that changed among 500
     assert "-3.9\n-\n" in text  # changed images were not counted: no interval
+    assert "Trained in int8" in text
+    assert "onnx-int8-224\nflips\n6.2 %\n3.1 %\n0.2\n0.05\nthe trained net" in text
+    assert "0.3\nnot the trained net" in text
 
 
 def test_what_was_not_measured_leaves_no_heading():
-    text = text_of(replace(PAGE, times=(), right=(), agreement=(), trainings=()))
+    text = text_of(replace(PAGE, times=(), right=(), agreement=(), integers=(), trainings=()))
     assert "Time of one inference" not in text
     assert "nswers" not in text
-    assert "Training" not in text
+    assert "Train" not in text
 
 
 def test_bars_are_as_long_as_what_is_left():

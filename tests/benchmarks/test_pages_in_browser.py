@@ -19,6 +19,7 @@ from boardfit.benchmarks.bench_page import bench_html
 from boardfit.benchmarks.compression_page import (
     Change,
     CompressionPage,
+    Integers,
     Panel,
     Score,
     Training,
@@ -164,6 +165,7 @@ def compression() -> CompressionPage:
         timed_on="Testbench 3000 (x86_64, 2 cores)",
         right=(Score(224, 500, 90.0, 89.4, lost=12, gained=9),),
         agreement=(Score(224, 128, 100.0, 96.1),),
+        integers=(Integers("tflite-int8-224", "drop", "+1.4 points", "+0.2 points", "0.2", "0.05", True),),
         trainings=(training,),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -55,6 +56,24 @@ def test_one_file_per_format_and_precision_serves_all_sizes(built):
     assert names == [f"{f}-{p}" for f in ("tflite", "onnx", "ncnn") for p in ("fp32", "fp16")]
     assert all(artifact.sizes == SIZES for artifact in report.manifest.artifacts)
     verify_bundle(report.out)
+
+
+def test_without_the_converters_libraries_it_says_at_once_where_to_build(
+    tiny_file, photos, tmp_path, monkeypatch, capsys
+):
+    absent = ("tensorflow", "tf2onnx")
+    real = importlib.util.find_spec
+    for module in ("frameworks", "targets.onnx", "targets.tflite"):
+        monkeypatch.setattr(
+            f"boardfit.converters.{module}.find_spec",
+            lambda name: None if name in absent else real(name),
+        )
+    assert main(["build", str(tiny_file), "--images", str(photos), "-o", str(tmp_path / "a.boardfit")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "boardfit: error: reading and building models needs tensorflow, not installed: pip install "
+        "'boardfit[convert]' on a laptop or server; a board runs the bundle that is built there"
+    )
 
 
 def test_every_artifact_was_compared_and_timed_at_every_size(built):

@@ -7,8 +7,10 @@ import pytest
 
 from boardfit.bundle import open_bundle
 from boardfit.cli import main
+from boardfit.converters import build as build_module
 from boardfit.converters.build import build
 from boardfit.converters.calibrate import Range
+from boardfit.converters.compression_record import CompressionRecord
 from boardfit.converters.plan import plan
 from boardfit.converters.qat_order import qat_order
 from boardfit.converters.recipe import Recipe
@@ -69,13 +71,31 @@ def test_trained_always_it_delivers_the_trained_net(recipe, tmp_path, capsys):
     assert report.outcomes[0].steps[1].detail.startswith("training (")
     assert (moments[-1].epoch, moments[-1].step) == (2, 3)
     assert any("stage qat at 28: 2 epochs on 60 images" in line for line in told)
-    assert any("tensors were rounded to 8 bits while training" in line for line in told)
+    assert sum("tensors were rounded to 8 bits while training" in note for note in report.notes) == 1
+    assert any(note.startswith("qat: trained for 2 epochs") for note in report.notes)
+    assert not any("float32" in note or "not of the trained net" in note for note in report.notes)
     with open_bundle(tmp_path / "a.boardfit") as bundle:
         assert bundle.manifest.recipe["qat"]["when"] == "always"
         assert "folder" not in bundle.manifest.recipe["distill"]
     assert not (tmp_path / "a.boardfit.partial").exists()
     assert main(["inspect", str(tmp_path / "a.boardfit")]) == 0
     assert "qat training (" in capsys.readouterr().out
+
+
+def test_its_training_stands_on_the_page(recipe, tmp_path, capsys):
+    report = build(recipe(distill={"epochs": 1}), tmp_path / "a.boardfit")
+    record = report.compression
+    assert record.stages == ("qat",) and not record.times and not record.files
+    (change,) = record.integers
+    assert (change.artifact, change.measure, change.used) == ("onnx-int8-28", "flips", True)
+    assert [change.before, change.after] == [step.verdict.flips for step in report.outcomes[0].steps]
+    assert [curve.stage for curve in record.curves] == ["qat-28"]
+    with open_bundle(tmp_path / "a.boardfit") as bundle:
+        assert CompressionRecord.from_dict(bundle.measurements["compressed"]) == record
+    assert main(["report", str(tmp_path / "a.boardfit"), "-o", str(tmp_path / "page")]) == 0
+    assert (tmp_path / "page" / "training-1-qat-28.png").is_file()
+    text = (tmp_path / "page" / "compression.html").read_text(encoding="utf-8")
+    assert "Trained in int8" in text and "onnx-int8-28" in text
 
 
 def test_nothing_is_trained_where_the_gate_is_met(recipe, tmp_path):
@@ -90,12 +110,36 @@ def test_it_is_trained_where_the_gate_is_not_met(recipe, tmp_path):
     wanted["export"] = {"precisions": ["fp32", "int8"]}
     report = build(recipe(**wanted), tmp_path / "a.boardfit")
     assert steps(report)[:2] == ["ranges", "qat"]
+    assert "qat: onnx-int8-28 stayed outside the gate after training too, and was not taken" in report.notes
+
+
+def test_a_trained_net_that_is_worse_is_told_not_to_be_taken(recipe, tmp_path):
+    wild = {"qat": {"when": "always", "learning_rate": 0.5}, "quantize": {"max_flips": 5.0}}
+    report = build(recipe(**wild), tmp_path / "a.boardfit")
+    assert not report.outcomes[0].steps[1].kept and report.outcomes[0].kept_integers
+    assert any(note.startswith("qat: onnx-int8-28 is not of the trained net") for note in report.notes)
+
+
+def test_what_training_leaves_of_the_settings_is_told_after_a_resumption_too(recipe, tmp_path, monkeypatch):
+    asked = recipe(distill={"numbers": "mixed_bfloat16", "recompute": True, "epochs": 1})
+    real = build_module._write_fitted
+    monkeypatch.setattr(build_module, "_write_fitted", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build(asked, tmp_path / "a.boardfit")
+    monkeypatch.setattr(build_module, "_write_fitted", real)
+    moments: list = []
+    report = build(asked, tmp_path / "a.boardfit", resume=True, watch=moments.append)
+    assert not moments
+    assert (
+        "qat: trained in float32 and plainly, since integers are simulated there: distill.numbers = "
+        "'mixed_bfloat16' and distill.recompute are for the other stages" in report.notes
+    )
 
 
 def test_it_trains_as_the_stages_before_but_in_float32(recipe, tmp_path):
     given = {"accumulate": 3, "numbers": "mixed_bfloat16", "recompute": True, "ema": 0.9, "flip": False}
     planned = plan(recipe(distill=given, qat={"when": "always", "epochs": 5}), tmp_path / "a.boardfit")
-    order = qat_order(planned.recipe, planned.model, planned.training, folder=tmp_path)
+    order, _ = qat_order(planned.recipe, planned.model, planned.training, folder=tmp_path)
     training = order.about["training"]
     assert (training["accumulate"], training["ema"], training["augment"]["flip"]) == (3, 0.9, False)
     assert (training["numbers"], training["epochs"], training["learning_rate"]) == ("float32", 5, 1e-4)
@@ -169,5 +213,6 @@ def test_needed_but_impossible_it_is_told_and_left_out(recipe, tmp_path):
     told: list[str] = []
     wanted = recipe(qat={"when": "needed", "teacher_weight": 0.0})
     report = build(wanted, tmp_path / "a.boardfit", progress=told.append)
-    assert any("int8 goes without training: nothing teaches the net" in line for line in told)
+    for lines in (told, report.notes):
+        assert any("int8 goes without training: nothing teaches the net" in line for line in lines)
     assert steps(report) == ["ranges"]

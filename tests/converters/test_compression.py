@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import pytest
 
@@ -9,6 +11,7 @@ import boardfit
 from boardfit.bundle import open_bundle
 from boardfit.cli import main
 from boardfit.converters.build import build
+from boardfit.converters.compression import Effect, worse_note
 from boardfit.converters.compression_record import CompressionRecord
 from boardfit.converters.plan import plan
 from boardfit.converters.recipe import Recipe
@@ -169,8 +172,7 @@ def test_a_model_that_training_made_worse_is_told(recipe, tmp_path):
         recipe(distill={"learning_rate": 0.5}, elastic={"kernels": "trained"}), tmp_path / "a.boardfit"
     )
     assert any("compressing made the model worse (" in note and "32: 100 to" in note for note in wild.notes)
-    calm = build(recipe(distill={"learning_rate": 1e-7}), tmp_path / "b.boardfit")
-    assert not any("made the model worse" in note for note in calm.notes)
+    assert worse_note([Effect(24, 50, 90.0, 88.0), Effect(32, 50, 100.0, 100.0)]) == ""
 
 
 @pytest.fixture(scope="session")
@@ -217,10 +219,8 @@ def test_what_was_distilled_is_made_elastic_and_resuming_repeats_neither(
         build(asked, tmp_path / "a.boardfit", watch=interrupt)
     with pytest.raises(CompressError, match=r"distill holds a training that was interrupted: add --resume"):
         build(asked, tmp_path / "a.boardfit")
-    other = recipe(
-        **{**distilling(teacher_file, many_photos), "elastic": {"enabled": True, "temperature": 2.0}}
-    )
-    with pytest.raises(CompressError, match="holds what another model, other images or other settings gave"):
+    other = recipe(**{**distilling(teacher_file, many_photos, temperature=3.0), "elastic": {"enabled": True}})
+    with pytest.raises(CompressError, match="another teacher, other images or other settings gave"):
         build(other, tmp_path / "a.boardfit", resume=True)
     moments = []
     broken = build(asked, tmp_path / "a.boardfit", resume=True, watch=moments.append)
@@ -229,6 +229,47 @@ def test_what_was_distilled_is_made_elastic_and_resuming_repeats_neither(
     assert [e.to_dict() for e in broken.effects] == [e.to_dict() for e in whole.effects]
     weights = [report.manifest.recipe["source"]["weights_sha256"] for report in (broken, whole)]
     assert weights[0] == weights[1]
+
+
+def test_another_teacher_in_the_same_file_does_not_take_what_the_first_one_taught(
+    recipe, teacher_file, many_photos, tmp_path
+):
+    import keras
+
+    def interrupt(moment):
+        if moment.phase == "together":
+            raise KeyboardInterrupt
+
+    path = shutil.copy(teacher_file, tmp_path / "teacher.keras")
+    asked = recipe(**{**distilling(path, many_photos, epochs=1), "elastic": {"enabled": True}})
+    with pytest.raises(KeyboardInterrupt):
+        build(asked, tmp_path / "a.boardfit", watch=interrupt)
+    other = keras.saving.load_model(path)
+    other.set_weights([2.0 * weight for weight in other.get_weights()])
+    other.save(path)
+    with pytest.raises(CompressError, match=r"distill holds what another model, another teacher"):
+        build(asked, tmp_path / "a.boardfit", resume=True)
+
+
+def test_after_a_loss_that_was_not_finite_another_rate_takes_the_pruned_net(recipe, tmp_path, monkeypatch):
+    from boardfit.converters.compress.prune import Prune
+
+    sections = {"prune": {"macs": 0.3, "multiple": 2, "keep": 0.1}, "elastic": {"enabled": False}}
+    wild, calm = (recipe(**sections, distill={"learning_rate": rate, "epochs": 1}) for rate in (1e30, 1e-3))
+    with pytest.raises(CompressError, match=r"not finite.*lower the learning rate"):
+        build(wild, tmp_path / "a.boardfit")
+    monkeypatch.setattr(Prune, "__call__", lambda self, model: pytest.fail("pruned again"))
+    report = build(calm, tmp_path / "a.boardfit", resume=True)
+    assert any(note.startswith("distill: trained for 1 epochs") for note in report.notes)
+
+
+def test_a_net_that_recovered_between_steps_hangs_on_how_it_was_trained(recipe):
+    def tables(steps: int, rate: float):
+        sections = {"prune": {"macs": 0.3, "steps": steps}, "elastic": {"enabled": False}}
+        return recipe(**sections, distill={"learning_rate": rate}).stage_tables("prune")
+
+    assert tables(1, 1e-3) == tables(1, 1e-4)
+    assert tables(2, 1e-3) != tables(2, 1e-4)
 
 
 def test_a_full_disk_while_a_finished_stage_is_kept_says_what_to_do(

@@ -16,6 +16,7 @@ from boardfit.converters.compression_record import (
     CompressionRecord,
     Curve,
     FileChange,
+    IntegerChange,
     NetFacts,
     ScoreChange,
     TimeChange,
@@ -44,6 +45,10 @@ RECORD = CompressionRecord(
     right=(ScoreChange(32, 500, 90.0, 89.4, lost=12, gained=9),),
     files=(FileChange("onnx", "fp32", 4000, 2800),),
     times=(TimeChange("onnxruntime", "onnx", "fp32", 32, 1, 0.002, 0.0014, 0.7),),
+    integers=(
+        IntegerChange("onnx-int8-32", 32, "flips", 6.0, 3.0, 0.2, 0.05, True),
+        IntegerChange("ncnn-int8-32", 32, "drop", 1.5, None, None, 0.3, False),
+    ),
     curves=(Curve("distill", (1, 2), ("all", "all"), {"loss": (1.0, 0.5), "accuracy": (None, 0.9)}),),
 )
 
@@ -99,7 +104,7 @@ def test_a_record_comes_back_from_json_as_it_was():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "has the schema 2: expected 1"),
+        ({"schema": 1}, "has the schema 1: expected 2"),
         ({"before": {"parameters": 3}}, "is damaged"),
         ({"files": [{"format": "onnx"}]}, "is damaged"),
         ({"times": 7}, "is damaged"),

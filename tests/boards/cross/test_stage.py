@@ -263,7 +263,27 @@ def test_our_own_package_and_its_program_are_unpacked(room):
     assert told.stdout.startswith("boardfit ")
 
 
-def test_what_is_left_out_of_it_is_told_in_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["image", "x", "--board", "raspberry-pi-5", "-o", "y"],
+            "boardfit image needs boardfit.boards.cross, which is left out on boards: type this on a laptop "
+            "or server with all of boardfit (pip install 'boardfit')",
+        ),
+        (
+            ["build", "x.keras", "--images", "photos", "-o", "y"],
+            "boardfit build needs boardfit.converters, which is left out on boards: type this on a laptop or "
+            "server with all of boardfit (pip install 'boardfit[convert]'), and copy the bundle here",
+        ),
+        (
+            ["inspect", "x.keras"],
+            "server with all of boardfit (pip install 'boardfit[convert]')",
+        ),
+    ],
+    ids=["image", "build", "inspect"],
+)
+def test_what_is_left_out_of_it_is_told_in_one_line(words, message, tmp_path):
     import numpy as np
 
     pack_package(tmp_path / "boardfit.zip")
@@ -271,14 +291,14 @@ def test_what_is_left_out_of_it_is_told_in_one_line(tmp_path):
         archive.extractall(tmp_path / "out")
     # Without -S, an editable install of boardfit would fill in what is left out.
     told = subprocess.run(
-        [sys.executable, "-S", "-m", "boardfit", "image", "x", "--board", "raspberry-pi-5", "-o", "y"],
+        [sys.executable, "-S", "-m", "boardfit", *words],
         env={"PYTHONPATH": f"{tmp_path / 'out'}:{Path(np.__file__).parents[1]}", "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
     )
     assert told.returncode == 1
     (line,) = told.stderr.splitlines()
-    assert "boardfit.boards.cross is left out on boards" in line
+    assert line.startswith("boardfit: error: ") and line.endswith(message)
 
 
 def test_notices_hold_every_licence_that_a_package_carries(tmp_path):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -82,6 +87,53 @@ def build_model(**options) -> ElasticNet:
 
 def build_settings(**options) -> Training:
     return Training(**{"epochs": 3, "batch": 16, "learning_rate": 0.05, "seed": 7, **options})
+
+
+CHILD = """
+import contextlib, json, runpy, sys, traceback
+for line in sys.stdin:
+    path, name, given = json.loads(line)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = {"found": runpy.run_path(path)[name](**given)}
+    except Exception:
+        found = {"error": traceback.format_exc()}
+    print(json.dumps(found), flush=True)
+"""
+
+
+class OnJax:
+    """A process whose Keras runs on JAX, on two virtual devices; it calls functions of test files by name."""
+
+    def __init__(self) -> None:
+        flags = "--xla_force_host_platform_device_count=2"
+        self.child = subprocess.Popen(
+            [sys.executable, "-c", CHILD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        )
+
+    def begin(self, path: str, name: str, **given) -> None:
+        """Begin a call; arguments and result are JSON values."""
+        print(json.dumps([path, name, given]), file=self.child.stdin, flush=True)
+
+    def end(self):
+        """Return the result of the call that was begun."""
+        answer = json.loads(self.child.stdout.readline() or '{"error": "the child has ended"}')
+        assert "error" not in answer, answer["error"]
+        return answer["found"]
+
+
+@pytest.fixture(scope="session")
+def on_jax():
+    """One process for all tests that compare with JAX: to start it takes as long as what they ask."""
+    pytest.importorskip("jax")
+    asked = OnJax()
+    yield asked
+    asked.child.stdin.close()
+    asked.child.wait(timeout=60)
 
 
 @pytest.fixture

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from boardfit.converters.model import TrainedModel
+
+SIDE = 16
 
 
 def scramble(net, seed: int = 0):
@@ -245,3 +252,31 @@ NETS = {
         answers_twice,
     )
 }  # fmt: skip
+
+
+def model_of(name: str, *, activation: str = "logits") -> TrainedModel:
+    """Return a source model of one of NETS, its weights scrambled."""
+    from boardfit.converters.ingest.reference import keras_reference
+    from boardfit.converters.model import TrainedModel
+    from boardfit.specs import ImageSpec, TensorSpec
+
+    net = scramble(NETS[name]())
+    return TrainedModel(
+        name=name,
+        net=net,
+        outputs=tuple(TensorSpec("scores", tuple(item.shape), activation=activation) for item in net.outputs),
+        image=ImageSpec(mean=(127.5,) * 3, std=(127.5,) * 3),
+        reference=keras_reference(net),
+    )
+
+
+def widths(model: TrainedModel) -> list[int]:
+    """Return how many channels each convolution has."""
+    return [layer.filters for layer in model.net.layers if hasattr(layer, "filters")]
+
+
+def macs(model: TrainedModel) -> int:
+    """Return the multiplications of one image of SIDE pixels."""
+    from boardfit.converters.ingest.survey import layer_rows
+
+    return sum(row.macs for row in layer_rows(model.net, SIDE))

@@ -167,16 +167,15 @@ def test_a_teacher_of_another_size_is_asked_at_its_own(stage, make_source, make_
     assert sides == [24]
 
 
-@pytest.mark.parametrize("numbers", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_numbers_learn_as_much_and_the_result_is_float32(numbers, stage, make_source, expert):
+def test_mixed_numbers_learn_as_much_and_the_result_is_float32(stage, make_source, expert):
     ends = []
-    for one in ("float32", numbers):
+    for one in ("float32", "mixed_bfloat16", "mixed_float16"):
         moments = []
         trained = stage(numbers=one, epochs=4, watch=moments.append, options=ALL, teacher=expert)
         after = run_stage(trained, make_source()).model
         assert {layer.dtype_policy.name for layer in after.net.layers} == {"float32"}
         ends.append(moments[-1].loss)
-    assert ends[0] == pytest.approx(ends[1], rel=0.1)
+    assert ends[1:] == pytest.approx([ends[0]] * 2, rel=0.1)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

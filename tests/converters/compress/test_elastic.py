@@ -8,10 +8,20 @@ import keras
 import numpy as np
 import pytest
 
+from boardfit.converters.compress import elastic_net as elastic_net_module
 from boardfit.converters.compress.elastic import Elastic
-from boardfit.converters.compress.elastic_net import DEALT, TOGETHER, ElasticNet, ElasticOptions, dealt_edges
+from boardfit.converters.compress.elastic_net import (
+    DEALT,
+    LARGEST,
+    TOGETHER,
+    ElasticNet,
+    ElasticOptions,
+    dealt_edges,
+)
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import batch_norms, view, with_private_norms
+from boardfit.converters.compress.recompute import Recomputed
+from boardfit.converters.compress.resize import input_tensor
 from boardfit.converters.compress.stage import run_stage
 from boardfit.converters.compress.train import Training
 from boardfit.errors import CompressError, ExportError
@@ -31,8 +41,8 @@ def stage(make_images):
             "sizes": SIZES,
             "images": lambda side: images,
             "labelled": images.labels is not None,
-            "training": Training(epochs=4, batch=24, learning_rate=0.05, seed=3),
-            "options": ElasticOptions(),
+            "training": Training(epochs=1, batch=24, learning_rate=0.05, seed=3),
+            "options": ElasticOptions(shares=(0.0, 0.0, 1.0)),
         }
         return Elastic(**{**given, **options})
 
@@ -43,12 +53,21 @@ def weights(net) -> list[np.ndarray]:
     return [np.array(weight) for weight in net.get_weights()]
 
 
-@pytest.mark.parametrize("activation", ["logits", "softmax"])
-@pytest.mark.parametrize("labelled", [True, False], ids=["labels", "no labels"])
+@pytest.mark.parametrize(
+    ("activation", "labelled"),
+    [("logits", True), ("softmax", False)],
+    ids=["logits, labels", "softmax, none"],
+)
 def test_the_contract(activation, labelled, stage, make_source, make_images):
     model = make_source(activation=activation)
     before = weights(model.net)
-    result = run_stage(stage(make_images(labelled=labelled)), model)
+    # One epoch of each phase.
+    training = Training(epochs=3, batch=24, learning_rate=0.05, seed=3)
+    options = ElasticOptions(shares=(0.34, 0.33, 0.33))
+    moments = []
+    asked = stage(make_images(labelled=labelled), training=replace(training, watch=moments.append))
+    result = run_stage(replace(asked, options=options), model)
+    assert [moment.phase for moment in moments if moment.step == moment.steps] == [LARGEST, DEALT, TOGETHER]
     after = result.model
     assert set(after.nets_by_size) == set(SIZES)
     assert all(np.array_equal(a, b) for a, b in zip(before, weights(model.net), strict=True))
@@ -88,9 +107,66 @@ def test_a_small_size_gains(stage, make_source, make_images):
     assert right(elastic.nets_by_size[16], pixels) > 0.8
 
 
+@pytest.mark.parametrize(
+    ("options", "taken", "steps"),
+    [
+        (ElasticOptions(shares=(0.5, 0.0, 0.5)), SIZES, 8),
+        (ElasticOptions(kernels="frozen"), SIZES[:-1], 16),
+    ],
+    ids=["trained", "frozen kernels"],
+)
+def test_after_few_steps_each_size_has_the_statistics_of_its_images(
+    options, taken, steps, stage, make_source, make_images
+):
+    images, source = make_images(192), make_source()
+    for norm in batch_norms(source.net):
+        norm.momentum = 0.99
+    short = Training(epochs=2, batch=24, learning_rate=0.05, seed=3)
+    result = run_stage(stage(images, training=short, options=options), source)
+    told = f"left up to {100 * 0.99**steps:.0f} % of what batch normalisation knew before: at "
+    assert f"{told}{', '.join(map(str, taken))} it took" in result.notes[-1]
+    for size, net in result.model.nets_by_size.items():
+        seen = np.asarray(net.layers[1](np.asarray(input_tensor(images.pixels, source.image, size))))
+        same = np.allclose(batch_norms(net)[0].moving_mean, seen.mean((0, 1, 2)), atol=1e-3)
+        assert same is (size in taken)
+        assert not any(layer.trainable for layer in net.layers)
+
+
+def test_after_many_steps_statistics_are_as_the_training_left_them(stage, make_source, make_images):
+    source = make_source()
+    for norm in batch_norms(source.net):
+        norm.momentum = 0.5
+    images = make_images(192)
+    result = run_stage(stage(images), source)
+    assert not any("knew before" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [(ElasticOptions((0.0, 0.5, 0.5), hint=1.0), 3), (ElasticOptions(norms="frozen", kernels="frozen"), 2)],
+    ids=["trained", "frozen"],
+)
+def test_activations_computed_twice_give_the_same_nets(options, count, stage, make_source, monkeypatch):
+    made = []
+
+    def cut(net):
+        made.append(Recomputed(net))
+        return made[-1]
+
+    monkeypatch.setattr(elastic_net_module, "Recomputed", cut)
+    runs = []
+    for again in (False, True):
+        training = Training(epochs=2, batch=24, learning_rate=0.02, seed=3, recompute=again)
+        after = run_stage(stage(training=training, options=options), make_source(dropout=0.2)).model
+        runs.append([weight for size in SIZES for weight in weights(after.nets_by_size[size])])
+    assert len(made) == count
+    for plain, twice in zip(*runs, strict=True):
+        assert np.allclose(plain, twice, atol=1e-5)
+
+
 def test_frozen_norms_keep_their_statistics_and_learn_scale_and_shift(stage, make_source):
     model = make_source()
-    after = run_stage(stage(options=ElasticOptions(norms="frozen")), model).model
+    after = run_stage(stage(options=ElasticOptions((0.0, 0.0, 1.0), norms="frozen")), model).model
     for size in SIZES:
         for old, new in zip(batch_norms(model.net), batch_norms(after.nets_by_size[size]), strict=True):
             assert np.array_equal(old.moving_mean, new.moving_mean)
@@ -220,9 +296,10 @@ def test_dealt_images_are_seen_once(make_images, make_net):
     assert [answers[str(size)]["scores"].shape[0] for size in SIZES] == [8, 8, 8]
 
 
-def test_one_file_cannot_hold_several_nets(stage, make_source):
+def test_one_file_cannot_hold_several_nets(make_source):
     from boardfit.converters.targets import export
 
-    model = run_stage(stage(), make_source()).model
+    source = make_source()
+    model = replace(source, nets_by_size=with_private_norms(source.net, SIZES))
     with pytest.raises(ExportError, match="a net of its own at each size"):
         export(model, format_name="onnx", sizes=SIZES, precision="fp32")

@@ -1,57 +1,25 @@
-"""The stage that prunes: goals, criteria, steps, time on an engine, what it refuses."""
+"""The stage that prunes: goals, widths, steps, what it refuses; on JAX as on TensorFlow."""
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
-from boardfit.converters.compress.criteria import weight_scores
-from boardfit.converters.compress.follow import follow
-from boardfit.converters.compress.groups import structure_of
-from boardfit.converters.compress.nets import batch_norms
+from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.prune import Prune
-from boardfit.converters.compress.prune_time import EngineClock
-from boardfit.converters.compress.recalibrate import recalibrate
-from boardfit.converters.compress.resize import input_tensor
 from boardfit.converters.compress.stage import run_stage
-from boardfit.converters.compress.taylor import taylor_scores
-from boardfit.converters.ingest.reference import keras_reference
-from boardfit.converters.ingest.survey import layer_rows
-from boardfit.converters.model import TrainedModel, Untouched
+from boardfit.converters.model import Untouched
 from boardfit.converters.recipe_prune import PruneSection
 from boardfit.errors import CompressError, RecipeError
-from boardfit.specs import ImageSpec, TensorSpec
+from boardfit.specs import TensorSpec
 
 _SHAPES = runpy.run_path(str(Path(__file__).with_name("prunable.py")))
-NETS, scramble = _SHAPES["NETS"], _SHAPES["scramble"]
-SIDE = 16
-
-
-def model_of(name: str, *, activation: str = "logits") -> TrainedModel:
-    net = scramble(NETS[name]())
-    return TrainedModel(
-        name=name,
-        net=net,
-        outputs=tuple(TensorSpec("scores", tuple(item.shape), activation=activation) for item in net.outputs),
-        image=ImageSpec(mean=(127.5,) * 3, std=(127.5,) * 3),
-        reference=keras_reference(net),
-    )
-
-
-def widths(model: TrainedModel) -> list[int]:
-    return [layer.filters for layer in model.net.layers if hasattr(layer, "filters")]
-
-
-def macs(model: TrainedModel) -> int:
-    return sum(row.macs for row in layer_rows(model.net, SIDE))
+model_of, widths, macs, SIDE = (_SHAPES[name] for name in ("model_of", "widths", "macs", "SIDE"))
 
 
 @pytest.mark.parametrize("goal", ["macs", "parameters"])
@@ -107,184 +75,6 @@ def test_in_steps_the_floor_is_of_the_source_and_the_net_recovers_between():
     shares = [count / macs(model) for *_, count in told] + [macs(after) / macs(model)]
     assert shares == pytest.approx([0.4 ** (1 / 3), 0.4 ** (2 / 3), 0.4], abs=0.03)
     assert all(now >= was / 4 for was, now in zip(widths(model), widths(after), strict=True))
-
-
-def silent(model: TrainedModel, layer: str, channels: list[int]) -> None:
-    """Make channels of a convolution idle: what normalises them gives 0 for all images."""
-    layers = model.net.layers
-    place = next(i for i, each in enumerate(layers) if each.name == layer)
-    norm = next(each for each in layers[place:] if each in batch_norms(model.net))
-    weights = norm.get_weights()
-    weights[0][channels], weights[1][channels] = 0.0, 0.0
-    norm.set_weights(weights)
-
-
-@pytest.mark.parametrize("criterion", ["taylor", "bn"])
-def test_channels_that_do_nothing_go_first(criterion, make_images):
-    model = model_of("plain")
-    names = [layer.name for layer in model.net.layers if hasattr(layer, "filters")]
-    idle = {names[0]: [1, 5], names[1]: [0, 3, 7, 8], names[2]: [20, 21]}
-    for name, channels in idle.items():
-        silent(model, name, channels)
-    kernels = {name: np.array(model.net.get_layer(name).get_weights()[0]) for name in names}
-    images = make_images()
-    options = PruneSection(macs=0.25, multiple=1, criterion=criterion, recalibrate=False)
-    after = run_stage(Prune(options, SIDE, images=lambda _: images), model).model
-    tensor = np.asarray(input_tensor(images.pixels[:8], model.image, SIDE))
-    first = after.net.get_layer(names[0]).get_weights()[0]
-    kept = [
-        c
-        for c in range(8)
-        if any(np.array_equal(kernels[names[0]][..., c], k) for k in np.moveaxis(first, -1, 0))
-    ]
-    assert not set(kept) & set(idle[names[0]])
-    if sum(widths(after)) == sum(widths(model)) - 8:
-        assert np.allclose(after.reference(tensor)[0], model.reference(tensor)[0], atol=1e-4)
-
-
-@pytest.mark.parametrize("activation", ["logits", "softmax", "sigmoid", "none"])
-def test_first_order_scores_rank_as_what_silencing_really_does(activation, make_images):
-    """The score of a unit goes with the change of the answer when its readers are silenced, one by one."""
-    from boardfit.converters.compress.shrink import silenced
-
-    model = model_of("plain", activation=activation)
-    if activation in ("softmax", "sigmoid"):
-        import keras
-
-        net = model.net
-        net = keras.Model(net.inputs, keras.layers.Activation(activation)(net.outputs[0]))
-        model = replace(model, net=net, reference=keras_reference(net))
-    images = make_images()
-    found = structure_of(follow(model.net, SIDE), model.net)
-    scores = taylor_scores(found, model, images, seed=0)
-    tensor = np.asarray(input_tensor(images.pixels, model.image, SIDE))
-    whole = np.asarray(model.net(tensor, training=False))
-    changes = []
-    for unit in range(found.count):
-        alive = np.arange(found.count) != unit
-        changed = np.asarray(silenced(model.net, found, alive)(tensor, training=False))
-        changes.append(float(((changed - whole) ** 2).sum(1).mean()))
-    ranks = [np.argsort(np.argsort(values)) for values in (scores, changes)]
-    assert np.corrcoef(*ranks)[0, 1] > 0.75
-
-
-def test_scores_by_weights_are_one_on_average():
-    found = structure_of(follow(scramble(NETS["squeeze_excite"]()), SIDE), NETS["squeeze_excite"]())
-    for criterion in ("l1", "l2", "bn", "random"):
-        scores = weight_scores(found, criterion)
-        assert np.isfinite(scores).all() and scores.min() >= 0.0
-        for group in found.groups:
-            assert scores[group.units].mean() == pytest.approx(
-                1.0, abs=0.25 if criterion == "random" else 1e-6
-            )
-    assert not np.array_equal(weight_scores(found, "random", seed=1), weight_scores(found, "random", seed=2))
-
-
-def test_new_statistics_are_those_of_the_images(make_net, make_images):
-    import keras
-
-    net, images = make_net(), make_images(192)
-    spec = ImageSpec(mean=(127.5,) * 3, std=(127.5,) * 3)
-    recalibrate(net, images, spec)
-    first = keras.Model(net.inputs, net.layers[1].output)
-    seen = np.asarray(
-        first(np.asarray(input_tensor(images.pixels, spec, images.pixels.shape[1])), training=False)
-    )
-    norm = batch_norms(net)[0]
-    assert np.allclose(norm.moving_mean, seen.mean((0, 1, 2)), atol=1e-4)
-    assert np.allclose(norm.moving_variance, seen.var((0, 1, 2)), rtol=0.02)
-    assert norm.momentum == 0.8
-
-
-class Ruler:
-    """A clock for tests: time is a fixed part and a part that goes with the multiplications."""
-
-    def __init__(self, fixed: float) -> None:
-        self.fixed = fixed
-        self.asked = 0
-
-    def __call__(self, before: TrainedModel, after: TrainedModel) -> float:
-        self.asked += 1
-        return self.fixed + (1.0 - self.fixed) * macs(after) / macs(before)
-
-
-@pytest.fixture
-def few_probes(monkeypatch):
-    monkeypatch.setattr("boardfit.converters.compress.prune_search.PROBES", 8)
-
-
-@pytest.mark.parametrize(("fixed", "target"), [(0.0, 0.5), (0.3, 0.7), (0.0, 0.9)])
-def test_a_time_is_met(fixed, target, few_probes):
-    model, clock = model_of("residual"), Ruler(fixed)
-    result = run_stage(Prune(PruneSection(time=target, multiple=1), SIDE, clock=clock), model)
-    assert Ruler(fixed)(model, result.model) == pytest.approx(target, rel=0.03)
-    assert f"{target:.3f} asked" in result.notes[-1] and "on litert" in result.notes[-1]
-    assert clock.asked <= 8 + 16
-
-
-def test_channels_that_save_no_time_stay():
-    """An engine that computes 16 channels at once: 24 take as long as 32."""
-
-    def clock(before, after):
-        pairs = zip(widths(before), widths(after), strict=True)
-        return np.mean([np.ceil(now / 16) / np.ceil(was / 16) for was, now in pairs])
-
-    model = model_of("grown")
-    after = run_stage(Prune(PruneSection(time=0.8, multiple=8), SIDE, clock=clock), model).model
-    assert all(width in (16, 32, 48) for width in widths(after))
-    assert clock(model, after) == pytest.approx(0.8, rel=0.05)
-
-
-def test_a_time_that_no_width_comes_near_is_undershot_and_that_is_said():
-    model = model_of("plain")
-    result = run_stage(Prune(PruneSection(time=0.9, multiple=8), SIDE, clock=Ruler(0.0)), model)
-    assert macs(result.model) < 0.87 * macs(model)
-    assert "a smaller prune.multiple comes nearer" in result.notes[-1]
-
-
-def test_a_time_that_cannot_be_is_refused():
-    with pytest.raises(CompressError, match=r"cannot fall to 0\.2 of the source's: 0\.\d+ is the least"):
-        run_stage(Prune(PruneSection(time=0.2, multiple=8), SIDE, clock=Ruler(0.3)), model_of("residual"))
-
-
-def test_in_steps_times_are_of_the_source(few_probes):
-    model, seen = model_of("residual"), []
-
-    def recover(model, step, steps):
-        seen.append(model)
-        return model
-
-    stage = Prune(PruneSection(time=0.6, multiple=1, steps=2), SIDE, clock=Ruler(0.1), recover=recover)
-    result = run_stage(stage, model)
-    times = [Ruler(0.1)(model, each) for each in (*seen, result.model)]
-    assert times == pytest.approx([0.6**0.5, 0.6], rel=0.03)
-
-
-def test_a_real_engine_is_asked():
-    """Four times as wide, ten times as slow at least: the ratio that the clock measures says so."""
-    import keras
-    from keras import layers
-
-    def net(width):
-        image = keras.Input((None, None, 3), name="image")
-        x = layers.Conv2D(width, 3, padding="same")(image)
-        x = layers.Conv2D(width, 3, padding="same")(x)
-        return keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
-
-    wide = replace(model_of("plain"), net=net(128))
-    clock = EngineClock("litert", 32)
-    clock.require()
-    assert clock(wide, replace(wide, net=net(32))) < 0.4
-    assert 0.6 < clock(wide, wide) < 1.6
-
-
-@pytest.mark.parametrize(
-    ("engine", "message"),
-    [("magic", "prune.engine is 'magic': expected one of")],
-)
-def test_an_engine_that_is_none_is_refused(engine, message):
-    with pytest.raises(RecipeError, match=message):
-        EngineClock(engine, SIDE).require()
 
 
 @pytest.mark.parametrize(
@@ -375,42 +165,17 @@ def test_pruned_nets_pass_the_gate_in_all_formats_and_their_files_are_smaller():
     assert bytes_of["before", "tflite"] - bytes_of["after", "tflite"] > 3 * gone
 
 
-SCRIPT = """
-import runpy, sys
-import numpy as np
-from boardfit.converters.compress.images import ImageSet
-from boardfit.converters.compress.prune import Prune
-from boardfit.converters.compress.stage import run_stage
-from boardfit.converters.ingest.reference import keras_reference
-from boardfit.converters.model import TrainedModel
-from boardfit.converters.recipe_prune import PruneSection
-from boardfit.specs import ImageSpec, TensorSpec
-
-shapes = runpy.run_path(sys.argv[1])
-net = shapes["scramble"](shapes["NETS"]["mobile"]())
-model = TrainedModel(
-    name="net", net=net, outputs=(TensorSpec("scores", (None, 5), activation="logits"),),
-    image=ImageSpec(), reference=keras_reference(net),
-)
-images = ImageSet(pixels=np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3)).astype(np.uint8))
-after = run_stage(Prune(PruneSection(macs=0.4, multiple=2), 16, images=lambda _: images), model).model
-answer = after.reference(np.ones((1, 16, 16, 3), np.float32))[0][0]
-widths = [layer.filters for layer in after.net.layers if hasattr(layer, "filters")]
-print(*widths, *(f"{x:.3f}" for x in answer))
-"""
+def pruned() -> list[float]:
+    """Return the widths that pruning leaves on the Keras backend of this process, and an answer."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, SIDE, SIDE, 3)).astype(np.uint8)
+    stage = Prune(PruneSection(macs=0.4, multiple=2), SIDE, images=lambda _: ImageSet(pixels=pixels))
+    after = run_stage(stage, model_of("mobile")).model
+    answer = after.reference(np.ones((1, SIDE, SIDE, 3), np.float32))[0][0]
+    return [*widths(after), *map(float, answer)]
 
 
-def test_it_prunes_on_jax_as_on_tensorflow():
-    pytest.importorskip("jax")
-    lines = []
-    for backend in ("tensorflow", "jax"):
-        path = Path(__file__).with_name("prunable.py")
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(SCRIPT), str(path)],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "KERAS_BACKEND": backend},
-        )
-        lines.append([float(word) for word in done.stdout.split()])
-    assert lines[0] == pytest.approx(lines[1], abs=2e-3)
+def test_it_prunes_on_jax_as_on_tensorflow(on_jax):
+    on_jax.begin(__file__, "pruned")
+    ours = pruned()
+    assert keras.backend.backend() == "tensorflow"
+    assert on_jax.end() == pytest.approx(ours, abs=2e-3)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import runpy
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,9 +87,12 @@ def test_the_contract(activation, labelled, stage, make_net, make_images):
     assert np.allclose(after.reference(inputs)[0], np.asarray(after.net(inputs)), atol=1e-6)
 
 
-def test_the_trained_net_is_not_only_the_rounded_one(stage, make_net):
+def test_it_learns_weights_that_are_not_only_rounded_and_ranges(stage, make_net):
     model = model_of(make_net())
     after = run_stage(stage(), model).model
+    first = first_ranges(graph_of(folded(model.net)), tensor(stage().images(SIDE)))
+    assert set(after.ranges.by_call) == {*first, *graph_of(after.net).outputs}
+    assert any(abs(after.ranges.by_call[k].high - first[k].high) > 1e-3 for k in first)
     start = folded(model.net)
     moved = [
         np.abs(a - b).max() / np.abs(b).max() for a, b in zip(weights(after.net), weights(start), strict=True)
@@ -131,24 +130,16 @@ def as_it_comes(model: TrainedModel, inputs: np.ndarray) -> TrainedModel:
     return replace(model, net=net, ranges=TrainedRanges(ranges))
 
 
-@pytest.mark.parametrize("as_ncnn", [False, True], ids=["as tflite", "as ncnn"])
-def test_training_brings_the_source_s_answers_back(as_ncnn, stage, make_net, make_images):
+def test_training_brings_the_source_s_answers_back(stage, make_net, make_images):
     model = model_of(spread_net(make_net))
     images, seen = make_images(192, labelled=False), tensor(make_images(64, seed=9))
     expected = model.reference(seen)[0]
-    before = simulated_answers(as_it_comes(model, tensor(images)), seen, as_ncnn=as_ncnn)[0]
+    ruined = as_it_comes(model, tensor(images))
     training = Training(epochs=12, batch=16, optimizer="adamw", learning_rate=3e-3, seed=3)
     after = run_stage(stage(images, training=training), model).model
-    found = simulated_answers(after, seen, as_ncnn=as_ncnn)[0]
-    assert divergence(found, expected) < divergence(before, expected) / 3
-
-
-def test_ranges_are_learned(stage, make_net):
-    net = make_net()
-    after = run_stage(stage(), model_of(net)).model
-    start = first_ranges(graph_of(folded(net)), tensor(stage().images(SIDE)))
-    assert set(after.ranges.by_call) == {*start, *graph_of(after.net).outputs}
-    assert any(abs(after.ranges.by_call[k].high - start[k].high) > 1e-3 for k in start)
+    for as_ncnn in (False, True):
+        before, found = (simulated_answers(each, seen, as_ncnn=as_ncnn)[0] for each in (ruined, after))
+        assert divergence(found, expected) < divergence(before, expected) / 3, as_ncnn
 
 
 def test_only_what_formats_store_is_rounded(make_net):
@@ -306,19 +297,10 @@ def losses_and_ends() -> tuple[list[float], list[tuple[float, float]]]:
     return losses, ends(run_stage(stage, model_of(small["build_net"]())).model)
 
 
-def test_it_trains_on_jax_as_on_tensorflow():
-    pytest.importorskip("jax")
-    script = f"import json, runpy; print(json.dumps(runpy.run_path({__file__!r})['losses_and_ends']()))"
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": "jax"},
-    )
-    losses, ranges = json.loads(run.stdout.splitlines()[-1])
+def test_it_trains_on_jax_as_on_tensorflow(on_jax):
+    on_jax.begin(__file__, "losses_and_ends")
     expected, ours = losses_and_ends()
     assert keras.backend.backend() == "tensorflow"
+    losses, ranges = on_jax.end()
     assert losses == pytest.approx(expected, rel=1e-2)
     assert np.allclose(ranges, ours, rtol=1e-2)

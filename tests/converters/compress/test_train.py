@@ -9,10 +9,11 @@ import runpy
 import signal
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from boardfit.converters.compress.distill import Distill
 from boardfit.converters.compress.distill_net import DistillOptions
 from boardfit.converters.compress.elastic_net import ElasticOptions
 from boardfit.converters.compress.images import ImageSet
+from boardfit.converters.compress.parallel import data_parallel
 from boardfit.converters.compress.stage import run_stage
 from boardfit.converters.compress.train import Phase, _Watcher, train
 from boardfit.errors import CompressError
@@ -34,6 +36,20 @@ def weights_of(model) -> list[np.ndarray]:
     return [np.asarray(variable) for variable in model.variables]
 
 
+@pytest.fixture(scope="module")
+def unbroken():
+    """Return a function that trains without a break, once for each decay; weights and losses."""
+    small = runpy.run_path(str(HERE / "conftest.py"))
+
+    @cache
+    def trained(ema: float = 0.0):
+        model, settings = small["build_model"](), small["build_settings"](ema=ema)
+        report = train(model, small["build_images"](), settings=settings, phases=PHASE)
+        return weights_of(model), [record.metrics["loss"] for record in report.history]
+
+    return trained
+
+
 def test_it_learns(images, make_model, settings):
     report = train(make_model(), images, settings=settings(epochs=8), phases=PHASE)
     losses = [record.metrics["loss"] for record in report.history]
@@ -42,11 +58,10 @@ def test_it_learns(images, make_model, settings):
     assert "trained for 8 epochs" in report.sentence()
 
 
-def test_it_repeats_to_the_last_bit(images, make_model, settings):
-    models = [make_model(), make_model()]
-    for model in models:
-        train(model, images, settings=settings(), phases=PHASE)
-    for a, b in zip(*map(weights_of, models), strict=True):
+def test_it_repeats_to_the_last_bit(images, make_model, settings, unbroken):
+    model = make_model()
+    train(model, images, settings=settings(), phases=PHASE)
+    for a, b in zip(unbroken()[0], weights_of(model), strict=True):
         assert np.array_equal(a, b)
 
 
@@ -61,32 +76,28 @@ def interrupt_at(epoch, step):
 @pytest.mark.parametrize("moment", [(2, 6), (2, 3)], ids=["between epochs", "inside an epoch"])
 @pytest.mark.parametrize("ema", [0.0, 0.9], ids=["last weights", "moving average"])
 def test_what_was_interrupted_goes_on_as_if_nothing_had_happened(
-    images, tmp_path, moment, ema, make_model, settings
+    images, tmp_path, moment, ema, make_model, settings, unbroken
 ):
-    unbroken = make_model()
-    report = train(unbroken, images, settings=settings(ema=ema), phases=PHASE)
-
+    weights, curve = unbroken(ema)
     broken = settings(ema=ema, folder=tmp_path, watch=interrupt_at(*moment))
     with pytest.raises(KeyboardInterrupt):
         train(make_model(), images, settings=broken, phases=PHASE)
     resumed = make_model()
     again = train(resumed, images, settings=settings(ema=ema, folder=tmp_path, resume=True), phases=PHASE)
-    for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
+    for a, b in zip(weights, weights_of(resumed), strict=True):
         assert np.array_equal(a, b)
-    curves = [[record.metrics["loss"] for record in one.history] for one in (report, again)]
-    assert np.allclose(*curves, rtol=1e-5)
+    assert np.allclose(curve, [record.metrics["loss"] for record in again.history], rtol=1e-5)
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["loss"]) for row in rows] == pytest.approx(curves[0], rel=1e-4)
+    assert [float(row["loss"]) for row in rows] == pytest.approx(curve, rel=1e-4)
 
 
 @pytest.mark.parametrize("step", [0, 2, 5], ids=["first", "inside", "last"])
 def test_ctrl_c_while_a_step_runs_does_not_repeat_it(
-    images, tmp_path, step, monkeypatch, make_model, settings
+    images, tmp_path, step, monkeypatch, make_model, settings, unbroken
 ):
     """The signal is handled when the step is done, before anybody was told of it."""
-    unbroken, resumed = make_model(), make_model()
-    report = train(unbroken, images, settings=settings(), phases=PHASE)
+    (weights, curve), resumed = unbroken(), make_model()
     told = _Watcher.on_train_batch_end
 
     def interrupt(self, batch, logs=None):
@@ -98,10 +109,9 @@ def test_ctrl_c_while_a_step_runs_does_not_repeat_it(
         patch.setattr(_Watcher, "on_train_batch_end", interrupt)
         train(make_model(), images, settings=settings(folder=tmp_path), phases=PHASE)
     again = train(resumed, images, settings=settings(folder=tmp_path, resume=True), phases=PHASE)
-    for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
+    for a, b in zip(weights, weights_of(resumed), strict=True):
         assert np.array_equal(a, b)
-    curves = [[record.metrics["loss"] for record in one.history] for one in (report, again)]
-    assert np.allclose(*curves, rtol=1e-5)
+    assert np.allclose(curve, [record.metrics["loss"] for record in again.history], rtol=1e-5)
 
 
 def test_a_finished_training_is_not_run_again(images, tmp_path, make_model, settings):
@@ -118,7 +128,11 @@ def test_a_finished_training_is_not_run_again(images, tmp_path, make_model, sett
     ids=["rate", "epochs", "weights"],
 )
 def test_a_checkpoint_of_something_else_is_refused(images, tmp_path, change, seed, make_model, settings):
-    train(make_model(), images, settings=settings(folder=tmp_path), phases=PHASE)
+    def interrupt(moment):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model(), images, settings=settings(folder=tmp_path, watch=interrupt), phases=PHASE)
     other = settings(folder=tmp_path, resume=True, **change)
     with pytest.raises(CompressError, match="belongs to another model, other images or other settings"):
         train(make_model(seed=seed), images, settings=other, phases=PHASE)
@@ -217,64 +231,57 @@ def test_time_left_falls_to_nothing(images, make_model, settings, make_images):
     assert left[-1] == 0.0 and len(left) == 18 and all(seconds >= 0.0 for seconds in left)
 
 
-SCRIPT = """
-    import runpy
-    from pathlib import Path
+def short_training(folder: str, *, tell: bool = False) -> list[str]:
+    """Train on the Keras backend of this process, keep the weights, and return the losses and the backend."""
+    small = runpy.run_path(str(HERE / "conftest.py"))
 
-    import keras
-    import numpy as np
-    from boardfit.converters.compress.train import Phase, train
+    def watch(moment):
+        if tell:
+            print("step", moment.epoch, moment.step, flush=True)
 
-    small = runpy.run_path({conftest!r})
-
-    watch = lambda moment: print("step", moment.epoch, moment.step, flush=True)
-    folder = Path({folder!r})
-    run = small["build_settings"](epochs={epochs}, folder=folder, resume=True, save_every_s=0.0, watch=watch)
+    run = small["build_settings"](folder=Path(folder), resume=True, save_every_s=0.0, watch=watch)
     model = small["build_model"]()
-    report = train(model, small["build_images"](), settings=run, phases=(Phase("largest"),))
-    print(keras.backend.backend(), *(f"{{r.metrics['loss']:.6f}}" for r in report.history))
-    np.savez(folder / "weights.npz", *(np.asarray(v) for v in model.variables))
-"""
+    report = train(model, small["build_images"](), settings=run, phases=PHASE)
+    np.savez(Path(folder) / "weights.npz", *(np.asarray(variable) for variable in model.variables))
+    return [*(f"{record.metrics['loss']:.6f}" for record in report.history), keras.backend.backend()]
 
 
-def script(folder: Path, *, epochs: int = 3, backend: str = "tensorflow") -> subprocess.Popen:
-    text = SCRIPT.format(conftest=str(HERE / "conftest.py"), folder=str(folder), epochs=epochs)
+def in_a_child(folder: Path) -> subprocess.Popen:
+    call = f"runpy.run_path({__file__!r})['short_training']({str(folder)!r}, tell=True)"
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(text)],
+        [sys.executable, "-c", f"import runpy; print(*{call})"],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "KERAS_BACKEND": backend},
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
     )
 
 
 def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    unbroken = script(whole)
-    expected = unbroken.communicate(timeout=300)[0].splitlines()[-1]
-    victim = script(killed)
+    victim = in_a_child(killed)
     for line in victim.stdout:
         if line.split() == ["step", "2", "4"]:
             victim.send_signal(signal.SIGKILL)
             break
     victim.wait(timeout=60)
     assert victim.returncode == -signal.SIGKILL
-    lines = script(killed).communicate(timeout=300)[0].splitlines()
-    assert lines[-1] == expected
+    heir = in_a_child(killed)
+    expected = short_training(str(whole))
+    lines = heir.communicate(timeout=300)[0].splitlines()
+    assert lines[-1].split() == expected
     assert lines[0] == "step 2 4" or lines[0] == "step 2 5"
     with np.load(whole / "weights.npz") as a, np.load(killed / "weights.npz") as b:
         assert all(np.array_equal(a[name], b[name]) for name in a.files)
 
 
-def test_it_trains_on_jax_as_on_tensorflow(tmp_path):
-    pytest.importorskip("jax")
-    losses = []
-    for backend in ("tensorflow", "jax"):
-        last = script(tmp_path / backend, backend=backend).communicate(timeout=300)[0].splitlines()[-1]
-        name, *curve = last.split()
-        assert name == backend
-        losses.append([float(loss) for loss in curve])
-    assert losses[1][-1] < losses[1][0]
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+def test_it_trains_on_jax_as_on_tensorflow(on_jax, tmp_path):
+    on_jax.begin(__file__, "short_training", folder=str(tmp_path / "jax"))
+    *ours, backend = short_training(str(tmp_path / "tensorflow"))
+    *theirs, other = on_jax.end()
+    assert (backend, other) == ("tensorflow", "jax")
+    ours, theirs = ([float(loss) for loss in losses] for losses in (ours, theirs))
+    assert theirs[-1] < theirs[0]
+    assert ours == pytest.approx(theirs, rel=0.02)
 
 
 def test_replacing_the_seed_changes_the_curve(images, make_model, settings):
@@ -315,27 +322,8 @@ def test_a_resumed_log_shows_each_epoch_once(images, tmp_path, damage, make_mode
 
 
 def test_several_devices_are_refused_where_keras_cannot_use_them():
-    from boardfit.converters.compress.parallel import data_parallel
-
     with pytest.raises(CompressError, match="on JAX, not on"), data_parallel(2, batch=16):
         pass
-
-
-PARALLEL = """
-    import runpy
-
-    from boardfit.converters.compress.parallel import data_parallel
-    from boardfit.errors import CompressError
-
-    for devices in (1, 2):
-        print(*runpy.run_path({this!r})["distilled"](devices=devices))
-    for count, batch in ((3, 12), (2, 15)):
-        try:
-            with data_parallel(count, batch=batch):
-                print("went through")
-        except CompressError as error:
-            print(error)
-"""
 
 
 def distilled(**options) -> list[float]:
@@ -350,15 +338,20 @@ def distilled(**options) -> list[float]:
     return curve
 
 
-def test_two_devices_give_the_losses_of_one_and_jax_those_of_tensorflow():
-    pytest.importorskip("jax")
-    text = textwrap.dedent(PARALLEL).format(this=__file__)
-    flags = "--xla_force_host_platform_device_count=2"
-    env = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    child = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, env=env)
+def on_one_and_two_devices() -> tuple[list[float], list[float], list[str]]:
+    """Return the losses on one device and on two, and what is said of batches that cannot be shared."""
+    refused = []
+    for count, batch in ((3, 12), (2, 15)):
+        with pytest.raises(CompressError) as caught, data_parallel(count, batch=batch):
+            pass
+        refused.append(str(caught.value))
+    return distilled(devices=1), distilled(devices=2), refused
+
+
+def test_two_devices_give_the_losses_of_one_and_jax_those_of_tensorflow(on_jax):
+    on_jax.begin(__file__, "on_one_and_two_devices")
     tensorflow = distilled()
-    one, two, *refused = child.communicate(timeout=600)[0].splitlines()
-    one, two = ([float(word) for word in line.split()] for line in (one, two))
+    one, two, refused = on_jax.end()
     assert len(one) == 4 and len(set(one)) == 4
     assert two == pytest.approx(one, rel=1e-5)
     assert tensorflow == pytest.approx(one, rel=1e-4)

@@ -303,15 +303,20 @@ def compressed(bundle, tmp_path) -> Path:
     ]
     score = {"images": 40, "lost": None, "gained": None, "before": 100.0, "after": 97.5}
     times = {"engine": "fake", "format": "fake", "precision": "fp32", "threads": 1, "size": 64}
+    integers = {"size": 64, "measure": "drop", "error_before": 0.2, "error_after": None}
     record = {
-        "schema": 1,
-        "stages": ["prune", "distill"],
+        "schema": 2,
+        "stages": ["prune", "distill", "qat"],
         "before": sides[0],
         "after": sides[1],
         "agreement": [{**score, "size": 32}, {**score, "size": 64}],
         "right": [],
         "files": [{"format": "fake", "precision": "fp32", "before_bytes": 4000, "after_bytes": 2400}],
         "times": [{**times, "before_s": 0.002, "after_s": 0.0015, "ratio": 0.75}],
+        "integers": [
+            {**integers, "artifact": "onnx-int8-64", "before": 1.5, "after": 0.25, "used": True},
+            {**integers, "artifact": "ncnn-int8-64", "before": 0.5, "after": None, "used": False},
+        ],
         "curves": [
             {
                 "stage": "distill",
@@ -341,8 +346,9 @@ def test_a_bundle_that_was_compressed_has_a_page(compressed, tmp_path, monkeypat
     assert capsys.readouterr().out.splitlines() == [f"wrote report/{name}" for name in found]
     text = (tmp_path / "report" / "compression.html").read_text(encoding="utf-8")
     expected = (
-        "prune and distill: at 64 pixels 0.60 of the parameters, 0.60 of the multiplications, 0.75 of the "
-        "time on fake are left; answers that are the source&#x27;s 100.0 to 97.5 %."
+        "prune and distill and qat: at 64 pixels 0.60 of the parameters, 0.60 of the multiplications, 0.75 "
+        "of the time on fake are left; answers that are the source&#x27;s 100.0 to 97.5 %; onnx-int8-64 "
+        "drop +1.5 points to +0.2 points."
     )
     assert expected in text
     assert "Training of distill: 2 epochs, 9 s" in text
