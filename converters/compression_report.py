@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -116,7 +116,7 @@ def record_of(
         files=tuple(_files(pair) for pair in pairs),
         times=tuple(row for pair in pairs for row in _times(pair, found.samples)),
         integers=tuple(_integers(found.outcomes)),
-        curves=read_curves(found.logs),
+        curves=read_curves(found.logs, [*found.stages, *_qat_folders(found.outcomes)]),
     )
     return record, tuple(notes)
 
@@ -304,13 +304,20 @@ def _batches(photos: Sequence[Photo]) -> Iterator[tuple[list[np.ndarray], np.nda
             yield frames, np.asarray(labels)
 
 
-def read_curves(folder: Path) -> tuple[Curve, ...]:
-    """Return the curves of all trainings whose logs lie in a folder, the first one first.
+def _qat_folders(outcomes: Sequence[Outcome]) -> list[str]:
+    return [f"qat-{outcome.size}" for outcome in outcomes if outcome.taught]
+
+
+def read_curves(folder: Path, stages: Collection[str]) -> tuple[Curve, ...]:
+    """Return the curves of stages' trainings whose logs lie in a folder, the first one first.
 
     Args:
         folder: With a folder for each stage, and a ``log.csv`` in it, or deeper, where it trained.
+        stages: Names of folders. Others may lie there: of a stage that was interrupted and is asked for no
+            longer.
     """
-    logs = sorted(folder.glob("*/**/log.csv"), key=lambda path: path.stat().st_mtime_ns)
+    found = (path for name in sorted(set(stages)) for path in (folder / name).glob("**/log.csv"))
+    logs = sorted(found, key=lambda path: path.stat().st_mtime_ns)
     return tuple(_curve(path, " ".join(path.parent.relative_to(folder).parts)) for path in logs)
 
 

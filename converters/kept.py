@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +48,7 @@ class KeptStages:
             teacher: Who teaches instead of the source, or None.
         """
         self._folder, self._settings, self._teacher = folder, settings, teacher
-        self._images: list[Any] = []
-        if images is not None:
-            sizes = [path.stat().st_size if path.is_file() else 0 for path in images.paths]
-            self._images = [[str(path) for path in images.paths], sizes, images.labels]
+        self._images = images
 
     def get(self, name: str, before: TrainedModel) -> StageResult | None:
         """Return what a stage made of a model before, or None.
@@ -73,10 +70,7 @@ class KeptStages:
         if not whole or record["schema"] != SCHEMA:
             return None
         if belongs_to != self._belongs_to(name, before):
-            raise CompressError(
-                f"{seal.parent} holds what another model, another teacher, other images or other settings "
-                "gave: resume with those, or delete it to begin anew"
-            )
+            raise _of_another(seal.parent)
         loaded = keras.saving.load_model(net, compile=False)
         loaded.trainable = False
         return StageResult(model=replace(before, net=loaded, reference=keras_reference(loaded)), notes=notes)
@@ -106,39 +100,81 @@ class KeptStages:
 
     def _belongs_to(self, name: str, before: TrainedModel) -> str:
         settings = self._settings(name)
-        about = {"settings": settings, "images": self._images}
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         # A path may hold another teacher today: what counts are its weights.
         taught = [self._teacher] if self._teacher and "distill" in settings else []
-        for model in (before, *taught):
-            for weight in model.net.get_weights():
-                digest.update(f"{weight.dtype}{weight.shape}".encode())
-                digest.update(np.ascontiguousarray(weight).tobytes())
-        return digest.hexdigest()
+        return fingerprint(settings, self._images, [before, *taught])
 
 
-def begun_with(folder: Path, model: TrainedModel, *, resume: bool) -> TrainedModel:
+def fingerprint(
+    settings: Mapping[str, Any], images: TrainingImages | None, models: Sequence[TrainedModel]
+) -> str:
+    """Return a hash of what a stage's result hangs on.
+
+    Args:
+        settings: As JSON values.
+        images: What is trained on.
+        models: Those that the stage reads: weights, how pixels become the input, and what outputs mean.
+    """
+    about: dict[str, Any] = {"settings": settings, "images": []}
+    if images is not None:
+        sizes = [path.stat().st_size if path.is_file() else 0 for path in images.paths]
+        about["images"] = [[str(path) for path in images.paths], sizes, images.labels]
+    about["models"] = [
+        [model.image.to_dict(), [output.activation for output in model.outputs]] for model in models
+    ]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for weight in (weight for model in models for weight in model.net.get_weights()):
+        digest.update(f"{weight.dtype}{weight.shape}".encode())
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+def begun_with(folder: Path, model: TrainedModel, *, resume: bool, belongs_to: str) -> TrainedModel:
     """Return what a training in a folder began with: the model that is kept there, or the given one.
 
     Args:
         folder: Of the training; made here.
         model: What it would begin with.
         resume: Whether it goes on.
+        belongs_to: What the model hangs on, see ``fingerprint``.
 
     Raises:
-        CompressError: The model cannot be kept, because the disk is full for example.
+        CompressError: The model cannot be kept, because the disk is full for example; or what is kept there
+            belongs to something else.
     """
     import keras
 
-    path = folder / "begun.keras"
+    path, seal = folder / "begun.keras", folder / "begun.json"
     if not resume or not path.is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # First the seal: a model never lies there under another one's.
+            write_whole(seal, json.dumps({"belongs_to": belongs_to}).encode())
+        except OSError as error:
+            raise _full(seal, error) from error
         _save(model.net, path)
         return model
+    if _sealed_for(seal) != belongs_to:
+        raise _of_another(folder)
     try:
         net = keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CompressError(f"{path} cannot be read ({error}): delete {folder} to begin anew") from error
     return replace(model, net=net, reference=keras_reference(net))
+
+
+def _sealed_for(seal: Path) -> str:
+    try:
+        return str(json.loads(seal.read_text(encoding="utf-8"))["belongs_to"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _of_another(folder: Path) -> CompressError:
+    return CompressError(
+        f"{folder} holds what another model, another teacher, other images or other settings gave: resume "
+        "with those, or delete it to begin anew"
+    )
 
 
 def _save(net: Any, path: Path) -> str:

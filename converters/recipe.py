@@ -279,7 +279,10 @@ class Recipe:
             "sparsify": ("prune",),
             "elastic": ("distill", "elastic"),
         }[stage]
-        return {**{name: asdict(getattr(self, name)) for name in sections}, "sizes": list(self.export.sizes)}
+        tables = {name: asdict(getattr(self, name)) for name in sections}
+        # Who teaches is told by weights, wherever they lie.
+        tables.get("distill", {}).pop("teacher", None)
+        return {**tables, "sizes": list(self.export.sizes)}
 
     @property
     def may_train_int8(self) -> bool:

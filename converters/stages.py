@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boardfit.converters.kept import begun_with
+from boardfit.converters.kept import begun_with, fingerprint
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.recipe import Recipe
 from boardfit.converters.training_images import TrainingImages, read_training_images
@@ -70,7 +70,11 @@ def stages_of(
         distill = _distill(recipe, teacher or model, read=read, labelled=labelled, place=place)
     if recipe.prune.structured:
         steps = recipe.prune.steps
-        between = None if distill is None or steps == 1 else Recovery(distill, place)
+        between = None
+        if distill is not None and steps > 1:
+            taught = [teacher] if teacher else []
+            about = fingerprint(recipe.stage_tables("prune"), images, [model, *taught])
+            between = Recovery(distill, place, belongs_to=about)
         found.append(_prune(recipe, read=read, recover=between))
         if distill is not None and between is not None:
             distill = replace(distill, training=between.last(steps))
@@ -90,13 +94,15 @@ class Recovery:
     trained in part would not be found again.
     """
 
-    def __init__(self, stage: Distill, place: Workplace) -> None:
+    def __init__(self, stage: Distill, place: Workplace, *, belongs_to: str) -> None:
         """Remember how to train.
 
         Args:
             stage: Distilling, as it would be after all steps.
             place: Where each step has a folder of its own.
+            belongs_to: What the net after a step hangs on.
         """
+        self._belongs_to = belongs_to
         self._stage = stage
         self._place = place
 
@@ -112,7 +118,7 @@ class Recovery:
         if self._place.folder is not None:
             folder = self._place.folder / "prune" / f"step-{step}"
             training = replace(training, folder=folder)
-            model = begun_with(folder, model, resume=self._place.resume)
+            model = begun_with(folder, model, resume=self._place.resume, belongs_to=self._belongs_to)
         self._place.progress(f"recovering from step {step} of {steps}: {training.epochs} epochs")
         return replace(self._stage, training=training)(model).model
 

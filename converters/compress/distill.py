@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from boardfit.converters.compress.checkpoint import fingerprint
 from boardfit.converters.compress.distill_net import DistillNet, DistillOptions, Side
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import at_side, require_scores, trainable_copy, view
@@ -115,6 +116,7 @@ class Distill:
             options=options,
             labelled=self.labelled,
             seed=seed,
+            taught_by="" if teacher is None else fingerprint(taught.net.variables, {}),
         )
         return net, train(distilled, images, settings=self.training)
 

@@ -116,6 +116,7 @@ class DistillNet(keras.Model):  # type: ignore[misc]
         options: DistillOptions,
         labelled: bool,
         seed: int = 0,
+        taught_by: str = "",
     ) -> None:
         """Bring the two together.
 
@@ -127,6 +128,7 @@ class DistillNet(keras.Model):  # type: ignore[misc]
             options: Weights of the losses.
             labelled: Whether the images have labels.
             seed: Of the projections between features of unlike width.
+            taught_by: A hash of the teacher's weights, which a checkpoint must agree with.
         """
         super().__init__(name="distill")
         self.phase = "all"
@@ -144,6 +146,7 @@ class DistillNet(keras.Model):  # type: ignore[misc]
         self._image = image
         self._options = options
         self._labelled = labelled
+        self._taught_by = taught_by
         self._right_name = "accuracy" if labelled else "agreement"
         self._right = keras.metrics.Mean(name=self._right_name)
 
@@ -153,6 +156,7 @@ class DistillNet(keras.Model):  # type: ignore[misc]
             "sizes": [side.size for side in (self._own, self._teacher) if side is not None],
             "image": [self._image.channels, self._image.mean, self._image.std],
             "labelled": self._labelled,
+            "taught_by": self._taught_by,
             "options": asdict(self._options),
         }
 

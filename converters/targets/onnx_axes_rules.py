@@ -25,6 +25,9 @@ _OF_TWO = ("Add", "Div", "Max", "Min", "Mul", "Pow", "Sub")
 _REDUCE = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum")
 _AXES_OF_SOFTMAX = 13
 """Opset since which Softmax looks at one axis."""
+_INPUTS_OF_SLICE = 10
+"""Opset since which a Slice's bounds are inputs."""
+_CUT = ("Gather", "Slice", "Split")
 
 
 def write(writer: Writer, node: Any) -> None:
@@ -39,6 +42,8 @@ def write(writer: Writer, node: Any) -> None:
         return
     rule = _RULES.get(node.op_type)
     if rule is None or any(name not in writer.shapes for name in (*node.input, *node.output) if name):
+        raise writer.refusal(node)
+    if node.op_type in _CUT and (writer.opset < _INPUTS_OF_SLICE or not all(node.output)):
         raise writer.refusal(node)
     rule(writer, node)
 
@@ -82,7 +87,9 @@ def _spread(writer: Writer, name: str, shape: Shape) -> str:
     """Return a constant that has a shape without being broadcast; what is computed stays."""
     if name not in writer.constants:
         return name
-    return writer.constant(np.broadcast_to(writer.constants[name], shape).copy())
+    # One that was reshaped has its shape of four by now.
+    value = writer.constants[name].reshape(writer.shapes[name])
+    return writer.constant(np.broadcast_to(value, shape).copy())
 
 
 def _merged(given: Shape, shape: Shape, kinds: Sequence[Any]) -> Shape:

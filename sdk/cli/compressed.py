@@ -113,7 +113,8 @@ def compression_table(record: CompressionRecord) -> str:
             points = f"{row.after - row.before:+.1f}"
             rows.append([f"{what} at {row.size}", f"{row.before:.1f} %", f"{row.after:.1f} %", points])
     for change in record.integers:
-        name, unused = f"{change.measure} of {change.artifact}", "" if change.used else "not used"
+        name = f"{change.measure} of {change.artifact}, without and with qat"
+        unused = "" if change.used else "not used"
         rows.append([name, _told(change, change.before), _told(change, change.after), unused])
     return table(["", "source", "compressed", "ratio, points"], rows)
 

@@ -251,6 +251,43 @@ def test_another_teacher_in_the_same_file_does_not_take_what_the_first_one_taugh
         build(asked, tmp_path / "a.boardfit", resume=True)
 
 
+def test_half_of_what_another_teacher_taught_is_not_gone_on_with(recipe, teacher_file, many_photos, tmp_path):
+    import keras
+
+    def interrupt(moment):
+        if (moment.epoch, moment.step) == (2, 1):
+            raise KeyboardInterrupt
+
+    path = shutil.copy(teacher_file, tmp_path / "teacher.keras")
+    asked = recipe(**{**distilling(path, many_photos), "elastic": {"enabled": False}})
+    with pytest.raises(KeyboardInterrupt):
+        build(asked, tmp_path / "a.boardfit", watch=interrupt)
+    other = keras.saving.load_model(path)
+    other.set_weights([2.0 * weight for weight in other.get_weights()])
+    other.save(path)
+    with pytest.raises(CompressError, match=r"checkpoint.npz belongs to another model"):
+        build(asked, tmp_path / "a.boardfit", resume=True)
+
+
+def test_a_teacher_that_was_moved_is_the_same(recipe, tmp_path):
+    def tables(path: str):
+        return [recipe(distill={"teacher": path}).stage_tables(stage) for stage in ("distill", "elastic")]
+
+    assert tables("a.keras") == tables("b.keras")
+
+
+def test_what_a_stage_made_of_other_pixels_is_not_taken(recipe, tiny_file, tmp_path):
+    def interrupt(moment):
+        raise KeyboardInterrupt
+
+    sections = {"prune": {"macs": 0.3, "multiple": 2, "keep": 0.1}, "elastic": {"enabled": False}}
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(**sections), tmp_path / "a.boardfit", watch=interrupt)
+    other = recipe(**sections, source={"model": str(tiny_file), "image_spec": "imagenet"})
+    with pytest.raises(CompressError, match=r"prune holds what another model"):
+        build(other, tmp_path / "a.boardfit", resume=True)
+
+
 def test_after_a_loss_that_was_not_finite_another_rate_takes_the_pruned_net(recipe, tmp_path, monkeypatch):
     from boardfit.converters.compress.prune import Prune
 
@@ -344,6 +381,28 @@ def test_pruning_that_was_interrupted_goes_on_with_the_net_that_it_had(recipe, t
     moments = []
     build(recipe(**sections), tmp_path / "a.boardfit", resume=True, watch=moments.append)
     assert {moment.epochs for moment in moments} == {9}
+
+
+def test_a_step_of_pruning_another_source_is_not_gone_on_with(recipe, tiny_file, tmp_path):
+    import keras
+
+    def interrupt(moment):
+        raise KeyboardInterrupt
+
+    path = shutil.copy(tiny_file, tmp_path / "tiny.keras")
+    sections = {
+        "source": {"model": str(path), "image_spec": "unit"},
+        "prune": {"macs": 0.3, "steps": 2, "multiple": 2, "keep": 0.1},
+        "elastic": {"enabled": False},
+    }
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(**sections), tmp_path / "a.boardfit", watch=interrupt)
+    assert (tmp_path / "a.boardfit.partial" / "prune" / "step-1" / "begun.keras").is_file()
+    other = keras.saving.load_model(path)
+    other.set_weights([0.9 * weight for weight in other.get_weights()])
+    other.save(path)
+    with pytest.raises(CompressError, match=r"step-1 holds what another model"):
+        build(recipe(**sections), tmp_path / "a.boardfit", resume=True)
 
 
 def test_zeros_that_would_be_trained_away_are_refused(recipe):

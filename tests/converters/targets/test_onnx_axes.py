@@ -152,6 +152,10 @@ CASES = {
         [node("Reshape", "c to", "d"), node("Add", "a d", "b")],
         {"c": numbers(1, 2, 12, 2, 4), "to": int64(*SHAPE)},
     ),
+    "reshaped-weights-spread-by-turns": (
+        [node("Reshape", "c to", "d"), node("Add", "a d", "b")],
+        {"c": numbers(2, 4, 4), "to": int64(2, 1, 4, 1, 4)},
+    ),
 }
 
 
@@ -215,6 +219,29 @@ def test_softmax_before_opset_13_is_named():
     nodes = [*MANY, node("Softmax", "a", "b", axis=-1), node("Reshape", "b few", "y")]
     with pytest.raises(ExportError, match="Softmax"):
         with_few_axes(model(nodes, {"many": int64(*SHAPE), "few": int64(1, -1)}, opset=12), [IMAGE])
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        node("Slice", "a", "b", starts=[0], ends=[2], axes=[2]),
+        node("Split", "a", "b c", axis=2, split=[1, 2]),
+        node("Gather", "a i", "b", axis=2),
+    ],
+    ids=lambda cut: cut.op_type,
+)
+def test_a_cut_before_opset_10_is_named(cut):
+    nodes = [*MANY, cut, node("Reshape", "b few", "y")]
+    consts = {"many": int64(*SHAPE), "few": int64(1, -1), "i": int64(0)}
+    with pytest.raises(ExportError, match=cut.op_type):
+        with_few_axes(model(nodes, consts, opset=9), [IMAGE])
+
+
+def test_a_part_without_a_name_is_refused():
+    nodes = [*MANY, helper.make_node("Split", ["a", "p"], ["", "b"], axis=2), node("Reshape", "b few", "y")]
+    consts = {"many": int64(*SHAPE), "few": int64(1, -1), "p": int64(1, 2)}
+    with pytest.raises(ExportError, match="Split"):
+        with_few_axes(model(nodes, consts), [IMAGE])
 
 
 def test_an_output_of_many_axes_is_named():

@@ -360,6 +360,19 @@ def test_a_bundle_that_was_compressed_has_a_page(compressed, tmp_path, monkeypat
         assert 0.001 < (picture < 128).mean() < 0.5
 
 
+def test_what_qat_did_is_not_told_as_of_the_source(compressed):
+    from boardfit.bundle import open_bundle
+    from boardfit.cli.compressed import compression_table, read_compression
+
+    with open_bundle(compressed) as opened:
+        rows = compression_table(read_compression(opened)).splitlines()
+    assert [row.split("  ")[0] for row in rows if "int8" in row] == [
+        "drop of onnx-int8-64, without and with qat",
+        "drop of ncnn-int8-64, without and with qat",
+    ]
+    assert [row.endswith("not used") for row in rows[-2:]] == [False, True]
+
+
 def test_a_bundle_folder_is_not_written_into(compressed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from boardfit.bundle import open_bundle, write_tree
