@@ -236,7 +236,7 @@ def _affine(step: Step, build: Build, data: Value, *, scale: np.ndarray, offset:
         if rank == 4 and axes[0] == 0 and any(_channel_axis(c, rank) == 1 for c in (scale, offset)):
             axes = NHWC_OF_NCHW
         both = [placed(constant, rank, axes) for constant in (scale, offset)]
-        channels = data.shapes[0][axes[-1]]
+        channels = data.shapes[0][axes[-1]] if rank else 1
         if all(constant.shape[-1] == constant.size and constant.size in (1, channels) for constant in both):
             first, second = (_plain(constant) for constant in both)
             output = build.layer("Rescaling", "scale", align(data, axes, build), scale=first, offset=second)

@@ -198,6 +198,14 @@ def _check_model(onnx: Any, model: Any, path: Path) -> None:
         ) from error
 
 
+def _is_linked(folder: Path, pure: PurePosixPath) -> bool:
+    """Return whether a file or a folder on the way to it is a symbolic link, or the file has another name."""
+    file = folder / pure
+    return any((folder / part).is_symlink() for part in (pure, *pure.parents)) or (
+        file.is_file() and file.stat().st_nlink > 1
+    )
+
+
 def _load_external(onnx: Any, model: Any, path: Path) -> None:
     folder = path.parent
     seen = False
@@ -210,7 +218,7 @@ def _load_external(onnx: Any, model: Any, path: Path) -> None:
         unsafe = (
             not location or pure.is_absolute() or ".." in pure.parts or "\\" in location or ":" in location
         )
-        if unsafe or any((folder / part).is_symlink() for part in (pure, *pure.parents)):
+        if unsafe or _is_linked(folder, pure):
             raise UnsupportedModel(
                 f"{path} keeps the weight {tensor.name!r} in {location!r}: expected a plain file beside the "
                 "model, no link and no path out of its folder. Save the model again in one file."

@@ -22,10 +22,20 @@ from typing import Any
 import numpy as np
 
 from boardfit.converters.ingest.check import check_import
+from boardfit.converters.ingest.interface import inputs_note
 from boardfit.converters.ingest.onnx import batch_first, fold
 from boardfit.converters.ingest.onnx_convert import Converted, convert_graphs
 from boardfit.converters.ingest.onnx_file import OnnxSource, describe_onnx, require_onnx
+from boardfit.converters.ingest.onnx_inputs import filled_batch, further_feeds
 from boardfit.converters.ingest.onnx_records import BOUND, EXPORTS, SizeBound
+from boardfit.converters.ingest.torch_inputs import (
+    EXPECTED,
+    FactoryNet,
+    factory_net,
+    free_of_size,
+    require_equal_inputs,
+    require_read,
+)
 from boardfit.converters.model import Reference, SourceRequest, TrainedModel
 from boardfit.errors import InputError, ToolMissing, UnsupportedModel
 
@@ -42,16 +52,18 @@ def ingest(request: SourceRequest) -> TrainedModel:
 
     Args:
         request: ``source`` is ``package.module:factory`` or ``path/to/file.py:factory``. The factory
-            returns a ``torch.nn.Module``; it may take the input side in pixels, as its one positional
-            parameter or as ``size``, ``image_size``, ``img_size``, ``input_size`` or ``resolution``.
+            returns a ``torch.nn.Module`` that takes one image, or a pair of a module and a dict of example
+            tensors by the names of its ``forward``'s parameters. It may take the input side in pixels, as
+            its one positional parameter or as ``size``, ``image_size``, ``img_size``, ``input_size`` or
+            ``resolution``.
 
     Returns:
         The model; its reference is the PyTorch net of each size.
 
     Raises:
         InputError: There is no such module, file or function.
-        UnsupportedModel: The factory fails or gives no net, the nets of the sizes are not one net, or
-            a part has no Keras layer.
+        UnsupportedModel: The factory fails or gives no net, the nets of the sizes are not one net, an
+            input cannot be given, or a part has no Keras layer.
         ToolMissing: torch or onnx is not installed.
     """
     torch = _require_torch()
@@ -59,9 +71,15 @@ def ingest(request: SourceRequest) -> TrainedModel:
     nets = _build_nets(torch, factory, request)
     _require_equal_weights(nets, name)
     sources = {size: _export(torch, nets[size], size, name) for size in request.sizes}
+    require_equal_inputs(sources, name)
     converted, fixed_by = _convert(sources, name, request.task)
-    reference = _reference(torch, nets, name, converted.batch_axes)
-    check_import(converted.net, reference, sizes=request.sizes, image=request.image, name=name)
+    reference = _reference(torch, nets, sources, converted.batch_axes)
+    source = sources[request.sizes[0]]
+    further = tuple(item.spec for item in source.further)
+    further = further if fixed_by else free_of_size(further)
+    check_import(
+        converted.net, reference, sizes=request.sizes, image=request.image, name=name, further=further
+    )
     return TrainedModel(
         name=name,
         net=converted.net,
@@ -72,6 +90,8 @@ def ingest(request: SourceRequest) -> TrainedModel:
         labels=request.labels,
         fixed_size=request.sizes[0] if fixed_by else None,
         fixed_by=fixed_by,
+        notes=inputs_note(source.image, further),
+        further=further,
     )
 
 
@@ -138,7 +158,7 @@ def _import_file(path: Path) -> Any:
     return module
 
 
-def _build_nets(torch: Any, factory: Callable[..., Any], request: SourceRequest) -> dict[int, Any]:
+def _build_nets(torch: Any, factory: Callable[..., Any], request: SourceRequest) -> dict[int, FactoryNet]:
     parameter = size_parameter(factory)
     if parameter is None:
         net = _build_net(torch, factory, {}, request.source)
@@ -169,20 +189,18 @@ def size_parameter(factory: Callable[..., Any]) -> str | None:
     return positional[0].name if number else None
 
 
-def _build_net(torch: Any, factory: Callable[..., Any], arguments: Mapping[str, int], source: str) -> Any:
+def _build_net(
+    torch: Any, factory: Callable[..., Any], arguments: Mapping[str, int], source: str
+) -> FactoryNet:
     try:
         with _stdout_to_stderr():
-            net = _call(factory, arguments)
+            answer = _call(factory, arguments)
     except Exception as error:  # the author's code may raise anything
         raise UnsupportedModel(
             f"the factory {source} failed with {dict(arguments)} ({type(error).__name__}: {error}). "
-            "Expected a function that needs nothing, or the input size alone, and returns a torch.nn.Module."
+            f"Expected a function that needs nothing, or the input size alone, and returns {EXPECTED}."
         ) from error
-    if not isinstance(net, torch.nn.Module):
-        raise UnsupportedModel(
-            f"the factory {source} returned {type(net).__name__}: expected a torch.nn.Module."
-        )
-    return net.float().cpu().eval()
+    return factory_net(torch, answer, source)
 
 
 def _call(factory: Callable[..., Any], arguments: Mapping[str, int]) -> Any:
@@ -194,11 +212,11 @@ def _call(factory: Callable[..., Any], arguments: Mapping[str, int]) -> Any:
     return factory(**arguments)
 
 
-def _require_equal_weights(nets: Mapping[int, Any], name: str) -> None:
+def _require_equal_weights(nets: Mapping[int, FactoryNet], name: str) -> None:
     sizes = list(nets)
-    first = nets[sizes[0]].state_dict()
+    first = nets[sizes[0]].net.state_dict()
     for size in sizes[1:]:
-        other = nets[size].state_dict()
+        other = nets[size].net.state_dict()
         for key in [*first, *(key for key in other if key not in first)]:
             if key not in first or key not in other or not _equal(first[key], other[key]):
                 raise UnsupportedModel(
@@ -211,24 +229,24 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a.shape == b.shape and a.dtype == b.dtype and (a == b).all())
 
 
-def _export(torch: Any, net: Any, size: int, name: str) -> OnnxSource:
+def _export(torch: Any, net: FactoryNet, size: int, name: str) -> OnnxSource:
     onnx = require_onnx()
     buffer = io.BytesIO()
     try:
         with _stdout_to_stderr(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            example = torch.zeros(1, 3, size, size)
-            names = output_names(net(example))
+            feeds = net.feeds(torch, size)
+            names = [f"{item}_out" if item in feeds else item for item in output_names(net(feeds))]
             torch.onnx.export(
-                net,
-                (example,),
+                net.exportable(torch),
+                tuple(feeds.values()),
                 buffer,
                 dynamo=False,
                 # PRESERVE with eval() keeps BatchNormalization apart from the convolutions.
                 training=torch.onnx.TrainingMode.PRESERVE,
                 do_constant_folding=False,
                 opset_version=_OPSET,
-                input_names=["image"],
+                input_names=list(feeds),
                 output_names=names,
             )
     except Exception as error:  # the author's forward and torch's exporter may raise anything
@@ -236,9 +254,12 @@ def _export(torch: Any, net: Any, size: int, name: str) -> OnnxSource:
         raise UnsupportedModel(
             f"{name} cannot be exported to ONNX at {size} pixels ({type(error).__name__}: {reason}). "
             "Expected a net that takes (1, 3, size, size) float32 and uses operators that torch.onnx knows; "
-            "one of several inputs comes as an ONNX file, exported with torch.onnx.export."
+            "the factory of one that takes more returns it with a dict of example tensors by the names of "
+            "its forward's parameters."
         ) from error
-    return describe_onnx(onnx.load_from_string(buffer.getvalue()), name=name)
+    model = onnx.load_from_string(buffer.getvalue())
+    require_read(model, list(feeds), name)
+    return describe_onnx(model, name=name)
 
 
 def flat_outputs(answer: Any) -> list[Any]:
@@ -268,31 +289,42 @@ def output_names(answer: Any) -> list[str]:
 
 def _convert(sources: Mapping[int, OnnxSource], name: str, task: str) -> tuple[Converted, str]:
     """Return the one net of all exports, and the node that binds it to the one size that was asked for."""
+    layout = next(iter(sources.values())).layout
     try:
         graphs = [fold(source, size) for size, source in sources.items()]
-        return convert_graphs(graphs, reading=EXPORTS, layout="NCHW", name=name, task=task), ""
+        return convert_graphs(graphs, reading=EXPORTS, layout=layout, name=name, task=task), ""
     except SizeBound as bound:
-        return convert_graphs(graphs, reading=BOUND, layout="NCHW", name=name, task=task), bound.node
+        return convert_graphs(graphs, reading=BOUND, layout=layout, name=name, task=task), bound.node
 
 
-def _reference(torch: Any, nets: Mapping[int, Any], name: str, batch_axes: Sequence[int]) -> Reference:
+def _reference(
+    torch: Any,
+    nets: Mapping[int, FactoryNet],
+    sources: Mapping[int, OnnxSource],
+    batch_axes: Sequence[int],
+) -> Reference:
     def reference(images: np.ndarray, further: Sequence[np.ndarray] = ()) -> Sequence[np.ndarray]:
-        assert not further
-        net = nets.get(images.shape[1])
-        if net is None:
-            raise InputError(
-                f"{name} was built for {sorted(nets)} pixels: expected one of them, not {images.shape[1]}."
-            )
-        feed = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
-        images_each = len(feed) if all(axis == 0 for axis in batch_axes) else 1
+        size = images.shape[1]
+        if size not in nets:
+            name = next(iter(sources.values())).name
+            raise InputError(f"{name} was built for {sorted(nets)} pixels: expected one of them, not {size}.")
+        source = sources[size]
+        single = bool(source.further) or any(axis != 0 for axis in batch_axes)
+        batch = 1 if single else len(images)
         parts = []
         with torch.no_grad():
-            for start in range(0, len(feed), images_each):
-                outputs = flat_outputs(net(torch.from_numpy(feed[start : start + images_each])))
+            for start in range(0, len(images), batch):
+                rows = slice(start, start + batch)
+                feed = filled_batch(images[rows], batch, layout=source.layout)
+                feeds = {source.image: np.ascontiguousarray(feed, np.float32)}
+                feeds |= further_feeds(source.further, further, rows, batch=batch)
+                outputs = flat_outputs(
+                    nets[size]({key: torch.from_numpy(value) for key, value in feeds.items()})
+                )
                 parts.append(
                     [batch_first(out.numpy(), axis) for out, axis in zip(outputs, batch_axes, strict=True)]
                 )
-        return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
+        return [np.concatenate(rows).astype(np.float32, copy=False) for rows in zip(*parts, strict=True)]
 
     return reference
 

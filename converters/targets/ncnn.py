@@ -82,8 +82,8 @@ def rename_blobs(param: str, names: dict[str, str]) -> str:
         if "." in words[0]:
             # pnnx writes what it knows, and ncnn has not, under PyTorch's name: F.softsign, torch.roll.
             raise ExportError(
-                f"ncnn has no layer for {words[0]}: build without ncnn (--formats tflite,onnx), or change "
-                "that layer"
+                f"ncnn has no layer for {words[0]}: build without ncnn (leave it out of --formats), or "
+                "change that layer"
             )
         end = 4 + int(words[2]) + int(words[3])
         missing -= set(words[4:end])
@@ -198,7 +198,7 @@ def _raise_if_dropped(log: str) -> None:
     if dropped:
         raise ExportError(
             f"pnnx does not know a part of the graph and dropped it ({dropped[0]}): "
-            "build without ncnn (--formats tflite,onnx), or change that layer"
+            "build without ncnn (leave it out of --formats), or change that layer"
         )
 
 

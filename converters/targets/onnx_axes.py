@@ -40,7 +40,7 @@ def with_few_axes(model: Any, input_shapes: Sequence[Shape]) -> Any | None:
         if len(shapes.get(value.name, ())) > AXES:
             raise ExportError(
                 f"the output {value.name} has the shape {shapes[value.name]}, and ncnn has tensors of at "
-                "most four axes: build without ncnn (--formats tflite,onnx), or reshape that output"
+                "most four axes: build without ncnn (leave it out of --formats), or reshape that output"
             )
     opset = next(item.version for item in copy.opset_import if item.domain in ("", "ai.onnx"))
     writer = Writer(graph, shapes, _constants(graph), opset)

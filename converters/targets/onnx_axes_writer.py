@@ -49,7 +49,7 @@ class Writer:
         shape = next((self.shapes[name] for name in node.input if name in self.shapes), ())
         return ExportError(
             f"ncnn has tensors of at most four axes, and {node.op_type} {node.name or node.output[0]} on the "
-            f"shape {shape} cannot be written with four: build without ncnn (--formats tflite,onnx), or "
+            f"shape {shape} cannot be written with four: build without ncnn (leave it out of --formats), or "
             "change that layer"
         )
 

@@ -134,11 +134,23 @@ def test_external_data_beside_the_model(tmp_path, request_for, difference):
 
 
 @pytest.mark.parametrize(
-    "location", ["../secret.bin", "/etc/hostname", "link.bin", "linked/secret.bin", "gone.bin", "C:\\x"]
+    ("location", "match"),
+    [
+        ("../secret.bin", "plain file"),
+        ("/etc/hostname", "plain file"),
+        ("link.bin", "plain file.*no link"),
+        ("linked/secret.bin", "plain file.*no link"),
+        ("hard.bin", "plain file.*no link"),
+        ("C:\\x", "plain file"),
+        ("gone.bin", "external data of .* cannot be read"),
+        ("short.bin", "external data of .* cannot be read"),
+    ],
 )
-def test_external_data_elsewhere(location, tmp_path, request_for):
+def test_external_data_elsewhere(location, match, tmp_path, request_for):
     path, _ = external(tmp_path, location)
     (path.parent / "link.bin").symlink_to(tmp_path / "secret.bin")
     (path.parent / "linked").symlink_to(tmp_path)
-    with pytest.raises(UnsupportedModel, match=r"external data|plain file"):
+    (path.parent / "hard.bin").hardlink_to(tmp_path / "secret.bin")
+    (path.parent / "short.bin").write_bytes(b"1234")
+    with pytest.raises(UnsupportedModel, match=match):
         ingest(request_for(path, 8))

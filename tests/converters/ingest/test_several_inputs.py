@@ -123,6 +123,29 @@ def test_an_input_without_a_batch_takes_one_image_at_a_time(save_net, request_fo
     assert worst(model, 32) < 1e-5
 
 
+def test_one_number_of_an_input_without_a_batch(request_for, tmp_path):
+    kernel = np.random.default_rng(3).standard_normal((6, 3, 3, 3)).astype(np.float32)
+    consts = {"kernel": kernel, "second": np.asarray(1), "one": np.asarray(1, np.float32)}
+    nodes = []
+    features = _branch(nodes, "left", "NCHW")
+    nodes.append(helper.make_node("Gather", ["scale", "second"], ["number"]))
+    nodes.append(helper.make_node("Add", ["number", "one"], ["more"]))
+    nodes.append(helper.make_node("Mul", [features, "more"], ["scores"]))
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [
+            helper.make_tensor_value_info("left", FLOAT, [1, 3, 32, 32]),
+            helper.make_tensor_value_info("scale", FLOAT, [2]),
+        ],
+        [helper.make_tensor_value_info("scores", FLOAT, None)],
+        [numpy_helper.from_array(value, key) for key, value in consts.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert worst(ingest(request_for(tmp_path / "net.onnx", 32)), 32) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("others", "message"),
     [
