@@ -205,7 +205,7 @@ def _pins(folders: Sequence[Path]) -> Iterator[str]:
 
 
 def _leave_to(beside: Sequence[Path], target: Path, wanted: str) -> None:
-    """Remove packages that other folders have; of one file in two forms, half of each package would be used."""
+    """Remove packages that other folders have, and refuse files of theirs in another form."""
     there = {info.name for folder in beside for info in folder.glob("*.dist-info")}
     for info in (each for each in target.glob("*.dist-info") if each.name in there):
         for path in _recorded(info):
@@ -216,8 +216,8 @@ def _leave_to(beside: Sequence[Path], target: Path, wanted: str) -> None:
         for other in (folder / name for folder in beside if (folder / name).is_file()):
             if other.read_bytes() != path.read_bytes():
                 raise StageError(
-                    f"{wanted} brings another {name.parts[0]} than the runtime's, by another package: leave it "
-                    "out (OpenCV is there, as opencv-python-headless)"
+                    f"{wanted} brings another {name.parts[0]} than the runtime's, by another package: leave "
+                    "it out (OpenCV is there, as opencv-python-headless)"
                 )
 
 

@@ -247,7 +247,9 @@ def test_what_the_runtime_has_is_not_brought_again_by_an_app(room, runtime):
 
 def test_an_app_cannot_ask_another_version_than_the_runtime_s(room, runtime):
     (room[0] / "wanted.txt").write_text("mine\ntiny!=1.0\n")
-    assert "no versions that go together, the runtime's as they are" in error_of(install_beside(room, runtime))
+    assert "no versions that go together, the runtime's as they are" in error_of(
+        install_beside(room, runtime)
+    )
 
 
 def test_an_app_cannot_lay_another_package_over_the_runtime_s(room, runtime):
