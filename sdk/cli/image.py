@@ -23,8 +23,8 @@ examples:
   boardfit image lite0.boardfit --board jetson-orin-nano --engine onnxruntime:cuda --wheel *.whl -o image
 
 The folder holds a Dockerfile, a compose file with the camera, and README.md: what to type for docker, podman
-and buildah. An app is run as "python3 app.py BUNDLE SOURCE"; with --source env:NAME without SOURCE: it reads the
-variable itself. A 32-bit system takes --board generic-armv7l.
+and buildah. An app is run as "python3 app.py BUNDLE SOURCE"; with --source env:NAME without SOURCE: it reads
+the variable itself. A 32-bit system takes --board generic-armv7l.
 """
 
 
