@@ -207,10 +207,11 @@ def _pins(folders: Sequence[Path]) -> Iterator[str]:
 def _leave_to(beside: Sequence[Path], target: Path, wanted: str) -> None:
     """Remove packages that other folders have, and refuse files of theirs in another form."""
     there = {info.name for folder in beside for info in folder.glob("*.dist-info")}
-    for info in (each for each in target.glob("*.dist-info") if each.name in there):
+    for info in [each for each in target.glob("*.dist-info") if each.name in there]:
         for path in _recorded(info):
             if ".." not in path.parts:
                 path.unlink(missing_ok=True)
+        shutil.rmtree(info)
     for path in (each for each in target.rglob("*") if each.is_file()):
         name = path.relative_to(target)
         for other in (folder / name for folder in beside if (folder / name).is_file()):

@@ -243,6 +243,10 @@ def test_what_the_runtime_has_is_not_brought_again_by_an_app(room, runtime):
     done = install_beside(room, runtime)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (room[0] / "app").rglob("*.py")} == {"mine.py"}
+    told = run_stage("notices", runtime, room[0] / "app", "--to", room[0] / "notices")
+    assert told.returncode == 0, told.stderr
+    text = (room[0] / "notices/THIRD-PARTY-NOTICES.txt").read_text()
+    assert [text.count(f"{name} 1.0: MIT") for name in ("tiny", "mine")] == [1, 1]
 
 
 def test_an_app_cannot_ask_another_version_than_the_runtime_s(room, runtime):
