@@ -43,7 +43,8 @@ RUN --mount=type=bind,from=base,target=/base \
 RUN --mount=type=bind,from=base,target=/base \
     python3 stage.py install engine.txt --base /base --wheels wheels --to /out/engine
 RUN --mount=type=bind,from=base,target=/base \
-    python3 stage.py install app.txt --base /base --wheels wheels --to /out/app --with-dependencies
+    python3 stage.py install app.txt --base /base --wheels wheels --to /out/app \
+    --beside /out/libraries /out/engine
 COPY boardfit.zip ./
 RUN --mount=type=bind,from=base,target=/base \
     python3 stage.py unpack boardfit.zip --base /base --to /out/boardfit --command /out/bin/boardfit

@@ -79,7 +79,7 @@ class ImagePlan:
                 f"--tag is {self.tag!r}: expected the name of an image, such as mine:1 (small letters)"
             )
         require_platform(self.profile)
-        _require_source(self.source, own_base=bool(self.base))
+        _require_source(self.source, own_base=bool(self.base), app=self.app)
         self._check_gpu()
 
     def _check_gpu(self) -> None:
@@ -227,8 +227,13 @@ def _quoted(text: str) -> str:
     return '"' + re.sub(r'(["\\$])', r"\\\1", clean) + '"'
 
 
-def _require_source(source: str, *, own_base: bool) -> None:
-    if re.match(r"\w+://[^/@\s]*:[^/@\s]*@", source):
+# As boardfit.runtime.camera.names hides them: an @ or a slash inside a password must not end it.
+_PASSWORD = r"(?i)//\S*:\S*@|[\w-]*(?:pass|pwd|pw|token|secret|key|auth|sig)[\w-]*=[^&;\s]"
+_NO_FILE = r"\d+$|/dev/|[A-Za-z][\w+.-]+://|synthetic(:|$)|picamera|gst:|.* ! |env:"
+
+
+def _require_source(source: str, *, own_base: bool, app: bool) -> None:
+    if re.search(_PASSWORD, source):
         raise ImageError(
             "an image is no place for a password: give --source env:CAMERA, and the address in the variable "
             "CAMERA where it runs"
@@ -242,6 +247,11 @@ def _require_source(source: str, *, own_base: bool) -> None:
         raise ImageError(f"{source!r} names no variable: expected env:NAME, such as env:CAMERA")
     if not source.strip() or not source.isprintable():
         raise ImageError(f"{source!r} is no source: expected a camera's number, an address or env:NAME")
+    if not own_base and not app and not re.match(_NO_FILE, source.strip()):
+        raise ImageError(
+            f"{source!r} is a file or folder, and the image has none of yours: expected a camera's number, "
+            "an address or env:NAME"
+        )
 
 
 def _is_gpu(engine: str) -> bool:

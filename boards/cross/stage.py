@@ -156,7 +156,7 @@ def check(root: Path, platform: str) -> Base:
     return base
 
 
-def install(base: Base, wanted: Path, target: Path, wheels: Path, *, with_dependencies: bool) -> None:
+def install(base: Base, wanted: Path, target: Path, wheels: Path, *, beside: Sequence[Path] = ()) -> None:
     """Install wheels for the base with this stage's pip.
 
     Args:
@@ -164,10 +164,11 @@ def install(base: Base, wanted: Path, target: Path, wheels: Path, *, with_depend
         wanted: A requirements file; nothing is installed if it names nothing.
         target: Folder, made if absent.
         wheels: Folder with wheels that are taken before those of the package index.
-        with_dependencies: Also install what they declare to need.
+        beside: Folders that the image lays under this one: their packages stay as they are, and what the
+            wanted ones declare to need is installed, too.
 
     Raises:
-        StageError: pip fails.
+        StageError: pip fails, or would bring a package of theirs in another form.
     """
     target.mkdir(parents=True, exist_ok=True)
     lines = (line.partition("#")[0].strip() for line in wanted.read_text("utf-8").splitlines())
@@ -176,8 +177,12 @@ def install(base: Base, wanted: Path, target: Path, wheels: Path, *, with_depend
     words = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--no-compile", "--progress-bar=off"]
     words += ["--only-binary=:all:", "--implementation", "cp", "--python-version", _dotted(base.python)]
     words += [word for platform in base.platforms for word in ("--platform", platform)]
-    words += [] if with_dependencies else ["--no-deps"]
+    words += [] if beside else ["--no-deps"]
     words += ["--find-links", str(wheels), "--target", str(target), "--requirement", str(wanted)]
+    if beside:
+        pins = target.with_name(f"{target.name}-constraints.txt")
+        pins.write_text("".join(f"{each}\n" for each in _pins(beside)), "utf-8")
+        words += ["--constraint", str(pins)]
     env = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     done = subprocess.run(words, env=env, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     sys.stderr.write(done.stderr)
@@ -185,9 +190,36 @@ def install(base: Base, wanted: Path, target: Path, wheels: Path, *, with_depend
         raise StageError(f"{wanted.name}: {_why(done.stderr, base)}")
     # Programs that name this stage's Python; python3 -m serves.
     shutil.rmtree(target / "bin", ignore_errors=True)
-    if not with_dependencies:
+    if beside:
+        _leave_to(beside, target, wanted.name)
+    else:
         _leave_out(target)
     compile_for(base, target)
+
+
+def _pins(folders: Sequence[Path]) -> Iterator[str]:
+    """Yield what is in some folders as requirements."""
+    for info in (each for folder in folders for each in sorted(folder.glob("*.dist-info"))):
+        told = HeaderParser().parsestr((info / "METADATA").read_text("utf-8", "replace"))
+        yield f"{told['Name']}=={told['Version']}"
+
+
+def _leave_to(beside: Sequence[Path], target: Path, wanted: str) -> None:
+    """Remove packages that other folders have, and refuse files of theirs in another form."""
+    there = {info.name for folder in beside for info in folder.glob("*.dist-info")}
+    for info in [each for each in target.glob("*.dist-info") if each.name in there]:
+        for path in _recorded(info):
+            if ".." not in path.parts:
+                path.unlink(missing_ok=True)
+        shutil.rmtree(info)
+    for path in (each for each in target.rglob("*") if each.is_file()):
+        name = path.relative_to(target)
+        for other in (folder / name for folder in beside if (folder / name).is_file()):
+            if other.read_bytes() != path.read_bytes():
+                raise StageError(
+                    f"{wanted} brings another {name.parts[0]} than the runtime's, by another package: leave "
+                    "it out (OpenCV is there, as opencv-python-headless)"
+                )
 
 
 def _leave_out(target: Path) -> None:
@@ -203,7 +235,7 @@ def _why(said: str, base: Base) -> str:
     if "No module named pip" in said:
         return "the Python of this stage has no pip: give BUILD_BASE another image"
     if "ResolutionImpossible" in said:
-        return "pip finds no versions that go together (see above)"
+        return "pip finds no versions that go together, the runtime's as they are (see above)"
     if re.search("connection|name resolution|timed out|SSLError|No route", said, re.IGNORECASE):
         return (
             "the package index cannot be reached: is there a network? (--build-arg PIP_INDEX_URL and "
@@ -260,18 +292,21 @@ def notices(folders: Sequence[Path]) -> str:
 
 def _licence_files(info: Path) -> Iterator[Path]:
     """Yield a package's files of licences, wherever it has them, each text once."""
-    site = info.parent
-    listed = set(info.rglob("*"))
-    if (info / "RECORD").is_file():
-        rows = csv.reader((info / "RECORD").read_text("utf-8", "replace").splitlines())
-        listed |= {site / row[0] for row in rows if row}
     seen = set()
-    for path in sorted(listed):
+    for path in sorted({*info.rglob("*"), *_recorded(info)}):
         if re.search(r"licen[cs]e|copying|notice", path.name, re.IGNORECASE) and path.is_file():
             text = path.read_bytes()
             if path.suffix.lower() in _TEXTS and text not in seen:
                 seen.add(text)
                 yield path
+
+
+def _recorded(info: Path) -> list[Path]:
+    """Return the files that a package says it has."""
+    if not (info / "RECORD").is_file():
+        return []
+    rows = csv.reader((info / "RECORD").read_text("utf-8", "replace").splitlines())
+    return [info.parent / row[0] for row in rows if row]
 
 
 def _first_line(text: str | None) -> str:
@@ -332,7 +367,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--to", type=Path, required=True)
         if name == "install":
             command.add_argument("--wheels", type=Path, required=True)
-            command.add_argument("--with-dependencies", action="store_true")
+            command.add_argument("--beside", type=Path, nargs="+", default=[])
         else:
             command.add_argument("--command", type=Path, required=True, dest="program")
     told = commands.add_parser("notices")
@@ -349,7 +384,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"base: {check(args.base, args.platform).text}", flush=True)
         elif args.command == "install":
             base = read_base(args.base)
-            install(base, args.source, args.to, args.wheels, with_dependencies=args.with_dependencies)
+            install(base, args.source, args.to, args.wheels, beside=args.beside)
         elif args.command == "unpack":
             unpack(read_base(args.base), args.source, args.to, args.program)
         else:

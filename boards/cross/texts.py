@@ -17,6 +17,12 @@ VIDEO_GROUP = "44"
 """Number of the group that may read cameras: on Debian, Raspberry Pi OS and Ubuntu."""
 
 
+NVIDIA_WHEEL = (
+    "onnxruntime-gpu for this processor is not on PyPI: give NVIDIA's own for the board's JetPack (--wheel "
+    "FILE, or into the folder wheels), or an index that has it (--build-arg PIP_INDEX_URL=)."
+)
+
+
 def compose_text(plan: ImagePlan) -> str:
     """Return the compose file: root read-only, nobody's rights, and the camera."""
     lines = [
@@ -108,6 +114,8 @@ def readme_text(plan: ImagePlan, template: str, *, base: str, build_base: str) -
         "standing": "Not run on hardware." if jetson else "",
         "build": "\n".join(build_lines(plan)),
         "emulation": _emulation(plan),
+        "wheel": NVIDIA_WHEEL if jetson else "",
+        "offline": _offline(plan),
         "tags": " ".join(f"--platform {tag}" for tag in (*tags, f"manylinux2014_{plan.machine}")),
         "image": plan.image,
         "docker_run": shlex.join(run_words(plan, "docker")),
@@ -135,11 +143,22 @@ def _emulation(plan: ImagePlan) -> str:
     )
 
 
+def _offline(plan: ImagePlan) -> str:
+    if plan.dockerfile == "armhf":
+        return (
+            "Debian's numpy and OpenCV come by apt, unless `BASE` has them (python3-numpy, python3-opencv)."
+        )
+    return ""
+
+
 def _camera(plan: ImagePlan) -> str:
     device = camera_device(plan.source)
     if not device:
         return ""
-    text = f"`{device}` is given to the container; its group must be {VIDEO_GROUP} (`stat -c %g {device}`)."
+    text = (
+        f"`{device}` is given to the container; its group must be {VIDEO_GROUP} (`stat -c %g {device}`). "
+        "podman without root has no such group: there `--group-add keep-groups`, as one of the group video."
+    )
     if plan.profile.camera.stack in ("libcamera", "argus"):
         text += (
             f" A camera on the board's own connector is served by {plan.profile.camera.stack}, which is not "

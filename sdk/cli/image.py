@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ examples:
   boardfit image lite0.boardfit --board jetson-orin-nano --engine onnxruntime:cuda --wheel *.whl -o image
 
 The folder holds a Dockerfile, a compose file with the camera, and README.md: what to type for docker, podman
-and buildah. An app is run as "python3 app.py BUNDLE SOURCE". A 32-bit system takes --board generic-armv7l.
+and buildah. An app is run as "python3 app.py BUNDLE SOURCE"; with --source env:NAME without SOURCE: it reads
+the variable itself. A 32-bit system takes --board generic-armv7l.
 """
 
 
@@ -48,7 +49,9 @@ def add_parser(subparsers: Any) -> None:
     )
     what.add_argument("--source", metavar="S", default="0", help="camera, address or env:NAME (default: 0)")
     what.add_argument("--app", metavar="FILE.py", help="a program of yours, in the place of boardfit watch")
-    what.add_argument("--requirements", metavar="FILE", help="what the app needs, for pip")
+    what.add_argument(
+        "--requirements", metavar="FILE", help="what the app needs besides the runtime, for pip"
+    )
     what.add_argument(
         "--wheel", nargs="+", action="extend", default=[], metavar="FILE", help="to take before the index's"
     )
@@ -87,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
             except OSError as error:
                 raise ImageError(f"cannot write {args.out} ({error.strerror or error})") from error
     print(f"wrote {args.out}: {plan.image} for {profile.title}, {plan.platform}, engine {plan.engine}")
+    for note in _notes(plan, args):
+        print(f"note: {note}")
     if builder is not None:
         _build(builder, plan, args)
         return 0
@@ -184,6 +189,20 @@ def _engine(
         f"{tried} {', '.join(formats)}, but the bundle has {', '.join(have)} only: choose another engine, or "
         "build the bundle with --formats"
     )
+
+
+def _notes(plan: ImagePlan, args: argparse.Namespace) -> Iterator[str]:
+    """Yield what is easily overlooked of a board with a GPU."""
+    from boardfit.boards.cross.texts import NVIDIA_WHEEL
+
+    best = next((each.name for each in plan.profile.engines), "")
+    if not args.engine and ":" in best:
+        yield (
+            f"{plan.engine} runs on the processor; the GPU takes --engine {best} (see: boardfit boards "
+            f"{plan.profile.name})"
+        )
+    if plan.dockerfile == "jetson" and not args.wheel and not args.build_arg:
+        yield NVIDIA_WHEEL
 
 
 def _builder(plan: ImagePlan, args: argparse.Namespace) -> Builder:

@@ -144,6 +144,17 @@ def test_a_base_of_one_s_own_is_the_default_then():
     assert argument(text, "BUILD_BASE") == "other@sha256:ab"
 
 
+@pytest.mark.parametrize("board", BOARDS)
+def test_the_page_tells_how_to_bring_what_any_program_built(board):
+    plan = plan_for(board)
+    page = context_texts(plan)["README.md"]
+    assert f"docker save {plan.image} |" in page
+    # "podman save" would name it localhost/..., which compose.yaml does not.
+    assert f"buildah push {plan.image} docker-archive:image.tar:{plan.image}\n" in page
+    assert "-r app.txt" in page
+    assert ("come by apt" in page) == (plan.dockerfile == "armhf")
+
+
 def test_an_app_is_copied_and_run():
     plan = plan_for("raspberry-pi-5", app=True, source="rtsp://camera/1")
     text = dockerfile_text(plan)
@@ -192,6 +203,10 @@ def test_the_image_s_name_is_one_that_docker_takes(name):
         ({"source": "env:"}, "names no variable"),
         ({"source": "env:A: b"}, "names no variable"),
         ({"source": "rtsp://me:secret@camera/1"}, "no place for a password"),
+        ({"source": "rtsp://me:se/cr@et@camera/1"}, "no place for a password"),
+        ({"source": "http://camera/?user=me&password=secret"}, "no place for a password"),
+        ({"source": "film.mp4"}, "is a file or folder"),
+        ({"source": "/home/me/photos"}, "is a file or folder"),
         ({"source": "picamera"}, "nothing to read 'picamera' with"),
         ({"source": "gst:nvarguscamerasrc ! nvvidconv"}, "nothing to read"),
         ({"source": ""}, "is no source"),
@@ -201,6 +216,18 @@ def test_the_image_s_name_is_one_that_docker_takes(name):
 def test_what_cannot_be_made_is_refused(given, said):
     with pytest.raises(ImageError, match=said):
         plan_for("raspberry-pi-5", **given)
+
+
+@pytest.mark.parametrize("given", [{"base": "mine:1"}, {"app": True}], ids=str)
+def test_a_base_or_an_app_may_have_files(given):
+    assert plan_for("raspberry-pi-5", source="/photos", **given).source == "/photos"
+
+
+@pytest.mark.parametrize(
+    "source", ["1", "/dev/video2", "rtsp://camera:554/1", "http://camera/?user=me", "synthetic:640x480@30"]
+)
+def test_a_source_that_the_image_can_read_is_taken(source):
+    assert plan_for("raspberry-pi-5", source=source).source == source
 
 
 @pytest.mark.parametrize(

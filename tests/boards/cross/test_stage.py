@@ -154,6 +154,13 @@ def install(room, **env: str) -> subprocess.CompletedProcess[str]:
     return run_stage("install", folder / "wanted.txt", *words, **given)
 
 
+def install_beside(room, *beside: Path) -> subprocess.CompletedProcess[str]:
+    """Install what an app needs, over the folders of the runtime."""
+    folder, base, wheels = room
+    words = ("--base", base, "--wheels", wheels, "--to", folder / "app", "--beside", *beside)
+    return run_stage("install", folder / "wanted.txt", *words, PIP_NO_INDEX="1")
+
+
 def test_a_wheel_of_the_base_s_processor_is_installed_and_compiled_unchecked(room):
     folder, _, wheels = room
     make_wheel(wheels, f"cp{HERE[0]}{HERE[1]}-none-manylinux_2_28_aarch64")
@@ -195,7 +202,7 @@ def test_a_wheel_for_another_processor_or_a_newer_glibc_is_not_taken(room, tag):
 
 
 def test_what_the_runtime_never_touches_is_left_out_of_libraries_but_not_of_an_app_s(room):
-    folder, base, wheels = room
+    folder, _, wheels = room
     path = make_wheel(wheels, f"cp{HERE[0]}{HERE[1]}-none-manylinux_2_28_aarch64")
     unused = ("some/tests/test_some.py", "some/libLiteRtWebGpuAccelerator.so")
     with zipfile.ZipFile(path, "a") as archive:
@@ -204,22 +211,57 @@ def test_what_the_runtime_never_touches_is_left_out_of_libraries_but_not_of_an_a
     assert install(room).returncode == 0
     assert not any((folder / "out" / name).exists() for name in unused)
     assert (folder / "out/some/__init__.py").is_file()
-    words = ("--base", base, "--wheels", wheels, "--to", folder / "app", "--with-dependencies")
-    assert run_stage("install", folder / "wanted.txt", *words, PIP_NO_INDEX="1").returncode == 0
+    assert install_beside(room, folder / "nothing").returncode == 0
     assert all((folder / "app" / name).exists() for name in unused)
 
 
 def test_dependencies_are_taken_only_if_asked(room):
-    folder, base, wheels = room
+    folder, _, wheels = room
     tag = f"cp{HERE[0]}{HERE[1]}-none-manylinux_2_28_aarch64"
     make_wheel(wheels, tag, needs="other")
     make_wheel(wheels, tag, name="other")
     assert install(room).returncode == 0
     assert not (folder / "out/other.py").exists()
-    words = ("--base", base, "--wheels", wheels, "--to", folder / "all", "--with-dependencies")
-    done = run_stage("install", folder / "wanted.txt", *words, PIP_NO_INDEX="1")
+    done = install_beside(room, folder / "nothing")
     assert done.returncode == 0, done.stderr
-    assert (folder / "all/other.py").is_file()
+    assert (folder / "app/other.py").is_file()
+
+
+@pytest.fixture
+def runtime(room) -> Path:
+    """A folder that holds the runtime's ``tiny``; an app is to need ``mine``, which needs ``tiny``."""
+    folder, _, wheels = room
+    tag = f"cp{HERE[0]}{HERE[1]}-none-manylinux_2_28_aarch64"
+    make_wheel(wheels, tag)
+    assert install(room).returncode == 0
+    make_wheel(wheels, tag, name="mine", needs="tiny")
+    (folder / "wanted.txt").write_text("mine\n")
+    return folder / "out"
+
+
+def test_what_the_runtime_has_is_not_brought_again_by_an_app(room, runtime):
+    done = install_beside(room, runtime)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (room[0] / "app").rglob("*.py")} == {"mine.py"}
+    told = run_stage("notices", runtime, room[0] / "app", "--to", room[0] / "notices")
+    assert told.returncode == 0, told.stderr
+    text = (room[0] / "notices/THIRD-PARTY-NOTICES.txt").read_text()
+    assert [text.count(f"{name} 1.0: MIT") for name in ("tiny", "mine")] == [1, 1]
+
+
+def test_an_app_cannot_ask_another_version_than_the_runtime_s(room, runtime):
+    (room[0] / "wanted.txt").write_text("mine\ntiny!=1.0\n")
+    assert "no versions that go together, the runtime's as they are" in error_of(
+        install_beside(room, runtime)
+    )
+
+
+def test_an_app_cannot_lay_another_package_over_the_runtime_s(room, runtime):
+    """As opencv-python's cv2 over that of opencv-python-headless."""
+    path = make_wheel(room[2], f"cp{HERE[0]}{HERE[1]}-none-manylinux_2_28_aarch64", name="mine")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("tiny.py", "another")
+    assert "brings another tiny.py than the runtime's" in error_of(install_beside(room, runtime))
 
 
 def test_without_a_network_one_line_says_so(room):
@@ -228,13 +270,12 @@ def test_without_a_network_one_line_says_so(room):
 
 
 def test_packages_that_do_not_go_together_are_no_missing_network(room):
-    folder, base, wheels = room
+    folder, _, wheels = room
     tag = f"cp{HERE[0]}{HERE[1]}-none-manylinux_2_28_aarch64"
     make_wheel(wheels, tag, needs="other>=2")
     make_wheel(wheels, tag, name="other")
     (folder / "wanted.txt").write_text("tiny\nother==1.0\n")
-    words = ("--base", base, "--wheels", wheels, "--to", folder / "all", "--with-dependencies")
-    done = run_stage("install", folder / "wanted.txt", *words, PIP_NO_INDEX="1")
+    done = install_beside(room, folder / "nothing")
     assert "finds no versions that go together" in error_of(done)
 
 

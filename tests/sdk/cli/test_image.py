@@ -133,6 +133,24 @@ def test_the_board_s_first_engine_is_taken_and_nothing_else_is_packed(
 
 
 @pytest.mark.parametrize(
+    ("board", "engine", "said"),
+    [
+        ("jetson-orin-nano", [], "litert runs on the processor; the GPU takes --engine onnxruntime:tensorrt"),
+        ("jetson-orin-nano", ["--engine", "onnxruntime:cuda"], "is not on PyPI: give NVIDIA's own"),
+        ("jetson-orin-nano", ["--engine", "litert"], ""),
+        ("raspberry-pi-5", [], ""),
+    ],
+)
+def test_what_a_gpu_takes_is_noted(formats, tmp_path, capsys, board, engine, said):
+    assert main(["image", str(formats), "--board", board, *engine, "-o", str(tmp_path / "out")]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == bool(said)
+    assert said in "".join(notes)
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert ("NVIDIA's own" in page) == ("NVIDIA's own" in said)
+
+
+@pytest.mark.parametrize(
     ("asked", "packed"),
     [
         ([], ["ncnn-fp32"]),
