@@ -20,6 +20,7 @@ from boardfit.runtime import Result, camera, decode_image
 def make_app(model: boardfit.Model, running: camera.Loop) -> FastAPI:
     """Return the app: POST /answer takes an image file, GET /newest asks for the camera."""
     app, newest = FastAPI(title="boardfit"), [{}]
+    app.get("/newest")(lambda: newest[0] if follower.is_alive() else {"error": "the camera's loop has ended"})
 
     def as_json(result: Result) -> dict:
         return {"top": [[best.label, best.score] for best in result.top(5)], "size": result.size}
@@ -27,8 +28,6 @@ def make_app(model: boardfit.Model, running: camera.Loop) -> FastAPI:
     def follow() -> None:
         for _, result in running:
             newest[0] = as_json(result)
-
-    app.get("/newest")(lambda: newest[0])
 
     @app.post("/answer")
     async def answer(request: Request) -> dict:
@@ -42,7 +41,8 @@ def make_app(model: boardfit.Model, running: camera.Loop) -> FastAPI:
         except InputError as error:
             raise HTTPException(422, str(error)) from error
 
-    threading.Thread(target=follow, daemon=True).start()
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
     return app
 
 

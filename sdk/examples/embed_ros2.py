@@ -23,9 +23,8 @@ CHANNELS = {"bgr8": (0, 1, 2), "rgb8": (2, 1, 0), "mono8": (0, 0, 0)}
 
 def as_bgr(message: Image) -> np.ndarray:
     """Return the picture of a message, HxWx3 uint8 BGR."""
-    rows, order = np.frombuffer(message.data, np.uint8), CHANNELS[message.encoding]
-    rows = rows.reshape(message.height, -1)[:, : len(set(order)) * message.width]
-    return rows.reshape(message.height, message.width, -1)[..., order]
+    bgr, rows = CHANNELS[message.encoding], np.frombuffer(message.data, np.uint8).reshape(message.height, -1)
+    return rows[:, : len(set(bgr)) * message.width].reshape(message.height, message.width, -1)[..., bgr]
 
 
 class Classifier(Node):
@@ -53,7 +52,8 @@ if __name__ == "__main__":
     parser.add_argument("source", metavar="SOURCE", nargs="?", default="/camera/image_raw")
     args = parser.parse_args(rclpy.utilities.remove_ros_args()[1:])
     try:
-        with boardfit.load(args.bundle, stream=True) as loaded, rclpy.init():
+        rclpy.init()
+        with boardfit.load(args.bundle, stream=True) as loaded:
             rclpy.spin(Classifier(loaded, args.source))
     except (BoardfitError, ExternalShutdownException, KeyboardInterrupt) as error:
         parser.exit(isinstance(error, BoardfitError), f"{error}\n")

@@ -221,6 +221,20 @@ def test_fastapi_answers_as_the_model_does(served, bundle):
     assert len(newest["top"]) == 5
 
 
+def test_fastapi_says_that_the_camera_ended(bundle):
+    """What was seen last must not stand for what is seen now."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    make_app = runpy.run_path(str(EXAMPLES / "embed_fastapi.py"))["make_app"]
+    with boardfit.load(bundle) as model:
+        app = make_app(model, iter(()))
+        newest = next(route.endpoint for route in app.routes if route.path == "/newest")
+        until = time.monotonic() + 10.0
+        while "error" not in newest() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert newest() == {"error": "the camera's loop has ended"}
+
+
 @pytest.mark.parametrize(
     ("data", "status", "reason"),
     [
