@@ -104,7 +104,9 @@ FUZZ_SECONDS ?= 400
 fuzz: $(VENV)/ready
 	$(PIP) install -c constraints.txt -e '.[fuzz]'
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --log fuzz.jsonl
-	mkdir -p build/fuzz && $(BIN)/python tests/fuzz/coverage_guided.py -max_total_time=$(FUZZ_SECONDS) build/fuzz
+	mkdir -p build/fuzz build/fuzz-import
+	$(BIN)/python tests/fuzz/coverage_guided.py -max_total_time=$(FUZZ_SECONDS) build/fuzz
+	$(BIN)/python tests/fuzz/coverage_guided_import.py -max_total_time=$(FUZZ_SECONDS) build/fuzz-import
 
 # The wheel on what old boards have: Debian 12's numpy and OpenCV, and tflite-runtime, which needs numpy < 2 and Python
 # 3.11 at most. ncnn declares an OpenCV with a screen, and does not need it.

@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--epochs", type=int, nargs="+", default=[0, 1, 3, 6])
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--norms", choices=("frozen", "batch"), default="frozen")
     parser.add_argument("--macs", type=float, default=0.2, help="share of the multiplications that goes")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is recorded")
     args = parser.parse_args(argv)
@@ -65,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         name = (
             f"{'held' if args.held else 'score'} macs={args.macs:g} epochs={epochs} "
             f"rate={args.learning_rate if epochs else 0:g}"
+            f"{' norms=' + args.norms if epochs else ''}"
         )
         row = recorded(RESULTS, name)
         if row is None and not args.table:

@@ -7,7 +7,7 @@ quantized with the best of the estimated ranges; ``qat``, after training in simu
 that it learned; ``float``, after the same training without rounding, which tells how much of it is but more
 training. Points of top-1 lost against the source's fp32 artifact on 5,000 test images. Trainings resume where
 they stopped; they and the rows are recorded in results/qat_ruined.jsonl and not done again; the net and its
-ranges are kept in nets/.
+ranges are kept in WORK.
 """
 
 from __future__ import annotations
@@ -83,15 +83,20 @@ def main(argv: list[str] | None = None) -> int:
     )
     for name in args.rows:
         for format_name in args.formats:
-            print_row(format_name, name, measured(name, format_name, case, nets[name]))
+            print_row(format_name, name, measured(key_of(name, args), format_name, case, nets[name]))
     return 0
 
 
+def key_of(name: str, args: argparse.Namespace) -> str:
+    """Return what a row is recorded as: with what it was trained with, where it was."""
+    return name if name == "plain" else f"{name} epochs={args.epochs} rate={args.learning_rate:g}"
+
+
 def trained(name: str, args: argparse.Namespace, source: TrainedModel) -> TrainedModel:
-    """Return the net after training, from nets/ where it was finished before."""
-    path = HERE / "nets" / f"{name}_ruined.keras"
+    """Return the net after training, from WORK where it was finished before."""
+    path = args.work / f"{key_of(name, args).replace(' ', '_')}.keras"
     ranges_path = path.with_suffix(".json")
-    if recorded(RESULTS, f"{name} training") is None or not path.is_file():
+    if recorded(RESULTS, f"{key_of(name, args)} training") is None or not path.is_file():
         model = _trained_and_recorded(name, args, source)
         model.net.save(path)
         if model.ranges is not None:
@@ -110,7 +115,7 @@ def _trained_and_recorded(name: str, args: argparse.Namespace, source: TrainedMo
         weight_decay=1e-2,
         augment=Augment(flip=True, shift=0.125),
         seed=SEED,
-        folder=args.work / f"{name}_ruined",
+        folder=args.work / key_of(name, args).replace(" ", "_"),
         resume=True,
         watch=Told(),
     )
@@ -118,7 +123,7 @@ def _trained_and_recorded(name: str, args: argparse.Namespace, source: TrainedMo
     started = time.monotonic()
     model, notes = (_in_int8 if name == "qat" else _in_float)(source, images, training)
     row = {
-        "name": f"{name} training",
+        "name": f"{key_of(name, args)} training",
         "machine": machine_name(),
         "epochs": args.epochs,
         "learning_rate": args.learning_rate,

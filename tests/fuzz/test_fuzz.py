@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -127,3 +128,57 @@ def test_a_manifest_with_any_other_value_anywhere_is_refused_or_means_the_same(m
     except BoardfitError:
         return
     assert Manifest.from_bytes(read.to_bytes()) == read
+
+
+NUMBERS = st.sampled_from([-(2**31), -3, -1, 0, 1, 2, 3, 5, 1000, 2**31, 2**63 - 1])
+
+
+def import_onnx(path: Path) -> None:
+    """Do what building does with an ONNX file, for two sizes."""
+    from boardfit.converters.ingest.onnx import fold
+    from boardfit.converters.ingest.onnx_convert import convert_graphs
+    from boardfit.converters.ingest.onnx_file import read_onnx
+    from boardfit.converters.ingest.onnx_fold import SizeImpossible
+    from boardfit.converters.ingest.onnx_records import SYMBOLIC, SizeBound
+
+    with suppress(BoardfitError, SizeImpossible, SizeBound):
+        source = read_onnx(path)
+        graphs = [fold(source, side) for side in (16, 24)]
+        convert_graphs(graphs, reading=SYMBOLIC, own=0, layout=source.layout, name="net")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_an_onnx_graph_with_any_other_value_anywhere_is_imported_or_refused(data):
+    """Whole files whose graphs make no sense, which damaged bytes seldom give."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("keras")
+    model = onnx.load(FUZZ.with_name("corpus") / "net.onnx")
+    nodes = model.graph.node
+    names = [name for node in nodes for name in (*node.input, *node.output)]
+    for _ in range(data.draw(st.integers(1, 3))):
+        node = data.draw(st.sampled_from(list(nodes)))
+        numbers = [each for each in node.attribute if each.ints or each.HasField("i")]
+        dims = [tensor.dims for tensor in model.graph.initializer if tensor.dims]
+        what = data.draw(st.sampled_from(["input", "output", "operator", "number", "shape", "order"]))
+        if what in ("input", "output") and getattr(node, what):
+            ends = getattr(node, what)
+            ends[data.draw(st.integers(0, len(ends) - 1))] = data.draw(st.sampled_from([*names, "", "no"]))
+        elif what == "operator":
+            node.op_type = data.draw(st.sampled_from([each.op_type for each in nodes] + ["Loop", "Reshape"]))
+        elif what == "number" and numbers:
+            attribute = data.draw(st.sampled_from(numbers))
+            if attribute.ints:
+                place = data.draw(st.integers(0, len(attribute.ints) - 1))
+                attribute.ints[place] = data.draw(NUMBERS)
+            else:
+                attribute.i = data.draw(NUMBERS)
+        elif what == "shape" and dims:
+            changed = data.draw(st.sampled_from(dims))
+            changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(NUMBERS)
+        elif what == "order":
+            nodes.insert(0, nodes.pop())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        path.write_bytes(model.SerializeToString())
+        import_onnx(path)
