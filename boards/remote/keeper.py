@@ -25,6 +25,7 @@ PATIENCE_S = 60.0
 _BEATS_PER_PATIENCE = 9
 _OPEN_S = 60.0
 _CLOSE_S = 40.0
+_COMPLAINT_S = 2.0
 
 # The board's login shell may be any; this one line has no "!", and all else comes through standard input.
 _START = (
@@ -63,8 +64,9 @@ class Keeper:
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._stdin = self._process.stdin
         self._last_answer_s = time.monotonic()
-        for target, stream in ((self._listen, self._process.stdout), (self._overhear, self._process.stderr)):
-            threading.Thread(target=target, args=(stream,), daemon=True).start()
+        threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True).start()
+        self._overhearing = threading.Thread(target=self._overhear, args=(self._process.stderr,), daemon=True)
+        self._overhearing.start()
         try:
             self._open(need_bytes)
         except BaseException:
@@ -83,6 +85,8 @@ class Keeper:
 
     def explain(self) -> str:
         """Return why the board is out of reach."""
+        # The complaint comes through another pipe than the news: let it arrive.
+        self._overhearing.join(_COMPLAINT_S)
         return self._link.explain(b"".join(self._said).decode("utf-8", "replace"))
 
     def stop(self, token: str) -> None:
@@ -163,9 +167,6 @@ class Keeper:
                 if not line.startswith("boardfit beat "):
                     self._answers.put(line)
         self._lost.set()
-        # ssh's complaint comes through another pipe: let it arrive before anybody asks for it.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=2.0)
         self._answers.put(None)
 
     def _overhear(self, stream: IO[bytes]) -> None:

@@ -32,6 +32,15 @@ def test_what_ssh_complains_of(ssh_board, said, expected):
         connect(ssh_board.address)
 
 
+def test_a_complaint_that_comes_after_the_end_is_heard(ssh_board):
+    """It comes through another pipe than the news that the connection ended."""
+    late = "ssh: connect to host kitchen port 22: Connection refused"
+    program = ssh_board.folder / "bin" / "ssh"
+    program.write_text(f"#!/bin/sh\n(exec >&-; sleep 0.3; echo '{late}' >&2) &\nexit 255\n")
+    with pytest.raises(RemoteError, match="refused the connection"):
+        connect(ssh_board.address)
+
+
 def test_no_password_is_asked_and_the_user_s_forwardings_are_left_out(ssh_board):
     with connect(ssh_board.address) as remote:
         remote.run(["true"])
