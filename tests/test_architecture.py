@@ -22,7 +22,9 @@ FOLDERS = {
 }
 SCRIPTS = ("benchmarks/evidence", "sdk/examples")
 
-KERNEL = tuple(f"boardfit.{name}" for name in ("errors", "specs", "timing", "files", "bundle", "_version"))
+KERNEL = tuple(
+    f"boardfit.{name}" for name in ("errors", "specs", "timing", "files", "names", "bundle", "_version")
+)
 DOOR = ("boardfit.cli", "boardfit.loading")
 HEAVY_FRAMEWORKS = ("tensorflow", "keras", "torch", "jax", "tf2onnx", "onnx", "onnxslim", "pnnx", "h5py")
 CONVERSION = (*HEAVY_FRAMEWORKS, "ai_edge_quantizer", "flatbuffers")
@@ -330,8 +332,8 @@ import sys
 from importlib.machinery import ModuleSpec
 
 class Guard:
-    own = ("boardfit.errors", "boardfit.specs", "boardfit.timing", "boardfit.files", "boardfit.bundle",
-           "boardfit.runtime", "boardfit._version")
+    own = ("boardfit.errors", "boardfit.specs", "boardfit.timing", "boardfit.files", "boardfit.names",
+           "boardfit.bundle", "boardfit.runtime", "boardfit._version")
 
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]

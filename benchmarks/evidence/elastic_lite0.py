@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,28 +68,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: Any, name: str) -> dict[str, Any]:
     """Train, score both nets on the same photographs, and record it."""
-    photos = list(labelled("photos_fit"))
-    order = np.random.default_rng(0).permutation(len(photos))
-    rows = order[HELD_OUT:] if args.held else order
-    scored = [photos[i] for i in order[:HELD_OUT]] if args.held else list(labelled("photos_score"))
-    image = IMAGE_SPECS["efficientnet-lite"]
-    source = ingest(SourceRequest(source=args.model, sizes=SIZES, image=image), kind=None)
-    paths = [photos[i][0] for i in rows]
-
-    def read(side: int) -> ImageSet:
-        return load_image_set(paths, image=image, side=side)
-
-    training = Training(
-        epochs=args.epochs,
-        batch=32,
-        optimizer="adamw",
-        learning_rate=args.learning_rate,
-        weight_decay=1e-2,
-        augment=Augment(shift=0.1, min_scale=0.7),
-        folder=args.work / name.replace(" ", "_"),
-        resume=True,
-        watch=Told(),
-    )
+    source, read, scored = lite0_and_photos(args.model, SIZES, held=args.held)
+    training = training_of(name, work=args.work, epochs=args.epochs, learning_rate=args.learning_rate)
     options = ElasticOptions(shares=(0.0, 0.25, 0.75), norms=args.norms, kernels=args.kernels, hint=args.hint)
     stage = Elastic(sizes=SIZES, images=read, labelled=False, training=training, options=options)
     result = run_stage(stage, source)
@@ -100,6 +81,35 @@ def run(args: Any, name: str) -> dict[str, Any]:
     }
     record(RESULTS, row)
     return row
+
+
+def lite0_and_photos(
+    model: str, sizes: tuple[int, ...], *, held: bool
+) -> tuple[TrainedModel, Callable[[int], ImageSet], list[tuple[Path, int]]]:
+    """Return Lite0, what reads the photographs to train on at a side, and those that are scored."""
+    photos = list(labelled("photos_fit"))
+    order = np.random.default_rng(0).permutation(len(photos))
+    rows = order[HELD_OUT:] if held else order
+    scored = [photos[i] for i in order[:HELD_OUT]] if held else list(labelled("photos_score"))
+    image = IMAGE_SPECS["efficientnet-lite"]
+    source = ingest(SourceRequest(source=model, sizes=sizes, image=image), kind=None)
+    paths = [photos[i][0] for i in rows]
+    return source, lambda side: load_image_set(paths, image=image, side=side), scored
+
+
+def training_of(name: str, *, work: Path, epochs: int, learning_rate: float) -> Training:
+    """Return how Lite0 is trained on few photographs; it goes on where a run of that name stopped."""
+    return Training(
+        epochs=epochs,
+        batch=32,
+        optimizer="adamw",
+        learning_rate=learning_rate,
+        weight_decay=1e-2,
+        augment=Augment(shift=0.1, min_scale=0.7),
+        folder=work / name.replace(" ", "_"),
+        resume=True,
+        watch=Told(),
+    )
 
 
 def compare(

@@ -20,23 +20,15 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
 from cifar import record, recorded
-from elastic_cifar import Told
-from elastic_lite0 import HELD_OUT, compare
-from photos import labelled
+from elastic_lite0 import compare, lite0_and_photos, training_of
 
 from boardfit.converters.compress.distill import Distill
 from boardfit.converters.compress.distill_net import DistillOptions
-from boardfit.converters.compress.images import Augment, ImageSet, load_image_set
 from boardfit.converters.compress.prune import Prune
 from boardfit.converters.compress.prune_time import EngineClock
 from boardfit.converters.compress.stage import run_stage
-from boardfit.converters.compress.train import Training
-from boardfit.converters.image_specs import IMAGE_SPECS
-from boardfit.converters.ingest import ingest
 from boardfit.converters.ingest.survey import layer_rows
-from boardfit.converters.model import SourceRequest
 from boardfit.converters.recipe_prune import PruneSection
 from boardfit.timing import machine_name
 
@@ -82,32 +74,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: Any, name: str, epochs: int) -> dict[str, Any]:
     """Prune, train, and score both nets on the same photographs."""
-    photos = list(labelled("photos_fit"))
-    order = np.random.default_rng(0).permutation(len(photos))
-    rows = order[HELD_OUT:] if args.held else order
-    scored = [photos[i] for i in order[:HELD_OUT]] if args.held else list(labelled("photos_score"))
-    image = IMAGE_SPECS["efficientnet-lite"]
-    source = ingest(SourceRequest(source=args.model, sizes=(SIZE,), image=image), kind=None)
-    paths = [photos[i][0] for i in rows]
-
-    def read(side: int) -> ImageSet:
-        return load_image_set(paths, image=image, side=side)
-
+    source, read, scored = lite0_and_photos(args.model, (SIZE,), held=args.held)
     stage = Prune(PruneSection(macs=args.macs, criterion="taylor"), SIZE, images=read)
     result = run_stage(stage, source)
     model, notes = result.model, result.notes
     if epochs:
-        training = Training(
-            epochs=epochs,
-            batch=32,
-            optimizer="adamw",
-            learning_rate=args.learning_rate,
-            weight_decay=1e-2,
-            augment=Augment(shift=0.1, min_scale=0.7),
-            folder=args.work / name.replace(" ", "_"),
-            resume=True,
-            watch=Told(),
-        )
+        training = training_of(name, work=args.work, epochs=epochs, learning_rate=args.learning_rate)
         taught = Distill(
             size=SIZE,
             images=read,

@@ -15,6 +15,7 @@ from importlib.resources import files
 from boardfit.boards.cross.texts import compose_text, readme_text
 from boardfit.boards.profile import Profile
 from boardfit.errors import ImageError
+from boardfit.names import without_password
 
 MODEL = "/opt/boardfit/model.boardfit"
 """The bundle's place in the image."""
@@ -79,7 +80,7 @@ class ImagePlan:
                 f"--tag is {self.tag!r}: expected the name of an image, such as mine:1 (small letters)"
             )
         require_platform(self.profile)
-        _require_source(self.source, own_base=bool(self.base), app=self.app)
+        _require_source(self.source, own_base=bool(self.base))
         self._check_gpu()
 
     def _check_gpu(self) -> None:
@@ -227,16 +228,11 @@ def _quoted(text: str) -> str:
     return '"' + re.sub(r'(["\\$])', r"\\\1", clean) + '"'
 
 
-# As boardfit.runtime.camera.names hides them: an @ or a slash inside a password must not end it.
-_PASSWORD = r"(?i)//\S*:\S*@|[\w-]*(?:pass|pwd|pw|token|secret|key|auth|sig)[\w-]*=[^&;\s]"
-_NO_FILE = r"\d+$|/dev/|[A-Za-z][\w+.-]+://|synthetic(:|$)|picamera|gst:|.* ! |env:"
-
-
-def _require_source(source: str, *, own_base: bool, app: bool) -> None:
-    if re.search(_PASSWORD, source):
+def _require_source(source: str, *, own_base: bool) -> None:
+    if without_password(source) != source:
         raise ImageError(
-            "an image is no place for a password: give --source env:CAMERA, and the address in the variable "
-            "CAMERA where it runs"
+            "an image is no place for a password or a user's name: give --source env:CAMERA, and the address "
+            "in the variable CAMERA where it runs"
         )
     if not own_base and re.match("picamera|gst:|.* ! ", source):
         raise ImageError(
@@ -247,11 +243,6 @@ def _require_source(source: str, *, own_base: bool, app: bool) -> None:
         raise ImageError(f"{source!r} names no variable: expected env:NAME, such as env:CAMERA")
     if not source.strip() or not source.isprintable():
         raise ImageError(f"{source!r} is no source: expected a camera's number, an address or env:NAME")
-    if not own_base and not app and not re.match(_NO_FILE, source.strip()):
-        raise ImageError(
-            f"{source!r} is a file or folder, and the image has none of yours: expected a camera's number, "
-            "an address or env:NAME"
-        )
 
 
 def _is_gpu(engine: str) -> bool:

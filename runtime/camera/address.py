@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from boardfit.errors import CameraError, RecipeError
+from boardfit.names import without_password
 from boardfit.runtime.camera.capture import Opener
 from boardfit.runtime.camera.devices import Device
-from boardfit.runtime.camera.names import without_password
 from boardfit.runtime.camera.records import Event, WatchSettings
 from boardfit.runtime.camera.source import Source
 

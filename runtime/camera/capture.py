@@ -9,8 +9,8 @@ from contextlib import suppress
 import numpy as np
 
 from boardfit.errors import CameraError
+from boardfit.names import without_password
 from boardfit.runtime.camera.devices import Device, StreamEnded
-from boardfit.runtime.camera.names import without_password
 from boardfit.runtime.camera.records import STUCK, Event
 from boardfit.runtime.camera.watch import Watch
 from boardfit.runtime.preprocess import as_bgr

@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from boardfit.errors import BoardfitError, ImageError
 
     _require_files(args)
+    _require_no_film(args)
     profile = _profile(args.board)
     with open_bundle(args.bundle) as bundle:
         plan, part = _plan(bundle, profile, args)
@@ -189,6 +190,20 @@ def _engine(
         f"{tried} {', '.join(formats)}, but the bundle has {', '.join(have)} only: choose another engine, or "
         "build the bundle with --formats"
     )
+
+
+def _require_no_film(args: argparse.Namespace) -> None:
+    """Refuse a file or folder as the source; an app or a base of the user's own may have some."""
+    from boardfit.errors import ImageError
+    from boardfit.runtime.camera.address import is_file
+
+    if args.app or args.base or args.source.startswith("env:"):
+        return
+    if is_file(args.source):
+        raise ImageError(
+            f"{args.source!r} is a file or folder, and the image has none of yours: expected a camera's "
+            "number, an address or env:NAME"
+        )
 
 
 def _notes(plan: ImagePlan, args: argparse.Namespace) -> Iterator[str]:

@@ -231,41 +231,41 @@ def test_what_was_distilled_is_made_elastic_and_resuming_repeats_neither(
     assert weights[0] == weights[1]
 
 
-def test_another_teacher_in_the_same_file_does_not_take_what_the_first_one_taught(
-    recipe, teacher_file, many_photos, tmp_path
+@pytest.mark.parametrize(
+    ("epochs", "elastic", "interrupted", "kept"),
+    [
+        (
+            1,
+            True,
+            lambda moment: moment.phase == "together",
+            "distill holds what another model",
+        ),
+        (
+            2,
+            False,
+            lambda moment: (moment.epoch, moment.step) == (2, 1),
+            "checkpoint.npz belongs to another",
+        ),
+    ],
+    ids=["taught", "half taught"],
+)
+def test_another_teacher_in_the_same_file_does_not_take_what_the_first_one_left(
+    recipe, teacher_file, many_photos, tmp_path, epochs, elastic, interrupted, kept
 ):
     import keras
 
     def interrupt(moment):
-        if moment.phase == "together":
+        if interrupted(moment):
             raise KeyboardInterrupt
 
     path = shutil.copy(teacher_file, tmp_path / "teacher.keras")
-    asked = recipe(**{**distilling(path, many_photos, epochs=1), "elastic": {"enabled": True}})
+    asked = recipe(**{**distilling(path, many_photos, epochs=epochs), "elastic": {"enabled": elastic}})
     with pytest.raises(KeyboardInterrupt):
         build(asked, tmp_path / "a.boardfit", watch=interrupt)
     other = keras.saving.load_model(path)
     other.set_weights([2.0 * weight for weight in other.get_weights()])
     other.save(path)
-    with pytest.raises(CompressError, match=r"distill holds what another model, another teacher"):
-        build(asked, tmp_path / "a.boardfit", resume=True)
-
-
-def test_half_of_what_another_teacher_taught_is_not_gone_on_with(recipe, teacher_file, many_photos, tmp_path):
-    import keras
-
-    def interrupt(moment):
-        if (moment.epoch, moment.step) == (2, 1):
-            raise KeyboardInterrupt
-
-    path = shutil.copy(teacher_file, tmp_path / "teacher.keras")
-    asked = recipe(**{**distilling(path, many_photos), "elastic": {"enabled": False}})
-    with pytest.raises(KeyboardInterrupt):
-        build(asked, tmp_path / "a.boardfit", watch=interrupt)
-    other = keras.saving.load_model(path)
-    other.set_weights([2.0 * weight for weight in other.get_weights()])
-    other.save(path)
-    with pytest.raises(CompressError, match=r"checkpoint.npz belongs to another model"):
+    with pytest.raises(CompressError, match=kept):
         build(asked, tmp_path / "a.boardfit", resume=True)
 
 

@@ -14,6 +14,7 @@ import signal
 import tempfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,24 +83,27 @@ def bundle_contents() -> Target:
 def onnx_import() -> Target:
     """Damage in an ONNX file that the importer reads, folds and makes Keras layers of."""
     os.environ["KERAS_BACKEND"] = "numpy"
+    good, path = (CORPUS / "net.onnx").read_bytes(), scratch() / "net.onnx"
+
+    def run(seed: int) -> None:
+        path.write_bytes(mutate(good, seed))
+        import_onnx(path)
+
+    return run
+
+
+def import_onnx(path: Path) -> None:
+    """Do what building does with an ONNX file, for two sizes. Raises nothing but boardfit's own errors."""
     from boardfit.converters.ingest.onnx import fold
     from boardfit.converters.ingest.onnx_convert import convert_graphs
     from boardfit.converters.ingest.onnx_file import read_onnx
     from boardfit.converters.ingest.onnx_fold import SizeImpossible
     from boardfit.converters.ingest.onnx_records import SYMBOLIC, SizeBound
 
-    good, path = (CORPUS / "net.onnx").read_bytes(), scratch() / "net.onnx"
-
-    def run(seed: int) -> None:
-        path.write_bytes(mutate(good, seed))
-        try:
-            source = read_onnx(path)
-            graphs = [fold(source, side) for side in (16, 24)]
-            convert_graphs(graphs, reading=SYMBOLIC, own=0, layout=source.layout, name="net")
-        except (SizeImpossible, SizeBound):
-            pass
-
-    return run
+    with suppress(SizeImpossible, SizeBound):
+        source = read_onnx(path)
+        graphs = [fold(source, side) for side in (16, 24)]
+        convert_graphs(graphs, reading=SYMBOLIC, own=0, layout=source.layout, name="net")
 
 
 def keras_import() -> Target:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from targets import import_onnx
 
 from boardfit.bundle.manifest import Manifest
 from boardfit.bundle.reader import parse_npy
@@ -133,20 +134,6 @@ def test_a_manifest_with_any_other_value_anywhere_is_refused_or_means_the_same(m
 NUMBERS = st.sampled_from([-(2**31), -3, -1, 0, 1, 2, 3, 5, 1000, 2**31, 2**63 - 1])
 
 
-def import_onnx(path: Path) -> None:
-    """Do what building does with an ONNX file, for two sizes."""
-    from boardfit.converters.ingest.onnx import fold
-    from boardfit.converters.ingest.onnx_convert import convert_graphs
-    from boardfit.converters.ingest.onnx_file import read_onnx
-    from boardfit.converters.ingest.onnx_fold import SizeImpossible
-    from boardfit.converters.ingest.onnx_records import SYMBOLIC, SizeBound
-
-    with suppress(BoardfitError, SizeImpossible, SizeBound):
-        source = read_onnx(path)
-        graphs = [fold(source, side) for side in (16, 24)]
-        convert_graphs(graphs, reading=SYMBOLIC, own=0, layout=source.layout, name="net")
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_an_onnx_graph_with_any_other_value_anywhere_is_imported_or_refused(data):
@@ -181,4 +168,5 @@ def test_an_onnx_graph_with_any_other_value_anywhere_is_imported_or_refused(data
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
         path.write_bytes(model.SerializeToString())
-        import_onnx(path)
+        with suppress(BoardfitError):
+            import_onnx(path)

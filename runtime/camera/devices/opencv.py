@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 
 from boardfit.errors import CameraError
+from boardfit.names import without_password
 from boardfit.runtime.camera.devices import StreamEnded
 from boardfit.runtime.camera.devices.reach import require_answer, why_unreachable
-from boardfit.runtime.camera.names import without_password
 
 OPEN_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 3.0

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from boardfit.errors import CameraError, RecipeError
+from boardfit.names import without_password
 from boardfit.runtime import camera
 from boardfit.runtime.camera.devices.gstreamer import size_in
-from boardfit.runtime.camera.names import without_password
 from boardfit.runtime.camera.records import FAULTS, WatchSettings
 from boardfit.runtime.camera.source import Source
 

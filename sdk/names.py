@@ -1,4 +1,4 @@
-"""Names of sources that may be shown to anybody: without passwords."""
+"""Names and addresses that may be shown to anybody: without passwords."""
 
 from __future__ import annotations
 
