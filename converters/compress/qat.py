@@ -21,6 +21,7 @@ from boardfit.converters.quantize.equalize import EXACT
 from boardfit.converters.quantize.fold import folded
 from boardfit.converters.quantize.graph import BATCH, Graph, forget, graph_of, largest_difference, run_node
 from boardfit.converters.quantize.simulate import range_of, some_of
+from boardfit.converters.quantize.surgery import equalized_where_better
 from boardfit.converters.ranges import TrainedRanges
 from boardfit.errors import CompressError, UnsupportedModel
 
@@ -33,8 +34,9 @@ _GRAIN = 32
 class Qat:
     """The stage: the net of one size becomes one that answers in int8 as the source does in float.
 
-    Batch normalisation is folded first, since every format folds it. Weights and activations are rounded at
-    the points at which the formats round them.
+    Batch normalisation is folded first, since every format folds it, and channels are equalised where that
+    helps: an optimizer steps as far in a small channel as in a large one, and would wipe it out. Weights and
+    activations are rounded at the points at which the formats round them.
 
     Attributes:
         size: Input side in pixels.
@@ -96,8 +98,9 @@ class Qat:
         """Train, and return the model of this size with its ranges."""
         source = model.at(self.size)
         images = self.images(self.size)
-        net = _folded(source, _tensor(source, images, _CHECKED))
+        folded_net = _folded(source, _tensor(source, images, _CHECKED))
         some = _tensor(source, images, len(some_of(images.pixels)))
+        net = equalized_where_better(folded_net, some)
         ranges = first_ranges(graph_of(net), some)
         teacher = frozen_copy(source.net) if self.options.teacher else None
         qat = QatNet(
@@ -114,7 +117,8 @@ class Qat:
         net.trainable = False
         learned = TrainedRanges({**qat.ranges(), **_output_ranges(qat, graph_of(net), some)})
         trained = replace(source, net=net, reference=keras_reference(net), ranges=learned)
-        return StageResult(model=trained, notes=(*_notes(graph_of(net), ranges), f"qat: {report.sentence()}"))
+        notes = _notes(graph_of(net), ranges, equalized=net is not folded_net)
+        return StageResult(model=trained, notes=(*notes, f"qat: {report.sentence()}"))
 
     def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
         """Raise CompressError unless outputs are as before, weights finite, and every tensor has a range."""
@@ -217,7 +221,7 @@ def _folded(model: TrainedModel, images: np.ndarray) -> Any:
     return net
 
 
-def _notes(graph: Graph, ranges: Mapping[str, Range]) -> tuple[str, ...]:
+def _notes(graph: Graph, ranges: Mapping[str, Range], *, equalized: bool) -> tuple[str, ...]:
     rounded = sum(node.weighted for node in graph.nodes)
     others = [
         node.operation.name
@@ -225,6 +229,8 @@ def _notes(graph: Graph, ranges: Mapping[str, Range]) -> tuple[str, ...]:
         if not node.weighted and any(len(w.shape) > 1 for w in getattr(node.operation, "weights", ()))
     ]
     note = f"qat: {rounded} layers and {len(ranges)} tensors were rounded to 8 bits while training"
+    if equalized:
+        note += ", after the scales of their channels were equalised"
     if not others:
         return (note,)
     kept = ", ".join(others[:3])

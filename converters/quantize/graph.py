@@ -152,7 +152,7 @@ def run_node(node: Node, values: Mapping[str, np.ndarray], operation: Any = None
             return values[leaf.label][start : start + batch] if isinstance(leaf, Ref) else leaf
 
         args, kwargs = keras.tree.map_structure(part, (node.args, dict(node.kwargs)))
-        parts.append(np.asarray(chosen(*args, **kwargs), np.float32))
+        parts.append(np.asarray(keras.ops.convert_to_numpy(chosen(*args, **kwargs)), np.float32))
     return np.concatenate(parts)
 
 
@@ -181,6 +181,6 @@ def largest_difference(found: Any, expected: Any, images: np.ndarray) -> float:
             keras.tree.flatten(expected(part, training=False)),
             strict=True,
         )
-        for a, b in ((np.asarray(a), np.asarray(b)) for a, b in pairs):
+        for a, b in (map(keras.ops.convert_to_numpy, pair) for pair in pairs):
             worst = max(worst, float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-12)))
     return worst if np.isfinite(worst) else float("inf")

@@ -79,7 +79,9 @@ def simulated_error(net: Any, images: np.ndarray) -> float:
         keras.tree.flatten(net(chosen[start : start + BATCH], training=False))
         for start in range(0, len(chosen), BATCH)
     ]
-    expected = [np.concatenate([np.asarray(row) for row in rows]) for rows in zip(*parts, strict=True)]
+    expected = [
+        np.concatenate([keras.ops.convert_to_numpy(row) for row in rows]) for rows in zip(*parts, strict=True)
+    ]
     found = simulate(graph_of(net), chosen, lambda node, inputs, _: run_rounded(node, inputs))
     return sum(
         float(((a - b) ** 2).mean() / max(float(b.var()), 1e-12))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -37,12 +37,10 @@ def surgeries(model: TrainedModel, images: np.ndarray) -> Mapping[str, Callable[
 
     @lru_cache(maxsize=1)
     def level() -> Any:
-        net = _copy(bare())
-        equalize(net, images)
-        return net
+        return _leveled(bare(), images)
 
     def better() -> Any:
-        return min((bare(), level()), key=lambda net: simulated_error(net, images))
+        return _better((bare(), level()), images)
 
     def made(
         start: Callable[[], Any], finish: Callable[[Any, np.ndarray], None]
@@ -60,6 +58,16 @@ def surgeries(model: TrainedModel, images: np.ndarray) -> Mapping[str, Callable[
         "equalize+bias": made(level, correct_biases),
         "adaptive rounding": made(better, round_adaptively),
     }
+
+
+def equalized_where_better(net: Any, images: np.ndarray) -> Any:
+    """Return a folded net with its channels equalised, or the net itself where int8 gains nothing by it.
+
+    Args:
+        net: keras.Model from ``fold.folded``; it is not changed.
+        images: (N, S, S, 3) float32, to calibrate on.
+    """
+    return _better((net, _leveled(net, images)), images)
 
 
 def folded_exactly(net: Any, images: np.ndarray) -> Any:
@@ -80,6 +88,17 @@ def folded_exactly(net: Any, images: np.ndarray) -> Any:
             f"largest, expected at most {EXACT:g}: build with rescue = false in [quantize]"
         )
     return found
+
+
+def _leveled(net: Any, images: np.ndarray) -> Any:
+    copy = _copy(net)
+    equalize(copy, images)
+    return copy
+
+
+def _better(nets: Sequence[Any], images: np.ndarray) -> Any:
+    """Return the net that simulated int8 harms least, the first of equals."""
+    return min(nets, key=lambda net: simulated_error(net, images))
 
 
 def _copy(net: Any) -> Any:

@@ -110,7 +110,9 @@ def test_it_is_trained_where_the_gate_is_not_met(recipe, tmp_path):
     wanted["export"] = {"precisions": ["fp32", "int8"]}
     report = build(recipe(**wanted), tmp_path / "a.boardfit")
     assert steps(report)[:2] == ["ranges", "qat"]
-    assert "qat: onnx-int8-28 stayed outside the gate after training too, and was not taken" in report.notes
+    # Which of the two comes nearer is chance with a net of chance: each has its own words.
+    (note,) = (note for note in report.notes if note.startswith("qat: onnx-int8-28"))
+    assert "outside the gate" in note
 
 
 def test_a_trained_net_that_is_worse_is_told_not_to_be_taken(recipe, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from keras import layers
 
 from boardfit.converters.calibrate import Range
+from boardfit.converters.compress import qat as compress_qat
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.qat import Qat, first_ranges, simulated_answers
 from boardfit.converters.compress.qat_net import QatNet, QatOptions, rounded_tensors
@@ -21,6 +22,7 @@ from boardfit.converters.ingest.reference import keras_reference
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.quantize.fold import folded
 from boardfit.converters.quantize.graph import graph_of
+from boardfit.converters.quantize.surgery import equalized_where_better
 from boardfit.converters.ranges import TrainedRanges
 from boardfit.errors import CompressError
 from boardfit.specs import ImageSpec, TensorSpec
@@ -82,20 +84,26 @@ def test_the_contract(activation, labelled, stage, make_net, make_images):
     assert not after.net.trainable
     assert not any(isinstance(layer, layers.BatchNormalization) for layer in after.net.layers)
     tensors = 4 + (activation == "softmax")
-    assert result.notes[0] == f"qat: 3 layers and {tensors} tensors were rounded to 8 bits while training"
+    assert result.notes[0].startswith(
+        f"qat: 3 layers and {tensors} tensors were rounded to 8 bits while training"
+    )
     inputs = tensor(make_images(8))
     assert np.allclose(after.reference(inputs)[0], np.asarray(after.net(inputs)), atol=1e-6)
 
 
 def test_it_learns_weights_that_are_not_only_rounded_and_ranges(stage, make_net):
     model = model_of(make_net())
-    after = run_stage(stage(), model).model
-    first = first_ranges(graph_of(folded(model.net)), tensor(stage().images(SIDE)))
+    swift = replace(stage().training, learning_rate=1e-2)
+    after = run_stage(stage(training=swift), model).model
+    seen = tensor(stage().images(SIDE))
+    start = equalized_where_better(folded(model.net), seen)
+    first = first_ranges(graph_of(start), seen)
     assert set(after.ranges.by_call) == {*first, *graph_of(after.net).outputs}
     assert any(abs(after.ranges.by_call[k].high - first[k].high) > 1e-3 for k in first)
-    start = folded(model.net)
     moved = [
-        np.abs(a - b).max() / np.abs(b).max() for a, b in zip(weights(after.net), weights(start), strict=True)
+        np.abs(a - b).max() / np.abs(b).max()
+        for a, b in zip(weights(after.net), weights(start), strict=True)
+        if b.any()
     ]
     assert max(moved) > 0.02
 
@@ -130,7 +138,24 @@ def as_it_comes(model: TrainedModel, inputs: np.ndarray) -> TrainedModel:
     return replace(model, net=net, ranges=TrainedRanges(ranges))
 
 
-def test_training_brings_the_source_s_answers_back(stage, make_net, make_images):
+def test_channels_are_equalised_before_training(stage, make_net, make_images):
+    model = model_of(spread_net(make_net))
+    images, seen = make_images(64, labelled=False), tensor(make_images(64, seed=9))
+    expected = model.reference(seen)[0]
+    still = Training(epochs=1, batch=64, optimizer="sgd", learning_rate=1e-9, seed=3)
+    result = run_stage(stage(images, training=still), model)
+    assert result.notes[0].endswith("after the scales of their channels were equalised")
+    for as_ncnn in (False, True):
+        before, found = (
+            simulated_answers(each, seen, as_ncnn=as_ncnn)[0]
+            for each in (as_it_comes(model, tensor(images)), result.model)
+        )
+        assert divergence(found, expected) < divergence(before, expected) / 3, as_ncnn
+
+
+def test_training_brings_the_source_s_answers_back(stage, make_net, make_images, monkeypatch):
+    # Equalised, this net would need no training.
+    monkeypatch.setattr(compress_qat, "equalized_where_better", lambda net, images: net)
     model = model_of(spread_net(make_net))
     images, seen = make_images(192, labelled=False), tensor(make_images(64, seed=9))
     expected = model.reference(seen)[0]
@@ -303,4 +328,5 @@ def test_it_trains_on_jax_as_on_tensorflow(on_jax):
     assert keras.backend.backend() == "tensorflow"
     losses, ranges = on_jax.end()
     assert losses == pytest.approx(expected, rel=1e-2)
-    assert np.allclose(ranges, ours, rtol=1e-2)
+    # A step of an output's range is a hundredth of it: one value rounded otherwise moves its end.
+    assert np.allclose(ranges, ours, rtol=1e-2, atol=1e-2)
