@@ -113,8 +113,7 @@ class CompressionPage:
 
 def all_figures(page: CompressionPage) -> tuple[Figure, ...]:
     """Return the figures of the page, for files of their own."""
-    left = what_is_left((*page.changes, *page.times))
-    return (left, *(training_curves(each) for each in page.trainings))
+    return (*_what_is_left(page), *_curves(page))
 
 
 def compression_html(page: CompressionPage) -> str:
@@ -123,10 +122,9 @@ def compression_html(page: CompressionPage) -> str:
     Args:
         page: All that stands on it; texts are escaped here.
     """
-    left, *curves = all_figures(page)
     sections = [
         facts_list(page.facts),
-        f"<h2>{escape(left.title)}</h2>\n{figure.svg(left)}",
+        *map(_shown, _what_is_left(page)),
         _changes(page),
         _scores("Right answers", page.right, "On labelled photographs."),
         _scores(
@@ -135,9 +133,24 @@ def compression_html(page: CompressionPage) -> str:
             "Of images without labels: how often the answer is the source's at its largest size.",
         ),
         _integers(page.integers),
-        *(f"<h2>{escape(each.title)}</h2>\n{figure.svg(each)}" for each in curves),
+        *map(_shown, _curves(page)),
     ]
     return document(sections, title=page.title, headline=page.headline, style=figure.style() + _STYLE)
+
+
+def _what_is_left(page: CompressionPage) -> tuple[Figure, ...]:
+    """Return the figure of weights, files and times; none where training in int8 left all as it was."""
+    changes = (*page.changes, *page.times)
+    changed = any(f"{each.ratio:.2f}" != "1.00" for each in changes)
+    return (what_is_left(changes),) if changed else ()
+
+
+def _curves(page: CompressionPage) -> tuple[Figure, ...]:
+    return tuple(training_curves(each) for each in page.trainings)
+
+
+def _shown(drawn: Figure) -> str:
+    return f"<h2>{escape(drawn.title)}</h2>\n{figure.svg(drawn)}"
 
 
 def _changes(page: CompressionPage) -> str:

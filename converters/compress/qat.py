@@ -117,8 +117,8 @@ class Qat:
         net.trainable = False
         learned = TrainedRanges({**qat.ranges(), **_output_ranges(qat, graph_of(net), some)})
         trained = replace(source, net=net, reference=keras_reference(net), ranges=learned)
-        notes = _notes(graph_of(net), ranges, equalized=net is not folded_net)
-        return StageResult(model=trained, notes=(*notes, f"qat: {report.sentence()}"))
+        notes = (*_notes(graph_of(net), ranges, equalized=net is not folded_net), report.sentence())
+        return StageResult(model=trained, notes=tuple(f"qat: at {self.size} pixels {note}" for note in notes))
 
     def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
         """Raise CompressError unless outputs are as before, weights finite, and every tensor has a range."""
@@ -228,7 +228,7 @@ def _notes(graph: Graph, ranges: Mapping[str, Range], *, equalized: bool) -> tup
         for node in graph.nodes
         if not node.weighted and any(len(w.shape) > 1 for w in getattr(node.operation, "weights", ()))
     ]
-    note = f"qat: {rounded} layers and {len(ranges)} tensors were rounded to 8 bits while training"
+    note = f"{rounded} layers and {len(ranges)} tensors were rounded to 8 bits while training"
     if equalized:
         note += ", after the scales of their channels were equalised"
     if not others:

@@ -159,6 +159,13 @@ def test_figures_have_names_of_their_own_for_files():
     assert [each.name for each in all_figures(PAGE)] == ["left", "training-1-elastic"]
 
 
+def test_where_training_in_int8_left_all_as_it_was_no_bars_are_drawn():
+    unchanged = replace(PAGE, changes=(Change("parameters", "1,000", "1,000", 1.0),), times=())
+    assert [each.name for each in all_figures(unchanged)] == ["training-1-elastic"]
+    text = text_of(unchanged)
+    assert "What is left" not in text and "Before and after" in text
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -72,7 +72,7 @@ def test_trained_always_it_delivers_the_trained_net(recipe, tmp_path, capsys):
     assert (moments[-1].epoch, moments[-1].step) == (2, 3)
     assert any("stage qat at 28: 2 epochs on 60 images" in line for line in told)
     assert sum("tensors were rounded to 8 bits while training" in note for note in report.notes) == 1
-    assert any(note.startswith("qat: trained for 2 epochs") for note in report.notes)
+    assert any(note.startswith("qat: at 28 pixels trained for 2 epochs") for note in report.notes)
     assert not any("float32" in note or "not of the trained net" in note for note in report.notes)
     with open_bundle(tmp_path / "a.boardfit") as bundle:
         assert bundle.manifest.recipe["qat"]["when"] == "always"

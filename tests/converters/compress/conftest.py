@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 
@@ -19,6 +20,8 @@ from boardfit.converters.model import TrainedModel
 from boardfit.specs import ImageSpec, TensorSpec
 
 CLASSES = 4
+LONGEST_S = 300
+"""Of a call in the process on JAX: it takes seconds, and on a busy machine a minute."""
 
 
 def build_images(count: int = 96, side: int = 16, *, labelled: bool = True, seed: int = 0) -> ImageSet:
@@ -121,6 +124,9 @@ class OnJax:
 
     def end(self):
         """Return the result of the call that was begun."""
+        if not select.select([self.child.stdout], [], [], LONGEST_S)[0]:
+            self.child.kill()
+            pytest.fail(f"the process on JAX has not answered for {LONGEST_S} s")
         answer = json.loads(self.child.stdout.readline() or '{"error": "the child has ended"}')
         assert "error" not in answer, answer["error"]
         return answer["found"]

@@ -85,7 +85,7 @@ def test_the_contract(activation, labelled, stage, make_net, make_images):
     assert not any(isinstance(layer, layers.BatchNormalization) for layer in after.net.layers)
     tensors = 4 + (activation == "softmax")
     assert result.notes[0].startswith(
-        f"qat: 3 layers and {tensors} tensors were rounded to 8 bits while training"
+        f"qat: at {SIDE} pixels 3 layers and {tensors} tensors were rounded to 8 bits while training"
     )
     inputs = tensor(make_images(8))
     assert np.allclose(after.reference(inputs)[0], np.asarray(after.net(inputs)), atol=1e-6)
