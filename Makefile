@@ -59,8 +59,11 @@ demo: $(DEMO)/lite0.keras $(DEMO)/photos
 	$(BIN)/boardfit run $(DEMO)/lite0.boardfit $(DEMO)/photos --save $(DEMO)/annotated --report $(DEMO)/report.html
 	@echo "look at $(DEMO)/report.html and $(DEMO)/annotated/"
 
+# The converters' suites only compute: several at a time. The others watch clocks, processes and devices.
+JOBS ?= 2
 test: $(VENV)/torch no-cuda
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist loadfile tests/converters
+	$(BIN)/python -m pytest -m "not long" --ignore tests/converters
 
 # The stages that train are pure Keras; torch is left out where it is not installed.
 test-backends: $(VENV)/torch
