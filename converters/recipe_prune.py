@@ -27,8 +27,9 @@ class PruneSection:
         multiple: Widths stay multiples of this, where they were.
         keep: Smallest share of a layer's channels that stays.
         steps: How many times a part is taken away; the net recovers after each where it is distilled.
-        recalibrate: Whether batch normalisation takes its statistics anew from the photographs.
-        images: At most so many photographs for ``taylor`` and for ``recalibrate``.
+        repair: Whether layers behind channels that went are fitted anew, on the photographs, to what they
+            gave before; where a net's calls do not allow that, batch normalisation takes its statistics anew.
+        images: At most so many photographs for ``taylor`` and for ``repair``.
         sparsity: Share of the kernels' smallest weights that become 0. The file is as large and as slow as
             before; only a compressed copy of it gets smaller.
         seed: Of ``random``.
@@ -42,7 +43,7 @@ class PruneSection:
     multiple: int = 8
     keep: float = 0.25
     steps: int = 1
-    recalibrate: bool = True
+    repair: bool = True
     images: int = 512
     sparsity: float = 0.0
     seed: int = 0

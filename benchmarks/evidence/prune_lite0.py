@@ -85,7 +85,7 @@ def run(args: Any, name: str, epochs: int) -> dict[str, Any]:
             images=read,
             labelled=False,
             training=training,
-            options=DistillOptions(),
+            options=DistillOptions(norms=args.norms),
             teacher=source,
         )
         result = run_stage(taught, model)

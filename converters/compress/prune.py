@@ -17,13 +17,14 @@ from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.nets import trainable_copy
 from boardfit.converters.compress.prune_search import NEAR, Found, Measure, Search, moves_by_time
 from boardfit.converters.compress.recalibrate import recalibrate
+from boardfit.converters.compress.repair import repair
 from boardfit.converters.compress.shrink import require_same, shrink
 from boardfit.converters.compress.stage import StageResult
 from boardfit.converters.compress.taylor import taylor_scores
 from boardfit.converters.ingest.reference import keras_reference
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.recipe_prune import PruneSection
-from boardfit.errors import CompressError
+from boardfit.errors import CompressError, UnsupportedModel
 
 Recover = Callable[[TrainedModel, int, int], TrainedModel]
 """Trains a model after a step, counted from 1, of so many."""
@@ -38,8 +39,8 @@ class Prune:
     Attributes:
         options: How much goes, and by what it is chosen.
         side: Of images in pixels at which costs are counted: the largest of the bundle.
-        images: Reads photographs at the side that it is given, for ``taylor`` and new statistics of batch
-            normalisation; None where there are none. Labels are not looked at.
+        images: Reads photographs at the side that it is given, for ``taylor`` and the repair; None where
+            there are none. Labels are not looked at.
         clock: Compares times, where a time is the goal.
         recover: Trains between steps; what happens after the last one is another stage's.
     """
@@ -157,7 +158,7 @@ class Prune:
 
     def _photographs(self) -> ImageSet | None:
         """Return photographs, evenly chosen; None where none are looked at."""
-        if self.images is None or not (self._criterion == "taylor" or self.options.recalibrate):
+        if self.images is None or not (self._criterion == "taylor" or self.options.repair):
             return None
         return self.images(self.side).spread(self.options.images)
 
@@ -181,7 +182,7 @@ class Prune:
             net = shrink(current.net, structure, alive_after(structure, taken))
             return replace(current, net=net)
 
-        notes: tuple[str, ...] = ()
+        notes: list[str] = []
         if options.time:
             begin = 1.0 if current is source else self._ratio(source, current)
             found = self._to_time(
@@ -189,14 +190,15 @@ class Prune:
             )
             taken: Sequence[Removal] = found.taken
             target = options.time**share
-            notes = (_time_note(found.ratio, target, options, near=found.is_near(target)),)
+            notes.append(_time_note(found.ratio, target, options, near=found.is_near(target)))
         else:
             taken = self._require_possible(structure, order, self._limit(total, share), total)
         smaller = without(taken)
-        require_same(current.net, smaller.net, structure, alive_after(structure, taken), side=self.side)
-        if options.recalibrate and images is not None:
-            recalibrate(smaller.net, images, current.image)
-        return smaller, notes
+        alive = alive_after(structure, taken)
+        require_same(current.net, smaller.net, structure, alive, side=self.side)
+        if options.repair and images is not None:
+            notes.append(_repaired(current, smaller, structure, alive, images))
+        return smaller, tuple(notes)
 
     def _ratio(self, source: TrainedModel, model: TrainedModel) -> float:
         assert self.clock is not None
@@ -233,6 +235,18 @@ class Prune:
         if not stays:
             return (went,)
         return (went, f"prune: {len(stays)} layers keep their width: {_reasons(stays)}")
+
+
+def _repaired(
+    before: TrainedModel, after: TrainedModel, structure: Structure, alive: np.ndarray, images: ImageSet
+) -> str:
+    """Fit what reads channels that went, or at least take new statistics; return a note that says which."""
+    try:
+        fitted = repair(before.net, after.net, structure, alive, images, before.image)
+    except UnsupportedModel as error:
+        recalibrate(after.net, images, before.image)
+        return f"prune: statistics of batch normalisation were taken anew, no layer was fitted: {error}"
+    return f"prune: {fitted} layers were fitted to give what they gave before, without training"
 
 
 def _counted(

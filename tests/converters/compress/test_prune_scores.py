@@ -47,7 +47,7 @@ def test_channels_that_do_nothing_go_first(criterion, make_images):
         silent(model, name, channels)
     kernels = {name: np.array(model.net.get_layer(name).get_weights()[0]) for name in names}
     images = make_images()
-    options = PruneSection(macs=0.25, multiple=1, criterion=criterion, recalibrate=False)
+    options = PruneSection(macs=0.25, multiple=1, criterion=criterion, repair=False)
     after = run_stage(Prune(options, SIDE, images=lambda _: images), model).model
     tensor = np.asarray(input_tensor(images.pixels[:8], model.image, SIDE))
     first = after.net.get_layer(names[0]).get_weights()[0]
