@@ -10,7 +10,7 @@
 # make test-board   boots a virtual arm64 board, installs the runtime on it over ssh, and watches its camera
 # make fuzz   damages bundles and models for an hour, and reports the rate
 #
-# Variables: PYTHON (3.10 to 3.13), VENV (where the environment goes), TORCH_INDEX (address of PyTorch's
+# Variables: PYTHON (3.10 to 3.13), VENV (where the environment goes), JOBS (test processes), TORCH_INDEX (address of PyTorch's
 # CPU wheel index; on x86-64 Linux the default index brings gigabytes of CUDA, and is never used for torch).
 
 PYTHON ?= python3
@@ -59,11 +59,14 @@ demo: $(DEMO)/lite0.keras $(DEMO)/photos
 	$(BIN)/boardfit run $(DEMO)/lite0.boardfit $(DEMO)/photos --save $(DEMO)/annotated --report $(DEMO)/report.html
 	@echo "look at $(DEMO)/report.html and $(DEMO)/annotated/"
 
-# The converters' suites only compute: several at a time. The others watch clocks, processes and devices.
+# The converters' suites compute, JOBS at a time; the others watch clocks, processes and devices. Both run, even
+# where the first fails.
 JOBS ?= 2
 test: $(VENV)/torch no-cuda
-	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist loadfile tests/converters
-	$(BIN)/python -m pytest -m "not long" --ignore tests/converters
+	status=0; \
+	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist loadfile tests/converters || status=1; \
+	$(BIN)/python -m pytest -m "not long" --ignore tests/converters || status=1; \
+	exit $$status
 
 # The stages that train are pure Keras; torch is left out where it is not installed.
 test-backends: $(VENV)/torch

@@ -28,8 +28,9 @@ class PruneSection:
         keep: Smallest share of a layer's channels that stays.
         steps: How many times a part is taken away; the net recovers after each where it is distilled.
         repair: Whether layers behind channels that went are fitted anew, on the photographs, to what they
-            gave before; where a net's calls do not allow that, batch normalisation takes its statistics anew.
-        images: At most so many photographs for ``taylor`` and for ``repair``.
+            gave before; where none can be, batch normalisation takes its statistics anew.
+        images: At most so many photographs for ``taylor`` and for ``repair``, which takes fewer where their
+            activations would fill more than 3 GiB.
         sparsity: Share of the kernels' smallest weights that become 0. The file is as large and as slow as
             before; only a compressed copy of it gets smaller.
         seed: Of ``random``.

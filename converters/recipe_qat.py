@@ -21,8 +21,7 @@ class QatSection:
         when: ``needed``: where the gate is not met without, and ``distill.folder`` has photographs to train
             on. ``always``: before anything else is tried. ``never``.
         epochs: How often every image is seen; 0 for ``distill.epochs``.
-        learning_rate: The peak, after warm-up. 1e-4 with AdamW suits a healthy net; what int8 ruins wants
-            1e-3.
+        learning_rate: The peak, after warm-up.
         label_weight: Of the cross entropy with labels, where there are some.
         teacher_weight: Of the divergence from the float net's answer.
         temperature: Of softened answers.

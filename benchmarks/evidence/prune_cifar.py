@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: Any, name: str, sets: dict[str, ImageSet]) -> None:
     """Prune and train one net, and record what it answers and how long it takes."""
-    key = f"{name} epochs={args.epochs} seed={args.seed}"
+    key = _key(name, args)
     if recorded(RESULTS, key):
         return
     row, folder = ROWS[name], args.work / "prune" / key.replace(" ", "-")
@@ -151,6 +151,11 @@ def run(args: Any, name: str, sets: dict[str, ImageSet]) -> None:
         "right": packed(done),
     }
     tell(found)
+
+
+def _key(name: str, args: Any) -> str:
+    """Return what a row is recorded as; rows that do not say "repaired" are older than the repair."""
+    return f"{name} repaired epochs={args.epochs} seed={args.seed}"
 
 
 def run_timed(args: Any, name: str, sets: dict[str, ImageSet]) -> None:
@@ -272,7 +277,7 @@ def mobile() -> Any:
 def table(args: Any) -> list[str]:
     """Return what is recorded: drops against the source and differences with paired 95 % intervals."""
     lines = []
-    found = {name: recorded(RESULTS, f"{name} epochs={args.epochs} seed={args.seed}") for name in ROWS}
+    found = {name: recorded(RESULTS, _key(name, args)) for name in ROWS}
     for name, row in found.items():
         if row:
             drop = unpacked(row["source_right"]).astype(float) - unpacked(row["right"])

@@ -1,6 +1,6 @@
 """Training in simulated int8 on the net that plain int8 ruins, on CIFAR-10 (see ruined_net.py).
 
-    python benchmarks/evidence/qat_ruined.py WORK [--epochs 10] [--rows plain qat float] [--formats onnx ...]
+    python benchmarks/evidence/qat_ruined.py WORK [--epochs 2] [--rows plain qat float] [--formats onnx ...]
 
 Three rows for each format, all without the rescue (no surgery, no layer in float): ``plain``, the source
 quantized with the best of the estimated ranges; ``qat``, after training in simulated int8, with the ranges
@@ -32,14 +32,13 @@ from int8_rivals import FORMATS, Case, Judge, bench_of, ruined, shares
 
 from boardfit.converters.calibrate import Range
 from boardfit.converters.compress.images import Augment, ImageSet
-from boardfit.converters.compress.qat import Qat
+from boardfit.converters.compress.qat import Qat, net_to_train
 from boardfit.converters.compress.qat_net import QatNet, QatOptions
 from boardfit.converters.compress.stage import run_stage
 from boardfit.converters.compress.train import Training, train
 from boardfit.converters.ingest.reference import frozen_copy, keras_reference
 from boardfit.converters.model import TrainedModel
 from boardfit.converters.quantize.bench import run_exported
-from boardfit.converters.quantize.fold import folded
 from boardfit.converters.quantize.search import best_ranges
 from boardfit.converters.quantize.trained import trained_ranges
 from boardfit.converters.ranges import TrainedRanges
@@ -66,8 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("work", type=Path)
     parser.add_argument("--model", default=str(HERE / "nets" / "ruined.keras"))
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--rows", nargs="*", default=ROWS, choices=ROWS)
     parser.add_argument("--formats", nargs="*", default=FORMATS, choices=FORMATS)
     args = parser.parse_args(argv)
@@ -144,7 +143,7 @@ def _in_int8(
 def _in_float(
     source: TrainedModel, images: ImageSet, training: Training
 ) -> tuple[TrainedModel, Sequence[str]]:
-    net = folded(source.net)
+    net, _ = net_to_train(source, images)
     model = FloatNet(
         net,
         {"image": Range(-3.0, 3.0)},

@@ -197,7 +197,7 @@ class Prune:
         alive = alive_after(structure, taken)
         require_same(current.net, smaller.net, structure, alive, side=self.side)
         if options.repair and images is not None:
-            notes.append(_repaired(current, smaller, structure, alive, images))
+            notes.append(_repaired(current, smaller, structure, alive=alive, images=images))
         return smaller, tuple(notes)
 
     def _ratio(self, source: TrainedModel, model: TrainedModel) -> float:
@@ -238,15 +238,23 @@ class Prune:
 
 
 def _repaired(
-    before: TrainedModel, after: TrainedModel, structure: Structure, alive: np.ndarray, images: ImageSet
+    before: TrainedModel,
+    after: TrainedModel,
+    structure: Structure,
+    *,
+    alive: np.ndarray,
+    images: ImageSet,
 ) -> str:
-    """Fit what reads channels that went, or at least take new statistics; return a note that says which."""
+    """Fit what reads channels that went, or else take new statistics; return a note that says which."""
+    why = "none reads what channels are gone from, or got better"
     try:
-        fitted = repair(before.net, after.net, structure, alive, images, before.image)
+        fitted = repair(before.net, after.net, structure, alive=alive, images=images, image=before.image)
     except UnsupportedModel as error:
-        recalibrate(after.net, images, before.image)
-        return f"prune: statistics of batch normalisation were taken anew, no layer was fitted: {error}"
-    return f"prune: {fitted} layers were fitted to give what they gave before, without training"
+        fitted, why = 0, str(error)
+    if fitted:
+        return f"prune: layers fitted to give what they gave before, without training: {fitted}"
+    recalibrate(after.net, images, before.image)
+    return f"prune: statistics of batch normalisation were taken anew, no layer was fitted: {why}"
 
 
 def _counted(

@@ -98,9 +98,8 @@ class Qat:
         """Train, and return the model of this size with its ranges."""
         source = model.at(self.size)
         images = self.images(self.size)
-        folded_net = _folded(source, _tensor(source, images, _CHECKED))
+        net, equalized = net_to_train(source, images)
         some = _tensor(source, images, len(some_of(images.pixels)))
-        net = equalized_where_better(folded_net, some)
         ranges = first_ranges(graph_of(net), some)
         teacher = frozen_copy(source.net) if self.options.teacher else None
         qat = QatNet(
@@ -117,7 +116,7 @@ class Qat:
         net.trainable = False
         learned = TrainedRanges({**qat.ranges(), **_output_ranges(qat, graph_of(net), some)})
         trained = replace(source, net=net, reference=keras_reference(net), ranges=learned)
-        notes = (*_notes(graph_of(net), ranges, equalized=net is not folded_net), report.sentence())
+        notes = (*_notes(graph_of(net), ranges, equalized=equalized), report.sentence())
         return StageResult(model=trained, notes=tuple(f"qat: at {self.size} pixels {note}" for note in notes))
 
     def ensures(self, before: TrainedModel, after: TrainedModel) -> None:
@@ -130,6 +129,21 @@ class Qat:
         wanted = {*rounded_tensors(graph), *graph.outputs}
         if after.ranges is None or set(after.ranges.by_call) != wanted:
             raise CompressError("the net trained in int8 has tensors without a range")
+
+
+def net_to_train(model: TrainedModel, images: ImageSet) -> tuple[Any, bool]:
+    """Return what training begins with, and whether its channels were equalised: a folded copy.
+
+    Args:
+        model: Of one size; it is not changed.
+        images: To calibrate on.
+
+    Raises:
+        CompressError: Folded, the net answers otherwise.
+    """
+    net = _folded(model, _tensor(model, images, _CHECKED))
+    better = equalized_where_better(net, _tensor(model, images, len(some_of(images.pixels))))
+    return better, better is not net
 
 
 def simulated_answers(model: TrainedModel, images: np.ndarray, *, as_ncnn: bool) -> list[np.ndarray]:

@@ -4,12 +4,12 @@ Y. He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV
 (https://arxiv.org/abs/1707.06168), section 3.1: what channels that stay can tell of those that went, the
 layer that reads them takes over. Layer after layer, each from what the pruned net computes before it and to
 what the whole net computes there, as X. Zhang et al., "Accelerating Very Deep Convolutional Networks for
-Classification and Detection" (https://arxiv.org/abs/1505.06798), section 2.2, so that errors do not add up.
+Classification and Detection" (https://arxiv.org/abs/1505.06798), section 3.3, so that errors do not add up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,13 @@ from boardfit.converters.compress.channels import WRITES
 from boardfit.converters.compress.groups import Structure
 from boardfit.converters.compress.images import ImageSet
 from boardfit.converters.compress.resize import input_tensor
+from boardfit.converters.compress.rules_layers import is_plain
 from boardfit.converters.quantize.graph import Graph, Node, forget, graph_of, run_node
 from boardfit.errors import UnsupportedModel
 from boardfit.specs import ImageSpec
 
-PIXELS = 12_000_000
-"""Of all images together: bounds the memory, some 100 bytes for each."""
+MEMORY = 3 << 30
+"""Bytes that the activations of both nets may take: so many images are looked at, or all that there are."""
 _ROWS_PER_WEIGHT = 24
 _FEWEST_ROWS = 8192
 _CHUNK = 4096
@@ -59,62 +60,94 @@ class _Task:
         return bool(self.small.operation.use_bias or self.norm is not None)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """What might be added to a layer: (I, K) to its kernel, (K,) to what it gives."""
+
+    kernel: np.ndarray
+    offset: np.ndarray
+
+
 def repair(
-    net: Any, smaller: Any, structure: Structure, alive: np.ndarray, images: ImageSet, image: ImageSpec
+    net: Any, smaller: Any, structure: Structure, *, alive: np.ndarray, images: ImageSet, image: ImageSpec
 ) -> int:
     """Fit a pruned net's layers in place, and return how many were changed.
 
-    A layer is changed only if images that the fit did not see say that it got better. Depthwise and grouped
-    convolutions, and what is called more than once, stay as they are.
+    Convolutions and dense layers that read what channels are gone from are fitted; a layer is changed only
+    if images that the fit did not see say that it got better. Depthwise, separable, transposed and grouped
+    convolutions, one-dimensional ones, and what is called more than once stay as they are.
 
     Args:
         net: keras.Model before the channels went; it is not changed.
         smaller: keras.Model from ``shrink``.
         structure: Of ``net``.
         alive: (U,) bool, which units stayed.
-        images: Labels are not needed.
+        images: Labels are not needed; fewer than 5 fit nothing.
         image: How pixels become the input.
 
     Raises:
         UnsupportedModel: Calls of the two nets do not correspond, or one writes several tensors.
     """
     graphs = graph_of(net), graph_of(smaller)
-    if [node.kind for node in graphs[0].nodes] != [node.kind for node in graphs[1].nodes]:
+    if _calls(graphs[0]) != _calls(graphs[1]):
         raise UnsupportedModel(f"the calls of {net.name} are others without some channels")
-    count = max(_JUDGED, PIXELS // images.side**2)
-    tensor = np.asarray(input_tensor(images.spread(count).pixels, image, images.side), np.float32)
-    values = [{graph.image: tensor} for graph in graphs]
+    chosen = images.spread(max(_JUDGED, MEMORY // _bytes_of_one(graphs, _tensor(images.spread(1), image))))
+    values = [{graph.image: _tensor(chosen, image)} for graph in graphs]
     changed, fitted = {graphs[1].image: False}, 0
     for position, (whole, small) in enumerate(zip(*(graph.nodes for graph in graphs), strict=True)):
-        narrower = _numbers(whole.operation) != _numbers(small.operation)
-        changed[small.label] = narrower or any(changed[label] for label in small.inputs)
-        if changed[small.label] and _is_fitted(small):
-            task = _Task(
-                whole=whole,
-                small=small,
-                outputs=_staying(whole.operation, structure, alive),
-                inputs=(values[0][whole.inputs[0]], values[1][small.inputs[0]]),
-                norm=_norm_behind(graphs[1], small),
+        reads_changed = any(changed[label] for label in small.inputs)
+        narrower = _weight_count(whole.operation) != _weight_count(small.operation)
+        changed[small.label] = narrower or reads_changed
+        if reads_changed and _is_fitted(small):
+            fitted += _fit(
+                _Task(
+                    whole=whole,
+                    small=small,
+                    outputs=_staying(whole.operation, structure, alive),
+                    inputs=(values[0][whole.inputs[0]], values[1][small.inputs[0]]),
+                    norm=_norm_behind(graphs[1], small),
+                )
             )
-            fitted += _fit(task)
         for graph, node, known in zip(graphs, (whole, small), values, strict=True):
             known[node.label] = run_node(node, known)
             forget(known, graph, position)
     return fitted
 
 
+def _calls(graph: Graph) -> list[tuple[str, str]]:
+    """Return the kind of each call, and the layer's name where it may be fitted."""
+    return [(node.kind, node.operation.name if node.weighted else "") for node in graph.nodes]
+
+
+def _tensor(images: ImageSet, image: ImageSpec) -> np.ndarray:
+    found = keras.ops.convert_to_numpy(input_tensor(images.pixels, image, images.side))
+    return np.asarray(found, np.float32)
+
+
+def _bytes_of_one(graphs: Sequence[Graph], tensor: np.ndarray) -> int:
+    """Return the most that the activations of one image take in both nets at a time."""
+    most, values = 1, [{graph.image: tensor} for graph in graphs]
+    for position, nodes in enumerate(zip(*(graph.nodes for graph in graphs), strict=True)):
+        for graph, node, known in zip(graphs, nodes, values, strict=True):
+            known[node.label] = run_node(node, known)
+            most = max(most, sum(value.nbytes for both in values for value in both.values()))
+            forget(known, graph, position)
+    return most
+
+
 def _is_fitted(node: Node) -> bool:
     layer = node.operation
-    if not node.weighted or type(layer) is keras.layers.DepthwiseConv2D:
+    if not node.weighted or not is_plain(layer):
         return False
-    return type(layer) is keras.layers.Dense or (layer.groups == 1 and layer.data_format == "channels_last")
+    return type(layer) is keras.layers.Dense or (type(layer) is keras.layers.Conv2D and layer.groups == 1)
 
 
-def _numbers(operation: Any) -> int:
+def _weight_count(operation: Any) -> int:
     return sum(int(np.prod(weight.shape)) for weight in getattr(operation, "weights", ()))
 
 
 def _staying(layer: Any, structure: Structure, alive: np.ndarray) -> np.ndarray:
+    """Return (K,) bool: which of a layer's outputs the pruned net has."""
     kept = structure.kept(alive)
     for cut in structure.flow.cuts.values():
         if cut.layer is layer and cut.role == WRITES and cut.weight == 0:
@@ -133,69 +166,90 @@ def _norm_behind(graph: Graph, node: Node) -> Any:
 
 def _fit(task: _Task) -> bool:
     """Fit one layer; return whether that was better."""
-    layer = task.small.operation
-    kernel = np.asarray(layer.get_weights()[0], np.float64)
-    first = kernel.reshape(-1, kernel.shape[-1])
-    # The layer's own constant is part of what both give, and so of the error.
-    size = len(first)
-    squares, products = np.zeros((size, size)), np.zeros_like(first)
-    means, errors, rows = np.zeros(size), np.zeros(first.shape[1]), 0
-    for inputs, error in _rows(task, first, judged=False):
-        squares += inputs.T @ inputs
-        products += inputs.T @ error
-        means += inputs.sum(0, dtype=np.float64)
-        errors += error.sum(0, dtype=np.float64)
-        rows += len(inputs)
-    if not rows:
+    trials = _trials(task)
+    judged = _judged(task, trials)
+    best = min(judged, key=lambda name: judged[name])
+    if not judged[best] < judged["before"]:
         return False
-    means, errors = means / rows, errors / rows
-    if not task.has_offset:
-        means, errors = np.zeros_like(means), np.zeros_like(errors)
-    squares = squares / rows - np.outer(means, means)
-    squares[np.diag_indices(size)] += _RIDGE * max(float(np.trace(squares)) / size, 1e-12)
-    change = np.linalg.solve(squares, products / rows - np.outer(means, errors))
-    trials = {
-        "constant": (np.zeros_like(change), errors),
-        "fit": (change, errors - means @ change),
-    }
-    found = _judged(task, first, trials)
-    best = min(trials, key=lambda name: found[name])
-    if not found[best] < found["before"]:
-        return False
-    _set(task, (first + trials[best][0]).reshape(kernel.shape), trials[best][1])
+    _add(task, trials[best])
     return True
 
 
-def _judged(
-    task: _Task, first: np.ndarray, trials: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> dict[str, float]:
+def _trials(task: _Task) -> dict[str, _Trial]:
+    """Return what might be added to a layer, by name: a constant alone, or what fits best."""
+    size = len(_kernel_and_bias(task.small.operation)[0])
+    count = sum(len(places[0]) for places in _places(task, judged=False))
+    if not count:
+        return {}
+    change, mean, mean_error = (_by_rows if count < size else _by_weights)(task)
+    return {
+        "constant": _Trial(np.zeros_like(change), mean_error),
+        "fit": _Trial(change, mean_error - mean @ change),
+    }
+
+
+def _by_weights(task: _Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the (I, K) change of the kernel by the normal equations, and the means of inputs and errors."""
+    size, width = _kernel_and_bias(task.small.operation)[0].shape
+    squares, products, count = np.zeros((size, size)), np.zeros((size, width)), 0
+    mean, mean_error = np.zeros(size), np.zeros(width)
+    for inputs, error in _rows(task, judged=False):
+        squares += inputs.T @ inputs
+        products += inputs.T @ error
+        mean += inputs.sum(0, dtype=np.float64)
+        mean_error += error.sum(0, dtype=np.float64)
+        count += len(inputs)
+    mean *= float(task.has_offset) / count
+    mean_error *= float(task.has_offset) / count
+    covariance = squares / count - np.outer(mean, mean)
+    _pull_to_zero(covariance, size)
+    change = np.linalg.solve(covariance, products / count - np.outer(mean, mean_error))
+    return change, mean, mean_error
+
+
+def _by_rows(task: _Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the same where there are fewer places than inputs: by one equation for each place."""
+    inputs, error = (np.concatenate(part) for part in zip(*_rows(task, judged=False), strict=True))
+    share = float(task.has_offset)
+    mean, mean_error = inputs.mean(0, dtype=np.float64) * share, error.mean(0, dtype=np.float64) * share
+    centred = inputs - mean
+    products = centred @ centred.T / len(centred)
+    _pull_to_zero(products, len(mean))
+    return centred.T @ np.linalg.solve(products, (error - mean_error) / len(centred)), mean, mean_error
+
+
+def _pull_to_zero(squares: np.ndarray, inputs: int) -> None:
+    """Add a thousandth of an input's mean variance to the diagonal: of changes that fit alike, the least."""
+    squares[np.diag_indices(len(squares))] += _RIDGE * max(float(np.trace(squares)) / inputs, 1e-12)
+
+
+def _judged(task: _Task, trials: dict[str, _Trial]) -> dict[str, float]:
     """Return the squared error on the images that judge, of each trial and ``before`` any."""
     found = dict.fromkeys(("before", *trials), 0.0)
-    for inputs, error in _rows(task, first, judged=True):
+    for inputs, error in _rows(task, judged=True):
         found["before"] += float((error**2).sum())
-        for name, (change, offset) in trials.items():
-            found[name] += float(((error - inputs @ change.astype(np.float32) - offset) ** 2).sum())
+        for name, trial in trials.items():
+            left = error - inputs @ trial.kernel.astype(np.float32) - trial.offset
+            found[name] += float((left**2).sum())
     return found
 
 
-def _set(task: _Task, kernel: np.ndarray, offset: np.ndarray) -> None:
+def _add(task: _Task, trial: _Trial) -> None:
     layer = task.small.operation
-    before = layer.get_weights()
-    layer.set_weights([kernel, *(bias + offset for bias in before[1:])])
+    kernel, *bias = layer.get_weights()
+    layer.set_weights([kernel + trial.kernel.reshape(kernel.shape), *(each + trial.offset for each in bias)])
     if task.norm is not None and not layer.use_bias:
         mean = keras.ops.convert_to_numpy(task.norm.moving_mean)
-        task.norm.moving_mean.assign((mean - offset).astype(np.float32))
+        task.norm.moving_mean.assign((mean - trial.offset).astype(np.float32))
 
 
-def _rows(task: _Task, first: np.ndarray, *, judged: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _rows(task: _Task, *, judged: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (R, I) float32 of what the pruned layer reads at some places, and (R, K) what it lacks there."""
     layers = task.whole.operation, task.small.operation
-    kernels, offsets = zip(*map(_kernel_and_bias, layers), strict=True)
-    whole = kernels[0][:, task.outputs]
-    offset = offsets[0][task.outputs] - offsets[1]
-    own = first.astype(np.float32)
-    for places in _places(task, len(first), judged=judged):
-        read = [_read(layer, values, places) for layer, values in zip(layers, task.inputs, strict=True)]
+    (whole, whole_bias), (own, own_bias) = map(_kernel_and_bias, layers)
+    whole, offset = whole[:, task.outputs], whole_bias[task.outputs] - own_bias
+    for places in _places(task, judged=judged):
+        read = [_patches(layer, values, places) for layer, values in zip(layers, task.inputs, strict=True)]
         yield read[1], read[0] @ whole + offset - read[1] @ own
 
 
@@ -206,38 +260,44 @@ def _kernel_and_bias(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     return flat, bias[0] if bias else np.zeros(flat.shape[-1], np.float32)
 
 
-def _places(task: _Task, size: int, *, judged: bool) -> Iterator[tuple[np.ndarray, ...]]:
+def _places(task: _Task, *, judged: bool) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield chunks of places, by their index on each axis of what the layer writes but the last."""
     layer, values = task.small.operation, task.inputs[1]
+    size = len(_kernel_and_bias(layer)[0])
     images = np.flatnonzero((np.arange(len(values)) % _JUDGED == _JUDGED - 1) == judged)
     extent = layer.compute_output_shape(values.shape)[1:-1]
     total = len(images) * int(np.prod(extent))
     wanted = min(total, max(_FEWEST_ROWS, _ROWS_PER_WEIGHT * size) // (_JUDGED - 1 if judged else 1))
-    rng = np.random.default_rng(size)
-    chosen = np.sort(rng.choice(total, wanted, replace=False))
+    chosen = np.sort(np.random.default_rng(size).choice(total, wanted, replace=False))
     for start in range(0, wanted, _CHUNK):
         number, *rest = np.unravel_index(chosen[start : start + _CHUNK], (len(images), *extent))
         yield (images[number], *rest)
 
 
-def _read(layer: Any, values: np.ndarray, places: tuple[np.ndarray, ...]) -> np.ndarray:
+def _patches(layer: Any, values: np.ndarray, places: tuple[np.ndarray, ...]) -> np.ndarray:
     """Return (R, I) float32: what a layer multiplies with its kernel at some places of what it writes."""
     if isinstance(layer, keras.layers.Dense):
         return np.asarray(values[places])
     number, row, column = places
     if layer.kernel_size == (1, 1):
         return np.asarray(values[number, row * layer.strides[0], column * layer.strides[1]])
-    steps = [
-        place[:, None] * stride + np.arange(side) * apart - _padding(layer, values.shape[axis], axis - 1)
-        for axis, place, stride, side, apart in zip(
-            (1, 2), (row, column), layer.strides, layer.kernel_size, layer.dilation_rate, strict=True
+    rows, columns = (
+        place[:, None] * stride + np.arange(side) * apart - _padding(layer, extent, axis)
+        for axis, (place, extent, stride, side, apart) in enumerate(
+            zip(
+                (row, column),
+                values.shape[1:3],
+                layer.strides,
+                layer.kernel_size,
+                layer.dilation_rate,
+                strict=True,
+            )
         )
-    ]
-    rows, columns = steps[0][:, :, None], steps[1][:, None, :]
-    inside = (rows >= 0) & (rows < values.shape[1]) & (columns >= 0) & (columns < values.shape[2])
-    found = values[
-        number[:, None, None], rows.clip(0, values.shape[1] - 1), columns.clip(0, values.shape[2] - 1)
-    ]
+    )
+    rows, columns = rows[:, :, None], columns[:, None, :]
+    height, width = values.shape[1:3]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    found = values[number[:, None, None], rows.clip(0, height - 1), columns.clip(0, width - 1)]
     return np.where(inside[..., None], found, np.float32(0.0)).reshape(len(number), -1)
 
 

@@ -29,7 +29,7 @@ _ONE_BY_ONE = (
 def dense(flow: Flow, step: Step) -> None:
     """Dense and convolutions: a kernel of (..., in, out)."""
     layer, x, y = step.operation, step.inputs[0], step.outputs[0]
-    if not _plain(layer):
+    if not is_plain(layer):
         raise Blocked(f"{step.label} does not keep its channels last, or is quantized")
     groups = getattr(layer, "groups", 1)
     source = flow.last(x, f"{step.label} reads another axis")
@@ -61,7 +61,7 @@ def depthwise(flow: Flow, step: Step) -> None:
     """Depthwise convolution: a kernel of (h, w, in, multiplier)."""
     layer, x, y = step.operation, step.inputs[0], step.outputs[0]
     source = flow.last(x, f"{step.label} reads another axis")
-    if not _plain(layer) or source is None:
+    if not is_plain(layer) or source is None:
         raise Blocked(flow.why(x) or f"{step.label} does not keep its channels last")
     made = Track(source.axis, source.ids.repeat(layer.depth_multiplier))
     flow.hold(layer, layer.kernel, 2, source, CARRIES, "")
@@ -74,7 +74,7 @@ def depthwise(flow: Flow, step: Step) -> None:
 def separable(flow: Flow, step: Step) -> None:
     """A depthwise convolution, and behind it one of a single pixel."""
     layer, x, y = step.operation, step.inputs[0], step.outputs[0]
-    if not _plain(layer):
+    if not is_plain(layer):
         raise Blocked(f"{step.label} does not keep its channels last")
     source = flow.last(x, f"{step.label} reads another axis")
     between = None if source is None else Track(source.axis, source.ids.repeat(layer.depth_multiplier))
@@ -88,7 +88,7 @@ def separable(flow: Flow, step: Step) -> None:
 def transposed(flow: Flow, step: Step) -> None:
     """Transposed convolution: a kernel of (h, w, out, in)."""
     layer, x = step.operation, step.inputs[0]
-    if not _plain(layer):
+    if not is_plain(layer):
         raise Blocked(f"{step.label} does not keep its channels last")
     source = flow.last(x, f"{step.label} reads another axis")
     flow.hold(layer, layer.kernel, -1, source, READS, flow.why(x))
@@ -229,7 +229,7 @@ def _one_by_one(function: Any) -> bool:
     return name in _FUNCTIONS and function is getattr(keras.activations, name, None)
 
 
-def _plain(layer: Any) -> bool:
+def is_plain(layer: Any) -> bool:
     """Return whether a layer keeps its channels last, and its weights in float."""
     last = getattr(layer, "data_format", "channels_last") == "channels_last"
     whole = not getattr(layer, "lora_enabled", False) and getattr(layer, "quantization_mode", None) is None

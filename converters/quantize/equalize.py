@@ -29,6 +29,8 @@ _COMPROMISES = ((0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), (0.5, 0.5), (0
 """Powers of the activations' and of the weights' magnitude in a scale."""
 _WIDEST = 1e3
 _CHECKED = 16
+_GRAIN = 8
+"""Scales are powers of 2^(1/8)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +115,8 @@ def _scale(group: Group, seen: Mapping[str, Channels]) -> np.ndarray | None:
         quiet = ~live & ~np.isfinite(ceiling)
         scale[quiet] = np.maximum(weights[quiet] / np.median(weights[live] / scale[live]), 1e-12)
         scale = np.minimum(np.clip(scale, 1.0 / _WIDEST, _WIDEST), ceiling)
+        # Downwards, so that the ceiling holds: the last bit of what was measured shall not change weights.
+        scale = np.exp2(np.floor(np.log2(scale) * _GRAIN) / _GRAIN)
         scale[np.isfinite(ceiling) & (ceiling <= 1.0)] = 1.0
         noise = _noise(group, seen, scale)
         if noise < least:

@@ -137,23 +137,33 @@ def run_node(node: Node, values: Mapping[str, np.ndarray], operation: Any = None
 
     Args:
         node: The call.
-        values: By label; N rows each.
+        values: By label; N rows each, or one that serves all.
         operation: What to call in place of the node's own.
     """
     import keras
 
     chosen = operation or node.operation
-    first = values[node.inputs[0]]
-    batch = max(BATCH, _VALUES // first[0].size)
-    parts = []
-    for start in range(0, len(first), batch):
+    read = [values[label] for label in node.inputs]
+    rows = max(len(value) for value in read)
+    batch = max(BATCH, _VALUES // max(value[0].size for value in read))
+    found = None
+    for start in range(0, rows, batch):
 
         def part(leaf: Any, start: int = start) -> Any:
-            return values[leaf.label][start : start + batch] if isinstance(leaf, Ref) else leaf
+            if not isinstance(leaf, Ref):
+                return leaf
+            value = values[leaf.label]
+            return value if len(value) == 1 else value[start : start + batch]
 
         args, kwargs = keras.tree.map_structure(part, (node.args, dict(node.kwargs)))
-        parts.append(np.asarray(keras.ops.convert_to_numpy(chosen(*args, **kwargs)), np.float32))
-    return np.concatenate(parts)
+        written = np.asarray(keras.ops.convert_to_numpy(chosen(*args, **kwargs)), np.float32)
+        if len(written) == 1 and min(batch, rows) > 1:
+            return written  # a constant, which serves all images
+        if found is None:
+            found = np.empty((rows, *written.shape[1:]), np.float32)
+        found[start : start + batch] = written
+    assert found is not None
+    return found
 
 
 def forget(values: MutableMapping[str, np.ndarray], graph: Graph, position: int) -> None:
