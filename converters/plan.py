@@ -47,7 +47,7 @@ class Plan:
         photos: The images that the policy is fitted on; empty where it is not fitted.
         not_fitted: Why it is not; empty where it is.
         order: What the int8 stage is asked for; None where nothing is quantized.
-        training: The images that compress stages train on; None where nothing is trained.
+        training: The images that compress stages train on or look at; None where they need none.
         teacher: The model that teaches instead of the source; None where that does.
         values: Rows of numbers, by name, for inputs besides the image.
     """

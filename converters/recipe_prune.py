@@ -21,9 +21,9 @@ class PruneSection:
         engine: Whose time is measured on this machine, on one thread at the largest size: ``litert``,
             ``onnxruntime`` or ``ncnn``.
         criterion: What tells channels that matter: ``l1`` or ``l2`` norm of their weights, ``bn`` for the
-            scale of batch normalisation, ``taylor`` for what the answer loses on the photographs of
-            ``distill``, ``random`` for none, ``auto`` for ``taylor`` where there are photographs, else
-            ``l2``.
+            scale of batch normalisation, ``taylor`` for what the answer loses on photographs, those of
+            ``distill`` or else of ``images``, ``random`` for none, ``auto`` for ``taylor``, or ``l2`` for a
+            net that takes more than an image.
         multiple: Widths stay multiples of this, where they were.
         keep: Smallest share of a layer's channels that stays.
         steps: How many times a part is taken away; the net recovers after each where it is distilled.

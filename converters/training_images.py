@@ -1,4 +1,4 @@
-"""On which images a recipe's compress stages train."""
+"""On which images a recipe's compress stages train, or what pruning looks at where nothing is trained."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainingImages:
-    """Image files to train on, and the class index of each, or None."""
+    """Image files to train on or to look at, and the class index of each, or None."""
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...] | None = None
 
 
 def choose_training_images(recipe: Recipe, model: TrainedModel) -> TrainingImages | None:
-    """Return the images of ``distill``; None where the recipe trains nothing.
+    """Return the images of ``distill``, else those that pruning looks at; None where no stage needs any.
+
+    Pruning without training looks at the photographs of ``images``, if they are enough.
 
     Raises:
         InputError: No folder, or too few images in it.
@@ -37,7 +39,10 @@ def choose_training_images(recipe: Recipe, model: TrainedModel) -> TrainingImage
     """
     wanted = recipe.distill
     if not wanted.folder:
-        return None
+        if not recipe.prune.structured or model.further or model.untouched is not None:
+            return None
+        paths = choose_images(recipe.images.folder, recipe.prune.images)
+        return TrainingImages(paths=tuple(paths)) if len(paths) >= FEWEST_TO_TRAIN else None
     if wanted.labels:
         photos = labelled_photos(wanted.labels, wanted.folder)
         classes = model.outputs[0].shape[-1] or 0
@@ -66,7 +71,7 @@ def choose_training_images(recipe: Recipe, model: TrainedModel) -> TrainingImage
 def read_training_images(
     images: TrainingImages, image: ImageSpec, *, side: int, progress: Callable[[str], None] = lambda _: None
 ) -> ImageSet:
-    """Decode images to train on.
+    """Decode images for the compress stages.
 
     Args:
         images: Their files and labels.
@@ -79,12 +84,12 @@ def read_training_images(
     """
     from boardfit.converters.compress.images import load_image_set
 
-    progress(f"reading {len(images.paths)} images at {side} to train on")
+    progress(f"reading {len(images.paths)} images at {side}")
     return load_image_set(images.paths, image=image, side=side, labels=images.labels, progress=progress)
 
 
 def overlap_note(trained: TrainingImages, fitted_on: Sequence[Path]) -> str:
-    """Return a sentence if the policy is fitted on images that were trained on; else nothing."""
+    """Return a sentence if the policy is fitted on images that the net was made with; else nothing."""
     if not fitted_on:
         return ""
     seen = {_sha256(path) for path in trained.paths}
@@ -92,8 +97,8 @@ def overlap_note(trained: TrainingImages, fitted_on: Sequence[Path]) -> str:
     if not both:
         return ""
     return (
-        f"{both} of the {len(fitted_on)} images on which the policy is fitted were trained on: the net knows "
-        "them better than what a camera will show; give other images with --distill or --images"
+        f"{both} of the {len(fitted_on)} images on which the policy is fitted were trained on, or pruned by: "
+        "the net knows them better than what a camera will show; give other images with --distill or --images"
     )
 
 

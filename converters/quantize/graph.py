@@ -157,9 +157,9 @@ def run_node(node: Node, values: Mapping[str, np.ndarray], operation: Any = None
 
         args, kwargs = keras.tree.map_structure(part, (node.args, dict(node.kwargs)))
         written = np.asarray(keras.ops.convert_to_numpy(chosen(*args, **kwargs)), np.float32)
-        if len(written) == 1 and min(batch, rows) > 1:
-            return written  # a constant, which serves all images
         if found is None:
+            if len(written) == 1 and min(batch, rows) > 1:
+                return written  # a constant, which serves all images
             found = np.empty((rows, *written.shape[1:]), np.float32)
         found[start : start + batch] = written
     assert found is not None

@@ -54,7 +54,7 @@ def test_an_elastic_bundle_has_a_file_per_size_and_says_what_training_changed(re
     assert report.effects[1].before == 100.0
     assert (moments[-1].epoch, moments[-1].step) == (2, 3)
     assert any(line == "stage elastic" for line in told)
-    assert any("reading 54 images at 32 to train on" in line for line in told)
+    assert any("reading 54 images at 32" in line for line in told)
     assert any("private to each of 2 sizes" in note for note in report.notes)
     with open_bundle(tmp_path / "a.boardfit") as bundle:
         assert CompressionRecord.from_dict(bundle.measurements["compressed"]) == report.compression
@@ -345,6 +345,17 @@ def test_distilling_that_makes_no_sense_is_refused(
     with pytest.raises(error, match=message):
         build(recipe(**sections), tmp_path / "a.boardfit")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_without_training_the_photographs_of_the_proof_are_looked_at(enough, recipe, many_photos, tmp_path):
+    sections = {"prune": {"macs": 0.3, "multiple": 2, "keep": 0.1}, "elastic": {"enabled": False}}
+    sections |= {"distill": {"folder": ""}, **({"images": {"folder": str(many_photos)}} if enough else {})}
+    report = build(recipe(**sections), tmp_path / "a.boardfit")
+    fitted = any(note.startswith("prune: layers fitted to give what they gave") for note in report.notes)
+    assert fitted == enough
+    chosen = "chosen by taylor on 54 images" if enough else "chosen by l2"
+    assert any(note.endswith(chosen) for note in report.notes)
 
 
 def test_a_net_is_pruned_in_steps_distilled_and_made_elastic(recipe, many_photos, tmp_path):
