@@ -73,7 +73,7 @@ test-backends: $(VENV)/torch
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(BACKEND_SUITES)
 	! $(BIN)/python -c "import torch" 2>/dev/null || KERAS_BACKEND=torch $(BIN)/python -m pytest $(BACKEND_SUITES)
 
-BACKEND_SUITES := $(addprefix tests/converters/compress/test_,contract.py distill.py losses.py recompute.py)
+BACKEND_SUITES := $(addprefix tests/converters/compress/test_,contract.py distill.py losses.py recompute.py repair.py)
 
 # Resumable: what passed at this commit is not run again; make test-long RESUME= runs all.
 RESUME ?= --resume

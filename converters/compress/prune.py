@@ -115,7 +115,9 @@ class Prune:
         if not self.options.structured:
             raise CompressError("nothing to prune: give prune.macs, prune.parameters or prune.time")
         if self._criterion == "taylor" and self.images is None:
-            raise CompressError("prune.criterion is 'taylor', which needs photographs: give --distill FOLDER")
+            raise CompressError(
+                "prune.criterion is 'taylor', which needs photographs: give --distill FOLDER, or 50 with --images"
+            )
         if self.images is not None and len(model.net.inputs) > 1:
             raise CompressError(
                 f"{model.name} takes more than an image, which photographs alone cannot show it: choose "

@@ -182,10 +182,10 @@ def _trials(task: _Task) -> dict[str, _Trial]:
     if not count:
         return {}
     change, mean, mean_error = (_by_rows if count < size else _by_weights)(task)
-    return {
-        "constant": _Trial(np.zeros_like(change), mean_error),
-        "fit": _Trial(change, mean_error - mean @ change),
-    }
+    trials = {"fit": _Trial(change, mean_error - mean @ change)}
+    if task.has_offset:
+        trials["constant"] = _Trial(np.zeros_like(change), mean_error)
+    return trials
 
 
 def _by_weights(task: _Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

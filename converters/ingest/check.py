@@ -93,7 +93,8 @@ def flat_arrays(answer: Any) -> list[np.ndarray]:
     """
     import keras
 
-    return [np.asarray(item, np.float32) for item in keras.tree.flatten(answer)]
+    found = map(keras.ops.convert_to_numpy, keras.tree.flatten(answer))
+    return [np.asarray(item, np.float32) for item in found]
 
 
 def check_import(
