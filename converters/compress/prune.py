@@ -116,7 +116,8 @@ class Prune:
             raise CompressError("nothing to prune: give prune.macs, prune.parameters or prune.time")
         if self._criterion == "taylor" and self.images is None:
             raise CompressError(
-                "prune.criterion is 'taylor', which needs photographs: give --distill FOLDER, or 50 with --images"
+                "prune.criterion is 'taylor', which needs photographs: give --distill FOLDER, or --images "
+                "FOLDER with 50 or more"
             )
         if self.images is not None and len(model.net.inputs) > 1:
             raise CompressError(
