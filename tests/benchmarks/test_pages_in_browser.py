@@ -207,6 +207,7 @@ def test_a_page_asks_for_nothing_complains_of_nothing_and_fits(browser, pages, n
     letters = browser.run("getComputedStyle(document.querySelector('h1')).color")
     assert (letters == "rgb(0, 0, 0)") != dark
     if folder := os.environ.get("BOARDFIT_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
         browser.screenshot(Path(folder) / f"{name}-{size[0]}-{'dark' if dark else 'light'}.png")
 
 
