@@ -10,8 +10,9 @@
 # make test-board   boots a virtual arm64 board, installs the runtime on it over ssh, and watches its camera
 # make fuzz   damages bundles and models for an hour, and reports the rate
 #
-# Variables: PYTHON (3.10 to 3.13), VENV (where the environment goes), JOBS (test processes), TORCH_INDEX (address of PyTorch's
-# CPU wheel index; on x86-64 Linux the default index brings gigabytes of CUDA, and is never used for torch).
+# Variables: PYTHON (3.10 to 3.13), VENV (where the environment goes), JOBS (test processes at a time),
+# TORCH_INDEX (address of PyTorch's CPU wheel index; on x86-64 Linux the default index brings gigabytes of CUDA,
+# and is never used for torch).
 
 PYTHON ?= python3
 VENV ?= .venv

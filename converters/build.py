@@ -35,7 +35,7 @@ from boardfit.converters.samples import (
     synthetic_frame,
 )
 from boardfit.converters.targets import Exported, export
-from boardfit.converters.training_images import overlap_note
+from boardfit.converters.training_images import overlap_notes
 from boardfit.converters.verify import Parity, require_inside, run_reference, verify
 from boardfit.errors import ExportError, InputError, ParityError, UnsupportedModel
 from boardfit.runtime.preprocess import Preprocessor
@@ -190,8 +190,12 @@ def _compressed(checked: Plan, *, resume: bool, watch: Watch, progress: Progress
         progress=progress,
     )
     if checked.training is not None:
-        note = overlap_note(checked.training, [photo.path for photo in checked.photos])
-        model = replace(model, notes=(*model.notes, *([note] if note else ())))
+        notes = overlap_notes(
+            checked.training,
+            fitted_on=[photo.path for photo in checked.photos],
+            compared_on=checked.paths,
+        )
+        model = replace(model, notes=(*model.notes, *notes))
     order = replace(checked.order, model=model) if checked.order else None
     return replace(checked, model=model, order=order)
 

@@ -168,5 +168,5 @@ def worse_note(found: Sequence[Effect]) -> str:
     sizes = ", ".join(f"{effect.size}: {effect.before:.0f} to {effect.after:.0f} %" for effect in worse)
     return (
         f"compressing made the model worse ({sizes} of the answers are the source's at its largest size): "
-        "lower --learning-rate, give more photographs, or ask for less"
+        "ask for less, give more photographs, or, where it was trained, lower --learning-rate"
     )

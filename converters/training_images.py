@@ -88,18 +88,26 @@ def read_training_images(
     return load_image_set(images.paths, image=image, side=side, labels=images.labels, progress=progress)
 
 
-def overlap_note(trained: TrainingImages, fitted_on: Sequence[Path]) -> str:
-    """Return a sentence if the policy is fitted on images that the net was made with; else nothing."""
-    if not fitted_on:
-        return ""
+def overlap_notes(
+    trained: TrainingImages, *, fitted_on: Sequence[Path], compared_on: Sequence[Path]
+) -> tuple[str, ...]:
+    """Return a sentence for each use of images that the net was made with: it knows them better than others.
+
+    Args:
+        trained: What the compress stages trained on or looked at.
+        fitted_on: Images on which the policy is fitted.
+        compared_on: Images on which the model's answers are compared with the source's.
+    """
     seen = {_sha256(path) for path in trained.paths}
-    both = sum(_sha256(path) in seen for path in fitted_on)
-    if not both:
-        return ""
-    return (
-        f"{both} of the {len(fitted_on)} images on which the policy is fitted were trained on, or pruned by: "
-        "the net knows them better than what a camera will show; give other images with --distill or --images"
-    )
+    notes = []
+    for paths, use in ((fitted_on, "the policy is fitted"), (compared_on, "answers are compared")):
+        both = sum(_sha256(path) in seen for path in paths)
+        if both:
+            notes.append(
+                f"{both} of the {len(paths)} images on which {use} were trained on, or pruned by: the net "
+                "knows them better than what a camera will show; give other images with --distill or --images"
+            )
+    return tuple(notes)
 
 
 def _sha256(path: Path) -> str:

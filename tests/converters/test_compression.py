@@ -356,6 +356,8 @@ def test_without_training_the_photographs_of_the_proof_are_looked_at(enough, rec
     assert fitted == enough
     chosen = "chosen by taylor on 54 images" if enough else "chosen by l2"
     assert any(note.endswith(chosen) for note in report.notes)
+    flattered = "54 of the 54 images on which answers are compared were trained on, or pruned by"
+    assert any(note.startswith(flattered) for note in report.notes) == enough
 
 
 def test_a_net_is_pruned_in_steps_distilled_and_made_elastic(recipe, many_photos, tmp_path):
