@@ -85,6 +85,8 @@ def halve(
     had: dict[_Item, Runs] = {}
     left = list(candidates)
     for rung, more in enumerate(rounds):
+        if not left:
+            break
         found = measure(rung, left, more)
         for item, runs in found.items():
             had[item] = runs.plus(had.get(item))

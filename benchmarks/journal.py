@@ -10,7 +10,7 @@ from typing import Any
 from boardfit.benchmarks.tuning import write_json
 from boardfit.errors import ReportError
 
-JOURNAL_SCHEMA = 20261125
+JOURNAL_SCHEMA = 20261130
 
 
 class Journal:

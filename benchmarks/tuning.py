@@ -19,7 +19,7 @@ from boardfit.timing import machine_name
 if TYPE_CHECKING:
     from boardfit.bundle import Manifest
 
-TUNING_SCHEMA = 20261125
+TUNING_SCHEMA = 20261130
 """The day on which the form of a tuning last changed."""
 
 GOALS = ("p95", "energy")
@@ -117,6 +117,7 @@ class Tuning:
         runs: Timed runs that the last candidates of each size had at least.
         trials: By size, and there the best first.
         left_out: What was not tried, with the reason.
+        disturbed: What other processes disturbed each time that it was timed, with how much.
         boardfit: Version that measured.
         created_utc: ISO 8601.
     """
@@ -129,6 +130,7 @@ class Tuning:
     runs: int
     trials: tuple[Trial, ...]
     left_out: tuple[str, ...]
+    disturbed: tuple[str, ...]
     boardfit: str
     created_utc: str
 
@@ -205,6 +207,7 @@ class Tuning:
             found["key"] = Key(**found["key"])
             found["trials"] = tuple(Trial.from_dict(trial) for trial in found["trials"])
             found["left_out"] = tuple(found["left_out"])
+            found["disturbed"] = tuple(found["disturbed"])
             if set(found) != {item.name for item in fields(cls)}:
                 raise ValueError(f"it has the fields {sorted(found)}")
             return cls(**found)

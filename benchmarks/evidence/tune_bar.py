@@ -1,7 +1,8 @@
 """Hold boardfit tune against an exhaustive search: is its pick as good, and what does it save?
 
 Both search the same candidates with the same timer, one after the other, in each of some repeats; loading the
-engines counts. Then what either picked is timed in turn, longer than both did, and judges them.
+engines counts, and so does what was timed again since other processes disturbed it. Then what either
+picked is timed in turn, longer than both did, and judges them.
 
 Usage: python benchmarks/evidence/tune_bar.py BUNDLE [--engines A,B] [--precisions A,B] [--threads 1,2]
        [--repeats N] [--judge-rounds N]
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 from statistics import median
 
 from boardfit.benchmarks.candidates import Field, Wish, candidates
@@ -19,6 +21,7 @@ from boardfit.benchmarks.halving import Runs
 from boardfit.benchmarks.trial_bench import TrialBench
 from boardfit.benchmarks.tune import Plan, tune
 from boardfit.benchmarks.tuning import Key, Tuning, key_here
+from boardfit.boards.probes.load import BusyShare
 from boardfit.bundle import Bundle, open_bundle
 from boardfit.cli.quiet import quiet_engines
 from boardfit.runtime.choose import Setup
@@ -30,7 +33,8 @@ SHARE = 1 / 3
 
 def search(bundle: Bundle, field: Field, key: Key, *, exhaustive: bool) -> tuple[float, Tuning]:
     begin = time.perf_counter()
-    found = tune(bundle, field, key=key, board="", plan=Plan(exhaustive=exhaustive))
+    others = BusyShare(Path("/"), time.process_time).read
+    found = tune(bundle, field, key=key, board="", plan=Plan(exhaustive=exhaustive), others=others)
     return time.perf_counter() - begin, found
 
 
@@ -75,6 +79,11 @@ def main(argv: list[str]) -> int:
                     f"| {repeat} | {size} | {mine.text} | {best.text} | {mine_s.p95_s * 1e3:.2f} "
                     f"| {best_s.p95_s * 1e3:.2f} | {losses[-1]:.3f} | {mine_s.p50_s / best_s.p50_s:.3f} |",
                     flush=True,
+                )
+            for name, each in (("halving", False), ("exhaustive", True)):
+                print(
+                    "".join(f"|  |  | {name}, disturbed: {what} |\n" for what in found[each][1].disturbed),
+                    end="",
                 )
             print(f"|  |  | {found[False][0]:.1f} s | {found[True][0]:.1f} s |  |  | {shares[-1]:.3f} |  |")
     print(f"\nmedian ratio of p95 {median(losses):.3f}, largest {max(losses):.3f} (bar {LOSS})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,7 @@ def _tuned(bundle: Bundle, field: Field, plan: Plan, meter: Meter | None, *, boa
     from boardfit.benchmarks.journal import Journal
     from boardfit.benchmarks.tune import subject, tune
     from boardfit.benchmarks.tuning import key_here
+    from boardfit.boards.probes.load import BusyShare
 
     key = key_here(bundle.manifest, [str(setup.engine) for setup in field.setups])
     journal = Journal(out.with_name(f"{out.name}.part"), subject(bundle, field, key, plan))
@@ -187,6 +189,7 @@ def _tuned(bundle: Bundle, field: Field, plan: Plan, meter: Meter | None, *, boa
             journal=journal,
             meter=meter,
             progress=lambda text: print(text, file=sys.stderr, flush=True),
+            others=BusyShare(Path("/"), time.process_time).read,
         )
     except KeyboardInterrupt:
         print("what was timed is kept: the same command goes on from there", file=sys.stderr)
@@ -209,6 +212,7 @@ def tuning_text(tuning: Tuning, manifest: Manifest) -> str:
     energy = ["mJ"] if tuning.goal == "energy" else []
     lines = [table(["size", "setup", "p50 ms", "p95 ms", "runs", *energy], rows, left=(1,))]
     lines += [f"left out: {reason}" for reason in tuning.left_out]
+    lines += [f"disturbed: {what}: tune again on a quieter machine" for what in tuning.disturbed]
     sizes = answering_sizes(manifest)
     chosen = tuning.choose(sizes)
     if chosen is not None:

@@ -10,7 +10,7 @@ from boardfit.benchmarks import trial_bench
 from boardfit.benchmarks.candidates import Field, Wish, candidates
 from boardfit.benchmarks.journal import Journal
 from boardfit.benchmarks.trial_bench import BURST
-from boardfit.benchmarks.tune import Plan, subject, tune
+from boardfit.benchmarks.tune import TRIES, Plan, subject, tune
 from boardfit.benchmarks.tuning import Key, key_here
 from boardfit.bundle import open_bundle
 from boardfit.errors import EngineError, EngineMissing, RecipeError
@@ -193,6 +193,53 @@ def test_the_journal_of_another_tune_is_not_taken(bundle):
     } | {json.dumps(subject(bundle, fields[0], key, plans[0]), sort_keys=True) for key in keys}
     assert len(found) == 6
     assert subject(bundle, fields[0], KEY, Plan(at_once=2)) == subject(bundle, fields[0], KEY, Plan())
+
+
+def test_what_others_disturb_is_timed_again(run):
+    """One thread is best while another process holds a core, two when it is gone."""
+    shares, taken = iter([0.5, 0.4, 0.01]), [0.0, 0.0]
+
+    def others():
+        # Asked before each try and after it.
+        taken.append(next(shares, 0.0) if len(taken) % 2 == 0 else taken[-1])
+        return taken[-1]
+
+    def cost(threads, _):
+        return 0.03 if threads == 3 else 0.01 if (threads == 1) == (taken[-1] > 0.3) else 0.02
+
+    tuning = run(Board(cost), sizes=(16,), setups=SETUPS[:3], others=others)
+    assert taken[2:8] == [0.5, 0.5, 0.4, 0.4, 0.01, 0.01]
+    assert tuning.best(16).setup.threads == 2 and tuning.disturbed == ()
+    assert tuning.best(16).p50_s == pytest.approx(0.01)
+    assert [trial.runs for trial in tuning.ranked(16)] == [96, 96, 6]
+
+
+def test_a_machine_that_stays_busy_is_told(run, tmp_path):
+    board = Board(lambda threads, _: 0.01 * threads)
+    tries = []
+
+    def others():
+        tries.append(1)
+        return 0.25 if len(tries) <= 2 * TRIES else 0.0
+
+    path = tmp_path / "j"
+    tuning = run(board, others=others, journal=Journal(path, {}))
+    assert tuning.disturbed == ("16 pixels: other processes took 25 % of all cores' time while it was timed",)
+    again = run(Board(lambda threads, _: 0.01 * threads), journal=Journal(path, {}))
+    assert again.disturbed == tuning.disturbed
+    assert len(tries) == 2 * (TRIES + 4 + 5)
+
+
+def test_one_that_fails_while_a_step_is_timed_again_is_left_out_once(run):
+    tries = []
+
+    def cost(threads, size):
+        tries.append(threads)
+        return EngineError("it died") if threads == 1 and tries.count(1) > 8 else 0.01 * threads
+
+    tuning = run(Board(cost), sizes=(16,), setups=SETUPS[:3], others=lambda: 0.25)
+    assert tuning.best(16).setup.threads == 2
+    assert sum("it died" in reason for reason in tuning.left_out) == 1
 
 
 def test_energy_ranks_what_the_meter_tells(run):

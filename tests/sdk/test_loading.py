@@ -45,7 +45,7 @@ def tuning_of(path, *setups: Setup, sizes=(16, 24, 31)) -> Tuning:
             for size in sizes
             for place, setup in enumerate(setups)
         )
-        return Tuning(key, "tiny", bundle.content_id, "b", "p95", 96, trials, (), "0", "2026-11-25")
+        return Tuning(key, "tiny", bundle.content_id, "b", "p95", 96, trials, (), (), "0", "2026-11-25")
 
 
 def keep(path, tuning: Tuning):
