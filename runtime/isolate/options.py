@@ -11,6 +11,7 @@ _MIB = 1 << 20
 BASE_BYTES = 512 * _MIB
 PER_FILE_BYTE = 16
 SHARE_OF_MACHINE = 0.75
+MOST_AWAKE_S = 10.0
 REASONS = ("crashed", "hung", "memory")
 
 
@@ -36,6 +37,10 @@ class Isolation:
             the model's files, but at most three quarters of the machine's memory.
         spare: Whether a second process waits with the model loaded. It replaces a lost one without the time
             to start, and takes as much memory again as the engine.
+        awake_s: Seconds that the process waits for the next run without sleeping, as engines' own thread
+            pools do; only where the run before came within them, so that a camera of few frames a second
+            costs no core. A core that slept is 0.1 to 0.4 ms slower (``benchmarks/evidence/isolation.py``).
+            0 always sleeps, and a machine with one core always does.
     """
 
     deadline_s: float | None = None
@@ -43,12 +48,17 @@ class Isolation:
     load_deadline_s: float = 60.0
     memory_bytes: int | None = None
     spare: bool = False
+    awake_s: float = 0.02
 
     def __post_init__(self) -> None:
         for name in ("deadline_s", "first_deadline_s", "load_deadline_s", "memory_bytes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RecipeError(f"isolation's {name} is {value!r}: expected a positive number")
+        if not 0.0 <= self.awake_s <= MOST_AWAKE_S:
+            raise RecipeError(
+                f"isolation's awake_s is {self.awake_s!r}: expected 0 to {MOST_AWAKE_S:g} seconds"
+            )
 
     def memory_limit_bytes(self, file_bytes: int) -> int:
         """Return the resident memory that the process may reach.

@@ -27,7 +27,7 @@ _CODE = """\
 import sys
 sys.path[:] = {path!r}
 from boardfit.runtime.isolate.worker import main
-main({socket_fd}, {lifeline_fd})
+main({socket_fd}, {lifeline_fd}, awake_s={awake_s!r})
 """
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _ROOM_FOR_OUTPUTS = 1 << 16
@@ -46,13 +46,16 @@ class EngineProcess:
         feeds: Memory that is shared with the child; None before the first run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, awake_s: float = 0.0) -> None:
         """Start the interpreter, without waiting for it.
+
+        Args:
+            awake_s: Seconds that it does not sleep after an answer; see ``Isolation``.
 
         Raises:
             EngineError: It cannot be started.
         """
-        process, ours, held_fd = _start()
+        process, ours, held_fd = _start(awake_s)
         self.pid = process.pid
         self.failed: dict[int, Mapping[str, Any]] = {}
         self.feeds: SharedFeeds | None = None
@@ -93,8 +96,12 @@ class EngineProcess:
 
     def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Send a message that will not be answered; raises as ``request``."""
+        data = json.dumps(message).encode()
         try:
-            socket.send_fds(self._socket, [json.dumps(message).encode()], list(fds), socket.MSG_NOSIGNAL)
+            if fds:
+                socket.send_fds(self._socket, [data], list(fds), socket.MSG_NOSIGNAL)
+            else:
+                self._socket.send(data, socket.MSG_NOSIGNAL)
         except OSError as error:
             raise self._crashed() from error
 
@@ -267,7 +274,7 @@ class _Pending:
 _LIVING: weakref.WeakSet[EngineProcess] = weakref.WeakSet()
 
 
-def _start() -> tuple[subprocess.Popen[bytes], socket.socket, int]:
+def _start(awake_s: float) -> tuple[subprocess.Popen[bytes], socket.socket, int]:
     """Start the interpreter; return it, the socket to it, and the end of the pipe that keeps it alive."""
     if not sys.executable or not hasattr(socket, "SOCK_SEQPACKET"):
         raise EngineError(
@@ -283,7 +290,9 @@ def _start() -> tuple[subprocess.Popen[bytes], socket.socket, int]:
             lifeline_fd, held_fd = os.pipe()
             kept.callback(os.close, held_fd)
             lent.callback(os.close, lifeline_fd)
-            code = _CODE.format(path=path, socket_fd=theirs.fileno(), lifeline_fd=lifeline_fd)
+            code = _CODE.format(
+                path=path, socket_fd=theirs.fileno(), lifeline_fd=lifeline_fd, awake_s=awake_s
+            )
             process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,

@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -30,18 +31,19 @@ PACKET_BYTES = 65536
 _TEXT_CHARS = 4000
 
 
-def main(socket_fd: int, lifeline_fd: int) -> None:
+def main(socket_fd: int, lifeline_fd: int, *, awake_s: float) -> None:
     """Serve until the owner closes the socket.
 
     Args:
         socket_fd: Of a connected packet socket.
         lifeline_fd: Of the read end of a pipe into which nobody writes; its owner holds the other end.
+        awake_s: Seconds to look for the next message without sleeping; see ``Isolation``.
     """
     _die_with(lifeline_fd)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # cores of a crash a minute fill a card
     _offer_to_the_oom_killer()
     with socket.socket(fileno=socket_fd) as channel:
-        server = _Server(channel)
+        server = _Server(channel, awake_s)
         while server.serve():
             pass
     os._exit(0)  # engines' exit handlers were seen to hang
@@ -50,8 +52,12 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
 class _Server:
     """The engines of this process."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, awake_s: float) -> None:
         self._channel = channel
+        self._awake_s = awake_s
+        self._soon = False
+        self._poll = select.poll()
+        self._poll.register(channel.fileno(), select.POLLIN)
         self._engines: dict[int, Engine] = {}
         self._block: SharedBlock | None = None
         self._outputs_at = 0
@@ -60,7 +66,7 @@ class _Server:
     def serve(self) -> bool:
         """Answer one message; False where there will be no more."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._channel, PACKET_BYTES, 1)
+            data, fds = self._next()
         except ConnectionError:
             return False
         if not data:
@@ -81,6 +87,18 @@ class _Server:
         except ConnectionError:
             return False
         return True
+
+    def _next(self) -> tuple[bytes, Sequence[int]]:
+        """Return the next message; where the one before came soon enough, do not sleep until it comes.
+
+        A core that slept is slow at first. Others that want this one get it.
+        """
+        begin = monotonic()
+        while self._soon and not self._poll.poll(0) and monotonic() - begin < self._awake_s:
+            os.sched_yield()
+        data, fds, _, _ = socket.recv_fds(self._channel, PACKET_BYTES, 1)
+        self._soon = monotonic() - begin < self._awake_s
+        return data, fds
 
     def _answer(self, message: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any] | None:
         if message["op"] == "run":
