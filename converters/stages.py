@@ -75,7 +75,7 @@ def stages_of(
             taught = [teacher] if teacher else []
             about = fingerprint(recipe.stage_tables("prune"), images, [model, *taught])
             between = Recovery(distill, place, belongs_to=about)
-        found.append(_prune(recipe, read=read, recover=between))
+        found.append(_prune(recipe, read=read, recover=between, progress=place.progress))
         if distill is not None and between is not None:
             distill = replace(distill, training=between.last(steps))
     if distill is not None:
@@ -132,7 +132,13 @@ class Recovery:
         return max(1, self._stage.training.epochs // (2 * steps))
 
 
-def _prune(recipe: Recipe, *, read: Callable[[int], ImageSet] | None, recover: Recovery | None) -> Stage:
+def _prune(
+    recipe: Recipe,
+    *,
+    read: Callable[[int], ImageSet] | None,
+    recover: Recovery | None,
+    progress: Callable[[str], None],
+) -> Stage:
     from boardfit.converters.compress.prune import Prune
     from boardfit.converters.compress.prune_time import EngineClock
 
@@ -140,7 +146,7 @@ def _prune(recipe: Recipe, *, read: Callable[[int], ImageSet] | None, recover: R
     if recipe.prune.time:
         clock = EngineClock(engine=recipe.prune.engine, side=side)
         clock.require()
-    return Prune(options=recipe.prune, side=side, images=read, clock=clock, recover=recover)
+    return Prune(recipe.prune, side, images=read, clock=clock, recover=recover, progress=progress)
 
 
 def _sparsify(recipe: Recipe) -> Stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from boardfit.converters.model import TrainedModel
 from boardfit.converters.recipe_prune import PruneSection
 from boardfit.errors import CompressError, UnsupportedModel
 
+TOLD_EVERY_S = 10.0
+
 Recover = Callable[[TrainedModel, int, int], TrainedModel]
 """Trains a model after a step, counted from 1, of so many."""
 Clock = Callable[[TrainedModel, TrainedModel], float]
@@ -43,6 +46,7 @@ class Prune:
             there are none. Labels are not looked at.
         clock: Compares times, where a time is the goal.
         recover: Trains between steps; what happens after the last one is another stage's.
+        progress: Told, in a sentence, what is being done.
     """
 
     options: PruneSection
@@ -50,6 +54,7 @@ class Prune:
     images: Callable[[int], ImageSet] | None = None
     clock: Clock | None = None
     recover: Recover | None = None
+    progress: Callable[[str], None] = lambda _: None
 
     @property
     def name(self) -> str:
@@ -83,12 +88,17 @@ class Prune:
         images = self._photographs()
         whole = structure_of(follow(source.net, self.side), source.net)
         total, floors = Cost(whole, self._terms(whole)).total, self._floors(whole)
-        notes: tuple[str, ...] = ()
-        for step in range(1, self.options.steps + 1):
-            share = step / self.options.steps
-            current, notes = self._step(source, current, images, share=share, total=total, floors=floors)
-            if self.recover is not None and step < self.options.steps:
-                recovered = self.recover(current, step, self.options.steps)
+        notes: list[str] = []
+        steps = self.options.steps
+        for step in range(1, steps + 1):
+            name = "prune" if steps == 1 else f"prune, step {step} of {steps}"
+            self.progress(f"{name}: choosing channels by {self._criterion}")
+            current, found = self._step(
+                source, current, images, share=step / steps, total=total, floors=floors, name=name
+            )
+            notes += [f"{name}: {note}" for note in found]
+            if self.recover is not None and step < steps:
+                recovered = self.recover(current, step, steps)
                 current = replace(recovered, net=trainable_copy(recovered.net))
         current.net.trainable = False
         pruned = replace(current, reference=keras_reference(current.net))
@@ -174,8 +184,9 @@ class Prune:
         share: float,
         total: float,
         floors: list[int],
-    ) -> tuple[TrainedModel, tuple[str, ...]]:
-        """Take a part away, until a share of all steps is done."""
+        name: str,
+    ) -> tuple[TrainedModel, list[str]]:
+        """Take a part away, until a share of all steps is done; return what is worth knowing besides."""
         options = self.options
         structure = structure_of(follow(current.net, self.side), current.net)
         scores = self._scores(structure, current, images)
@@ -200,8 +211,9 @@ class Prune:
         alive = alive_after(structure, taken)
         require_same(current.net, smaller.net, structure, alive, side=self.side)
         if options.repair and images is not None:
-            notes.append(_repaired(current, smaller, structure, alive=alive, images=images))
-        return smaller, tuple(notes)
+            told = _Told(f"{name}: fitting layers to what they gave before", self.progress)
+            notes.append(_repaired(current, smaller, structure, alive=alive, images=images, told=told))
+        return smaller, notes
 
     def _ratio(self, source: TrainedModel, model: TrainedModel) -> float:
         assert self.clock is not None
@@ -247,17 +259,35 @@ def _repaired(
     *,
     alive: np.ndarray,
     images: ImageSet,
+    told: Callable[[int, int], None],
 ) -> str:
-    """Fit what reads channels that went, or else take new statistics; return a note that says which."""
+    """Fit what reads channels that went, or else take new statistics; return what says which."""
     why = "none reads what channels are gone from, or got better"
     try:
-        fitted = repair(before.net, after.net, structure, alive=alive, images=images, image=before.image)
+        fitted = repair(
+            before.net, after.net, structure, alive=alive, images=images, image=before.image, told=told
+        )
     except UnsupportedModel as error:
         fitted, why = 0, str(error)
     if fitted:
-        return f"prune: layers fitted to give what they gave before, without training: {fitted}"
+        return f"layers fitted to give what they gave before, without training: {fitted}"
     recalibrate(after.net, images, before.image)
-    return f"prune: statistics of batch normalisation were taken anew, no layer was fitted: {why}"
+    return f"statistics of batch normalisation were taken anew, no layer was fitted: {why}"
+
+
+class _Told:
+    """Says from time to time how far something is."""
+
+    def __init__(self, what: str, progress: Callable[[str], None]) -> None:
+        self._what = what
+        self._progress = progress
+        self._last_s = time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._last_s >= TOLD_EVERY_S:
+            self._last_s = now_s
+            self._progress(f"{self._what}: {done} of {of} calls of the net")
 
 
 def _counted(
@@ -268,9 +298,7 @@ def _counted(
 
 
 def _time_note(ratio: float, target: float, options: PruneSection, *, near: bool) -> str:
-    text = (
-        f"prune: {ratio:.3f} of the source's time remains on {options.engine}, one thread, {target:.3f} asked"
-    )
+    text = f"{ratio:.3f} of the source's time remains on {options.engine}, one thread, {target:.3f} asked"
     if near:
         return text
     return (

@@ -9,7 +9,7 @@ Classification and Detection" (https://arxiv.org/abs/1505.06798), section 3.3, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,14 @@ class _Trial:
 
 
 def repair(
-    net: Any, smaller: Any, structure: Structure, *, alive: np.ndarray, images: ImageSet, image: ImageSpec
+    net: Any,
+    smaller: Any,
+    structure: Structure,
+    *,
+    alive: np.ndarray,
+    images: ImageSet,
+    image: ImageSpec,
+    told: Callable[[int, int], None] = lambda *_: None,
 ) -> int:
     """Fit a pruned net's layers in place, and return how many were changed.
 
@@ -84,6 +91,7 @@ def repair(
         alive: (U,) bool, which units stayed.
         images: Labels are not needed; fewer than 5 fit nothing.
         image: How pixels become the input.
+        told: Given after each call of the net how many are done, and of how many.
 
     Raises:
         UnsupportedModel: Calls of the two nets do not correspond, or one writes several tensors.
@@ -111,6 +119,7 @@ def repair(
         for graph, node, known in zip(graphs, (whole, small), values, strict=True):
             known[node.label] = run_node(node, known)
             forget(known, graph, position)
+        told(position + 1, len(graphs[0].nodes))
     return fitted
 
 

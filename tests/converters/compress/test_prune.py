@@ -62,15 +62,16 @@ def test_widths_stay_multiples_and_above_the_floor():
 
 
 def test_in_steps_the_floor_is_of_the_source_and_the_net_recovers_between():
-    told = []
+    told, said = [], []
 
     def recover(model, step, steps):
         told.append((step, steps, macs(model)))
         return model
 
     model = model_of("residual")
-    stage = Prune(PruneSection(macs=0.6, multiple=1, steps=3), SIDE, recover=recover)
+    stage = Prune(PruneSection(macs=0.6, multiple=1, steps=3), SIDE, recover=recover, progress=said.append)
     after = run_stage(stage, model).model
+    assert said == [f"prune, step {step} of 3: choosing channels by l2" for step in (1, 2, 3)]
     assert [item[:2] for item in told] == [(1, 3), (2, 3)]
     shares = [count / macs(model) for *_, count in told] + [macs(after) / macs(model)]
     assert shares == pytest.approx([0.4 ** (1 / 3), 0.4 ** (2 / 3), 0.4], abs=0.03)

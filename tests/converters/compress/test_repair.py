@@ -119,6 +119,20 @@ def test_the_notes_say_what_was_fitted(source_of, make_images):
     assert "prune: layers fitted to give what they gave before, without training: 2" in result.notes
 
 
+def test_each_step_is_told_with_how_far_the_fit_is(source_of, make_images, monkeypatch):
+    monkeypatch.setattr(prune, "TOLD_EVERY_S", 0.0)
+    said = []
+    options = PruneSection(macs=0.4, multiple=1, steps=2)
+    stage = Prune(options, SIDE, images=lambda _: make_images(96), progress=said.append)
+    result = run_stage(stage, source_of(twins_net()))
+    fits = [note for note in result.notes if "layer" in note and "fitted" in note]
+    assert [note.split(":")[0] for note in fits] == ["prune, step 1 of 2", "prune, step 2 of 2"]
+    calls = len(graph_of(result.model.net).nodes)
+    last = f"prune, step 2 of 2: fitting layers to what they gave before: {calls} of {calls} calls of the net"
+    assert said[-1] == last
+    assert "prune, step 1 of 2: choosing channels by taylor" in said
+
+
 def test_as_many_images_are_looked_at_as_memory_allows(source_of, make_images, monkeypatch):
     seen = []
     monkeypatch.setattr(repair_module, "_fit", lambda task: bool(seen.append(len(task.inputs[0]))))
