@@ -73,7 +73,7 @@ def tune(
     meter: Meter | None = None,
     progress: Progress = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
-    others: Callable[[], float | None] = lambda: None,
+    busy_share: Callable[[], float | None] = lambda: None,
 ) -> Tuning:
     """Time the candidates of each size, and rank them.
 
@@ -90,8 +90,8 @@ def tune(
         meter: Runs a call for a while and returns joules per run; needed for the goal ``energy``.
         progress: Told after each step how far it is, and how long the rest takes.
         clock: Seconds.
-        others: Returns the share of all cores' time, 0 to 1, that other processes took since it was last
-            asked; None where that is not known.
+        busy_share: Returns the share of the time of all the machine's cores, 0 to 1, that other processes
+            took since it was last asked; None where that is not known.
 
     Raises:
         RecipeError: Every candidate for a size failed, or energy is asked for without a meter.
@@ -109,14 +109,16 @@ def tune(
     with TrialBench(bundle, tuple(field.by_size), at_once=plan.at_once, meter=used, clock=clock) as bench:
 
         def measure(size: int, step: int, setups: Sequence[Setup], rounds: int) -> Mapping[Setup, Runs]:
-            known = _known(journal, f"{size}/{step}", setups)
-            timed = known or _timed(bench, size, setups, rounds, others)
-            if known is None:
+            timed = _known(journal, f"{size}/{step}", setups)
+            fresh = timed is None
+            if timed is None:
+                say = partial(_say_again, progress, f"{size} pixels, step {step + 1}")
+                timed = _timed(bench, size, setups, rounds, busy_share, say)
                 _keep(journal, f"{size}/{step}", setups, timed)
             else:
-                bench.failed += known.failed
-            shares[size] = max(shares[size], timed.others)
-            clerk.tell(size, step, rounds * len(setups), fresh=known is None)
+                bench.failed += timed.failed
+            shares[size] = max(shares[size], timed.busy_share)
+            clerk.tell(size, step, rounds * len(setups), fresh=fresh)
             return timed.runs
 
         for size, setups in field.by_size.items():
@@ -135,11 +137,7 @@ def tune(
         runs=BURST * sum(plan.rounds),
         trials=tuple(trials),
         left_out=(*field.left_out, *failed),
-        disturbed=tuple(
-            f"{size} pixels: other processes took {100 * share:.0f} % of all cores' time while it was timed"
-            for size, share in shares.items()
-            if share > BUSY_SHARE
-        ),
+        disturbed=_disturbed(shares),
         boardfit=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
@@ -185,12 +183,12 @@ class _Timed:
     Attributes:
         runs: Without the setups that failed.
         failed: One sentence for each of those.
-        others: Share of all cores' time that other processes took meanwhile; 0 where that is not known.
+        busy_share: Share of all cores' time that other processes took meanwhile; 0 where it is not known.
     """
 
     runs: Mapping[Setup, Runs]
     failed: tuple[str, ...]
-    others: float
+    busy_share: float
 
 
 def _timed(
@@ -198,7 +196,8 @@ def _timed(
     size: int,
     setups: Sequence[Setup],
     rounds: int,
-    others: Callable[[], float | None],
+    busy_share: Callable[[], float | None],
+    say_again: Callable[[float], None],
 ) -> _Timed:
     """Time a step until it was left alone, and return the try that was disturbed least.
 
@@ -208,30 +207,45 @@ def _timed(
     tries: list[tuple[float, Mapping[Setup, Runs]]] = []
     left: Sequence[Setup] = setups
     while left and len(tries) < TRIES and not (tries and tries[-1][0] <= BUSY_SHARE):
-        others()
+        if tries:
+            say_again(tries[-1][0])
+        busy_share()
         found = bench.measure(size, left, rounds)
-        tries.append((others() or 0.0, found))
+        tries.append((busy_share() or 0.0, found))
         left = tuple(found)
     share, best = min(tries, key=lambda each: each[0])
     return _Timed({setup: best[setup] for setup in left}, tuple(bench.failed[before:]), share)
 
 
+def _say_again(progress: Progress, what: str, share: float) -> None:
+    progress(f"{what}: other processes took {100 * share:.0f} % of all cores' time, timed again")
+
+
+def _disturbed(shares: Mapping[int, float]) -> tuple[str, ...]:
+    """Return a sentence for each size whose steps were disturbed in every try."""
+    return tuple(
+        f"{size} pixels: other processes took {100 * share:.0f} % of all cores' time while it was timed"
+        for size, share in shares.items()
+        if share > BUSY_SHARE
+    )
+
+
 def _known(journal: Journal, name: str, setups: Sequence[Setup]) -> _Timed | None:
-    """Return what the journal has of a step; None where that has to be taken."""
+    """Return what the journal has of a step; None where that has to be taken, or was disturbed."""
     by_text = {setup.text: setup for setup in setups}
     known = journal.get(name, list(by_text))
-    if known is None:
+    if known is None or known["busy_share"] > BUSY_SHARE:
         return None
     runs = {
         by_text[text]: Runs(tuple(each["values_s"]), tuple(each["energies_j"]))
         for text, each in known["runs"].items()
     }
-    return _Timed(runs, tuple(known["failed"]), known["others"])
+    return _Timed(runs, tuple(known["failed"]), known["busy_share"])
 
 
 def _keep(journal: Journal, name: str, setups: Sequence[Setup], timed: _Timed) -> None:
     runs = {setup.text: asdict(each) for setup, each in timed.runs.items()}
-    value = {"runs": runs, "failed": list(timed.failed), "others": timed.others}
+    value = {"runs": runs, "failed": list(timed.failed), "busy_share": timed.busy_share}
     journal.put(name, [setup.text for setup in setups], value)
 
 

@@ -117,7 +117,7 @@ class Tuning:
         runs: Timed runs that the last candidates of each size had at least.
         trials: By size, and there the best first.
         left_out: What was not tried, with the reason.
-        disturbed: What other processes disturbed each time that it was timed, with how much.
+        disturbed: One sentence for each size that other processes disturbed in every try.
         boardfit: Version that measured.
         created_utc: ISO 8601.
     """

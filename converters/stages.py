@@ -27,7 +27,7 @@ class Workplace:
         folder: Of all stages; each has a folder of its own in it. None where nothing is run.
         resume: Whether what was interrupted goes on.
         watch: Told after every step how far a training is.
-        progress: Told what is being read, and which files were skipped.
+        progress: Told what is being done, and which files were skipped.
     """
 
     folder: Path | None = None

@@ -1,6 +1,7 @@
 """Measure what isolation costs, and what becomes of engines that crash, hang or take memory.
 
-Cost: ``model(frame)`` at 640x480 with the engine in its own process against one in this process, in turn.
+Cost: ``model(frame)`` at 640x480 with the engine in its own process against one in this process, in turn and
+without a pause: half of the isolated runs follow another one at once, half follow two in this process.
 The rounds come in blocks: other jobs disturb both sides, so the block with the least extra time is shown
 beside the median one, and the bars are held against the median. ``--awake`` sets how long the engine's
 process does not sleep after an answer; the median in this process is shown too, since a core that does not
@@ -53,7 +54,7 @@ def cost(asked: argparse.Namespace) -> int:
     """Print a table of every engine and size; 0 where the median blocks are within the bars."""
     how = f"fp32, awake for {asked.awake:g} s{', at real-time priority' if asked.realtime else ''}"
     print(f"{machine_name()}, 1 thread, 640x480, {asked.blocks} blocks of {asked.rounds} rounds, {how}\n")
-    print("| engine | size | here p50 ms | extra p50 ms, median block (least) | extra p99 ms | process MiB |")
+    print("| engine | size | here p50 ms | extra p50, median block (least) | extra p99, likewise | MiB |")
     print("|---|---|---|---|---|---|")
     good = True
     limits = Isolation(awake_s=asked.awake)

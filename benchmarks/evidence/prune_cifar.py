@@ -279,7 +279,7 @@ def mobile() -> Any:
 
 
 def table(args: Any) -> list[str]:
-    """Return what is recorded: drops against the source and differences, with paired 95 % intervals."""
+    """Return what is recorded: drops and differences, with paired 95 % intervals over the images."""
     lines = []
     found = {name: recorded(RESULTS, _key(name, args.epochs, args.seed)) for name in ROWS}
     for name, row in found.items():
@@ -297,7 +297,7 @@ def table(args: Any) -> list[str]:
             low, high = interval(mean)
             each = ", ".join(f"{100 * gain.mean():+.2f}" for gain in gains)
             all_seeds = f"{100 * mean.mean():+.2f} points, {low:+.2f} to {high:+.2f}"
-            lines.append(f"{better} - {base}: {all_seeds}; by seed: {each}")
+            lines.append(f"{better} - {base}: {all_seeds} over the images; by seed: {each}")
     for name in TIMED:
         row = recorded(RESULTS, f"{name} target={TIME} seed={args.seed}")
         if row:

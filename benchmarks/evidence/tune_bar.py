@@ -5,14 +5,20 @@ engines counts, and so does what was timed again since other processes disturbed
 picked is timed in turn, longer than both did, and judges them.
 
 Usage: python benchmarks/evidence/tune_bar.py BUNDLE [--engines A,B] [--precisions A,B] [--threads 1,2]
-       [--repeats N] [--judge-rounds N]
+       [--repeats N] [--judge-rounds N] [--disturb BUSY_S,PERIOD_S]
+
+With --disturb another process takes a core for BUSY_S of every PERIOD_S seconds while they search; the judge
+is left alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -33,9 +39,30 @@ SHARE = 1 / 3
 
 def search(bundle: Bundle, field: Field, key: Key, *, exhaustive: bool) -> tuple[float, Tuning]:
     begin = time.perf_counter()
-    others = BusyShare(Path("/"), time.process_time).read
-    found = tune(bundle, field, key=key, board="", plan=Plan(exhaustive=exhaustive), others=others)
+    share = BusyShare(Path("/"), time.process_time).read
+    found = tune(bundle, field, key=key, board="", plan=Plan(exhaustive=exhaustive), busy_share=share)
     return time.perf_counter() - begin, found
+
+
+@contextmanager
+def disturbed(times: str) -> Iterator[None]:
+    """Let another process take a core now and then; never, where the text is empty."""
+    if not times:
+        yield
+        return
+    busy_s, period_s = map(float, times.split(","))
+    code = (
+        "import time\n"
+        "while True:\n"
+        f"    until = time.monotonic() + {busy_s}\n"
+        "    while time.monotonic() < until: pass\n"
+        f"    time.sleep({period_s - busy_s})\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def judge(bundle: Bundle, size: int, setups: list[Setup], rounds: int) -> dict[Setup, Runs]:
@@ -52,6 +79,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--judge-rounds", type=int, default=40)
+    parser.add_argument("--disturb", default="", metavar="BUSY_S,PERIOD_S")
     args = parser.parse_args(argv)
     wish = Wish(
         engines=tuple(args.engines.split(",")),
@@ -68,7 +96,8 @@ def main(argv: list[str]) -> int:
         print("|---|---|---|---|---|---|---|---|")
         for repeat in range(1, args.repeats + 1):
             order = (False, True) if repeat % 2 else (True, False)
-            found = {each: search(bundle, field, key, exhaustive=each) for each in order}
+            with disturbed(args.disturb):
+                found = {each: search(bundle, field, key, exhaustive=each) for each in order}
             shares.append(found[False][0] / found[True][0])
             for size in field.by_size:
                 mine, best = (found[each][1].best(size).setup for each in (False, True))

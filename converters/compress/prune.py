@@ -28,6 +28,7 @@ from boardfit.converters.recipe_prune import PruneSection
 from boardfit.errors import CompressError, UnsupportedModel
 
 TOLD_EVERY_S = 10.0
+"""So often the fit says how far it is."""
 
 Recover = Callable[[TrainedModel, int, int], TrainedModel]
 """Trains a model after a step, counted from 1, of so many."""
@@ -204,7 +205,8 @@ class Prune:
             )
             taken: Sequence[Removal] = found.taken
             target = options.time**share
-            notes.append(_time_note(found.ratio, target, options, near=found.is_near(target)))
+            near = share < 1.0 or found.is_near(target)
+            notes.append(_time_note(found.ratio, target, options, near=near))
         else:
             taken = self._require_possible(structure, order, self._limit(total, share), total)
         smaller = without(taken)

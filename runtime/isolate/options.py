@@ -11,7 +11,7 @@ _MIB = 1 << 20
 BASE_BYTES = 512 * _MIB
 PER_FILE_BYTE = 16
 SHARE_OF_MACHINE = 0.75
-MOST_AWAKE_S = 10.0
+MOST_AWAKE_S = 1.0
 REASONS = ("crashed", "hung", "memory")
 
 
@@ -38,9 +38,10 @@ class Isolation:
         spare: Whether a second process waits with the model loaded. It replaces a lost one without the time
             to start, and takes as much memory again as the engine.
         awake_s: Seconds that the process waits for the next run without sleeping, as engines' own thread
-            pools do; only where the run before came within them, so that a camera of few frames a second
-            costs no core. A core that slept is 0.1 to 0.4 ms slower (``benchmarks/evidence/isolation.py``).
-            0 always sleeps, and a machine with one core always does.
+            pools do; only where the run before came within them. A core that slept is slow at first. The
+            default serves loops without a pause; where frames come within this time after an answer, a core
+            is never idle, and a container's share of processor time is used up by waiting. 0 always sleeps,
+            as does a machine with one core, and a process at real-time priority.
     """
 
     deadline_s: float | None = None
@@ -48,7 +49,7 @@ class Isolation:
     load_deadline_s: float = 60.0
     memory_bytes: int | None = None
     spare: bool = False
-    awake_s: float = 0.02
+    awake_s: float = 0.005
 
     def __post_init__(self) -> None:
         for name in ("deadline_s", "first_deadline_s", "load_deadline_s", "memory_bytes"):

@@ -291,7 +291,7 @@ def _start(awake_s: float) -> tuple[subprocess.Popen[bytes], socket.socket, int]
             kept.callback(os.close, held_fd)
             lent.callback(os.close, lifeline_fd)
             code = _CODE.format(
-                path=path, socket_fd=theirs.fileno(), lifeline_fd=lifeline_fd, awake_s=awake_s
+                path=path, socket_fd=theirs.fileno(), lifeline_fd=lifeline_fd, awake_s=float(awake_s)
             )
             process = subprocess.Popen(
                 [sys.executable, "-c", code],

@@ -189,7 +189,7 @@ def _tuned(bundle: Bundle, field: Field, plan: Plan, meter: Meter | None, *, boa
             journal=journal,
             meter=meter,
             progress=lambda text: print(text, file=sys.stderr, flush=True),
-            others=BusyShare(Path("/"), time.process_time).read,
+            busy_share=BusyShare(Path("/"), time.process_time).read,
         )
     except KeyboardInterrupt:
         print("what was timed is kept: the same command goes on from there", file=sys.stderr)

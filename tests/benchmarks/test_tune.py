@@ -195,50 +195,69 @@ def test_the_journal_of_another_tune_is_not_taken(bundle):
     assert subject(bundle, fields[0], KEY, Plan(at_once=2)) == subject(bundle, fields[0], KEY, Plan())
 
 
+def shares_of(*shares):
+    """Return what tells the share of others, asked before each try and after it, and what it has told."""
+    left, told = iter(shares), []
+
+    def busy_share():
+        told.append(told[-1] if len(told) % 2 else next(left, 0.0))
+        return told[-1]
+
+    return busy_share, told
+
+
 def test_what_others_disturb_is_timed_again(run):
     """One thread is best while another process holds a core, two when it is gone."""
-    shares, taken = iter([0.5, 0.4, 0.01]), [0.0, 0.0]
-
-    def others():
-        # Asked before each try and after it.
-        taken.append(next(shares, 0.0) if len(taken) % 2 == 0 else taken[-1])
-        return taken[-1]
+    busy_share, told = shares_of(0.5, 0.4, 0.01)
+    said = []
 
     def cost(threads, _):
-        return 0.03 if threads == 3 else 0.01 if (threads == 1) == (taken[-1] > 0.3) else 0.02
+        return 0.03 if threads == 3 else 0.01 if (threads == 1) == (told[-1] > 0.3) else 0.02
 
-    tuning = run(Board(cost), sizes=(16,), setups=SETUPS[:3], others=others)
-    assert taken[2:8] == [0.5, 0.5, 0.4, 0.4, 0.01, 0.01]
+    tuning = run(Board(cost), sizes=(16,), setups=SETUPS[:3], busy_share=busy_share, progress=said.append)
+    assert told[:6] == [0.5, 0.5, 0.4, 0.4, 0.01, 0.01]
     assert tuning.best(16).setup.threads == 2 and tuning.disturbed == ()
     assert tuning.best(16).p50_s == pytest.approx(0.01)
     assert [trial.runs for trial in tuning.ranked(16)] == [96, 96, 6]
+    assert said[:2] == [
+        f"16 pixels, step 1: other processes took {share} % of all cores' time, timed again"
+        for share in (50, 40)
+    ]
 
 
-def test_a_machine_that_stays_busy_is_told(run, tmp_path):
-    board = Board(lambda threads, _: 0.01 * threads)
-    tries = []
+def test_of_tries_that_were_all_disturbed_the_least_counts(run):
+    busy_share, told = shares_of(0.1, 0.3, 0.2)
+    tuning = run(
+        Board(lambda threads, _: threads * told[-1]),
+        sizes=(16,),
+        setups=SETUPS[:1],
+        busy_share=busy_share,
+        plan=Plan(runs=BURST),
+    )
+    assert tuning.best(16).p50_s == pytest.approx(0.1)
+    assert tuning.disturbed == ("16 pixels: other processes took 10 % of all cores' time while it was timed",)
+    assert len(told) == 2 * TRIES
 
-    def others():
-        tries.append(1)
-        return 0.25 if len(tries) <= 2 * TRIES else 0.0
 
-    path = tmp_path / "j"
-    tuning = run(board, others=others, journal=Journal(path, {}))
+def test_a_step_that_stayed_disturbed_is_taken_anew_after_an_interruption(run, tmp_path):
+    path, board = tmp_path / "j", Board(lambda threads, _: 0.01 * threads)
+    busy_share, _ = shares_of(*[0.25] * TRIES)
+    tuning = run(board, busy_share=busy_share, journal=Journal(path, {}))
     assert tuning.disturbed == ("16 pixels: other processes took 25 % of all cores' time while it was timed",)
-    again = run(Board(lambda threads, _: 0.01 * threads), journal=Journal(path, {}))
-    assert again.disturbed == tuning.disturbed
-    assert len(tries) == 2 * (TRIES + 4 + 5)
+    board.looks.clear()
+    again = run(board, journal=Journal(path, {}))
+    assert again.disturbed == ()
+    assert {size for _, size in board.looks} == {16} and board.looks.count((8, 16)) >= BURST
 
 
 def test_one_that_fails_while_a_step_is_timed_again_is_left_out_once(run):
-    tries = []
+    busy_share, told = shares_of(*[0.25] * TRIES)
 
-    def cost(threads, size):
-        tries.append(threads)
-        return EngineError("it died") if threads == 1 and tries.count(1) > 8 else 0.01 * threads
+    def cost(threads, _):
+        return EngineError("it died") if threads == 1 and len(told) > 3 else 0.01 * threads
 
-    tuning = run(Board(cost), sizes=(16,), setups=SETUPS[:3], others=lambda: 0.25)
-    assert tuning.best(16).setup.threads == 2
+    tuning = run(Board(cost), sizes=(16,), setups=SETUPS[:3], busy_share=busy_share)
+    assert [trial.setup.threads for trial in tuning.ranked(16)] == [2, 3]
     assert sum("it died" in reason for reason in tuning.left_out) == 1
 
 

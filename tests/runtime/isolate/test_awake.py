@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from contextlib import closing
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from boardfit.errors import RecipeError
@@ -19,9 +22,8 @@ class Waiting:
     """A server, the owner's end of its socket, and how often it looked for a message without sleeping."""
 
     def __init__(self, awake_s: float, monkeypatch) -> None:
-        self.owner, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.theirs = theirs
-        self.server = worker._Server(theirs, awake_s)
+        self.owner, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.server = worker._Server(self.theirs, awake_s)
         self.now_s = 0.0
         self.looks = 0
         self.comes_at_look = 0
@@ -38,8 +40,14 @@ class Waiting:
         if self.looks == self.comes_at_look:
             self.owner.send(b"late")
 
+    def run(self, data: bytes) -> None:
+        """Let the server take a message that is there already, and be told that it was a run."""
+        self.owner.send(data)
+        self.server._next()
+        self.server._soon = self.server._came_soon
+
     def next_after(self, gap_s: float) -> bytes:
-        """Return the next message, which is sent when the server sleeps."""
+        """Return the next message, a run, which is sent when the server sleeps."""
 
         def send() -> None:
             self.now_s += gap_s
@@ -49,6 +57,7 @@ class Waiting:
         timer.start()
         data, _ = self.server._next()
         timer.join()
+        self.server._soon = self.server._came_soon
         return data
 
 
@@ -59,16 +68,15 @@ def waiting(monkeypatch):
 
 
 def test_where_one_run_came_soon_the_next_is_awaited_awake(waiting):
-    waiting.owner.send(b"first")
-    assert waiting.server._next()[0] == b"first" and waiting.looks == 0
+    waiting.run(b"first")
+    assert waiting.looks == 0
     waiting.comes_at_look = 7
     assert waiting.server._next()[0] == b"late"
     assert waiting.looks == 7
 
 
 def test_it_sleeps_when_the_time_is_over_and_from_then_on(waiting):
-    waiting.owner.send(b"first")
-    waiting.server._next()
+    waiting.run(b"first")
     assert waiting.next_after(1.0) == b"slept for"
     assert waiting.looks == 20
     assert waiting.next_after(1.0) == b"slept for"
@@ -77,6 +85,18 @@ def test_it_sleeps_when_the_time_is_over_and_from_then_on(waiting):
     assert waiting.next_after(0.001) == b"slept for"
     waiting.comes_at_look = 21
     assert waiting.server._next()[0] == b"late"
+
+
+def test_what_is_no_run_keeps_nobody_awake(waiting):
+    waiting.owner.send(b'{"op": "drop", "key": 0}')
+    assert waiting.server.serve()
+    assert waiting.next_after(0.0) == b"slept for" and waiting.looks == 0
+
+
+def test_at_real_time_priority_it_sleeps(waiting, monkeypatch):
+    waiting.run(b"first")
+    monkeypatch.setattr(worker.os, "sched_getscheduler", lambda _: worker.os.SCHED_RR)
+    assert waiting.next_after(0.0) == b"slept for" and waiting.looks == 0
 
 
 def test_without_it_no_core_is_taken(monkeypatch):
@@ -100,6 +120,25 @@ def test_a_single_core_is_left_to_the_caller(cores, expected, tmp_path, monkeypa
     monkeypatch.setattr(host.os, "sched_getaffinity", lambda _: cores)
     with load(tmp_path / "b", isolate=Isolation(awake_s=0.5)):
         assert asked == [expected]
+
+
+def test_a_process_is_awake_between_runs_that_are_near_and_sleeps_later(tmp_path):
+    write_fake_bundle(tmp_path / "b")
+    frame = np.zeros((64, 64, 3), np.uint8)
+    with load(tmp_path / "b", isolate=Isolation(awake_s=np.float64(0.5))) as model:
+        ran = Path(f"/proc/{model.isolation.pid}/schedstat")
+
+        def ran_s() -> float:
+            return int(ran.read_text().split()[0]) / 1e9
+
+        model(frame)
+        model(frame)
+        begin = ran_s()
+        time.sleep(1.0)
+        awake = ran_s()
+        time.sleep(0.5)
+        assert awake - begin > 0.1
+        assert ran_s() - awake < 0.02
 
 
 @pytest.mark.parametrize("bad", [-0.1, 60.0, float("nan")])

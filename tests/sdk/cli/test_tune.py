@@ -77,6 +77,19 @@ def test_fit_times_what_load_would_run(three_engines, tmp_path, capfd):
     assert "as tuned" not in capfd.readouterr().err
 
 
+def test_what_stayed_disturbed_is_told_with_what_to_do(three_engines, tmp_path, capfd, monkeypatch):
+    from boardfit.boards.probes.load import BusyShare
+
+    monkeypatch.setattr(BusyShare, "read", lambda self: 0.25)
+    out = tmp_path / "t.json"
+    assert (
+        main(["tune", str(three_engines), *QUICK, "--engine", "ncnn", "--size", "16", "--out", str(out)]) == 0
+    )
+    told = "16 pixels: other processes took 25 % of all cores' time while it was timed"
+    assert f"disturbed: {told}: tune again on a quieter machine" in capfd.readouterr().out
+    assert read_tuning(out).disturbed == (told,)
+
+
 def test_one_size_alone_has_no_times_to_fit_on(three_engines, tmp_path, capfd):
     command = ["tune", str(three_engines), *QUICK, "--size", "16", "--out", str(tmp_path / "t.json")]
     assert main([*command, "--save-times", str(tmp_path / "times.json")]) == 1
