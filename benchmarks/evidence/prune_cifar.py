@@ -12,7 +12,7 @@ as a build does that says nothing else, from the source and from labels alike; `
 ``wide-random-40`` are its rivals. ``fast-74`` is pruned until 0.74 of the time on LiteRT remains.
 ``time-ENGINE`` prune until 0.70 of the time on that engine remains, and train nothing. ``mobile-base``
 trains a small MobileNetV2 with squeeze-excite from scratch, on labels and plain-32's answers alike;
-``mobile-40`` prunes that.
+``mobile-40`` prunes that, and ``mobile-labels-40`` and ``mobile-random-40`` are its rivals.
 
 Each row resumes where it stopped, is recorded in results/prune_cifar.jsonl with its answers to the 5,000
 test images, and is not run again once it is recorded. --table prints what is recorded; rows are compared over
@@ -83,6 +83,8 @@ ROWS = {
     "wide-random-40": Row(replace(WIDE, criterion="random"), BUILDS),
     "fast-74": Row(PruneSection(time=0.74, engine="litert", criterion="taylor")),
     "mobile-40": Row(PruneSection(macs=0.4, criterion="taylor"), source="mobile"),
+    "mobile-labels-40": Row(PruneSection(macs=0.4, criterion="taylor"), LABELS, source="mobile"),
+    "mobile-random-40": Row(PruneSection(macs=0.4, criterion="random"), source="mobile"),
 }
 TIMED = {f"time-{engine}": PruneSection(time=TIME, engine=engine, criterion="taylor") for engine in ENGINES}
 COMPARED = (
@@ -91,6 +93,8 @@ COMPARED = (
     ("contrast-40", "prune-40"),
     ("wide-40", "wide-labels-40"),
     ("wide-40", "wide-random-40"),
+    ("mobile-40", "mobile-labels-40"),
+    ("mobile-40", "mobile-random-40"),
 )
 
 
@@ -287,7 +291,7 @@ def table(args: Any) -> list[str]:
             drop = unpacked(row["source_right"]).astype(float) - unpacked(row["right"])
             low, high = interval(drop)
             lines.append(
-                f"{name:14} top-1 {row['source_top1']:.2f} -> {row['pruned_top1']:.2f} pruned -> "
+                f"{name:16} top-1 {row['source_top1']:.2f} -> {row['pruned_top1']:.2f} pruned -> "
                 f"{row['top1']:.2f}, drop {100 * drop.mean():+.2f} ({low:+.2f} to {high:+.2f}); {_saved(row)}"
             )
     for better, base in COMPARED:
