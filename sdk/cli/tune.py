@@ -178,7 +178,8 @@ def _tuned(bundle: Bundle, field: Field, plan: Plan, meter: Meter | None, *, boa
     journal.check()
     if journal.resumed:
         print(f"going on after {journal.resumed} steps of an earlier run", file=sys.stderr)
-    print(f"{len(field.setups)} setups at {len(field.by_size)} sizes", file=sys.stderr, flush=True)
+    sizes = len(field.by_size)
+    print(f"{len(field.setups)} setups at {sizes} size{'s' * (sizes > 1)}", file=sys.stderr, flush=True)
     try:
         tuning = tune(
             bundle,
