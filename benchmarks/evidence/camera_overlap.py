@@ -3,6 +3,7 @@
 Both read the same video, draw the same annotation and write an MP4 of every frame; one engine thread each.
 
 Usage: python benchmarks/evidence/camera_overlap.py BUNDLE VIDEO [--rounds 3] [--frames N] [--size 224]
+       [--isolate]
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def plain(video: str, out: Path, call, labels: tuple[str, ...], most: int) -> in
         if not found:
             break
         index, score = call(frame)
-        picture = annotate(frame, [(labels[index], score)], footer=f"frame {count}")
+        picture = annotate(frame, [(labels[index] if labels else str(index), score)], footer=f"frame {count}")
         if writer is None:
             size_wh = (picture.shape[1], picture.shape[0])
             writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"mp4v"), FPS, size_wh)
@@ -51,7 +52,11 @@ def plain(video: str, out: Path, call, labels: tuple[str, ...], most: int) -> in
 
 def drawn(answer: Answer):
     best = answer.result.top(1)[0]
-    return annotate(answer.frame.image, [(best.label, best.score)], footer=f"frame {answer.frame.index}")
+    return annotate(
+        answer.frame.image,
+        [(best.label or str(best.index), best.score)],
+        footer=f"frame {answer.frame.index}",
+    )
 
 
 def overlapped(video: str, out: Path, model, most: int) -> int:
@@ -70,6 +75,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--frames", type=int, default=10**9)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--isolate", action="store_true", help="the loop's engine in a process of its own")
     asked = parser.parse_args(argv)
     print(f"{machine_name()}, 1 engine thread, {asked.video.rpartition('/')[2]}, {asked.rounds} rounds\n")
     print("| engine | plain ms/frame | overlapped ms/frame | speed-up, median of rounds |")
@@ -80,7 +86,8 @@ def main(argv: list[str]) -> int:
             for engine in available_engines(artifact.format) if artifact.precision == "fp32" else ():
                 run = OVERHEAD["BARE"][engine](artifact, bundle.artifact_files(artifact), 1)
                 call = OVERHEAD["hand_written"](bundle, artifact, run, asked.size)
-                with load(bundle, engine=engine, size=asked.size, threads=1) as model:
+                how = {"precision": "fp32", "size": asked.size, "threads": 1, "isolate": asked.isolate}
+                with load(bundle, engine=engine, **how) as model:
                     counts = set()
                     a, b = Path(folder) / "a.mp4", Path(folder) / "b.mp4"
                     calls = {
