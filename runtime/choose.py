@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ from boardfit.errors import EngineMissing, RecipeError
 from boardfit.runtime.engines import Engine, engine_classes, find_engine, is_by_name_only, is_installed
 from boardfit.runtime.policy.two_look import NO_CERTAINTY
 from boardfit.specs import MIXED, POLICY_KINDS, PRECISIONS, Artifact, PolicySpec, classic_policy
+from boardfit.timing import usable_cores
 
 # By the time that one frame takes with a few threads; other engines follow by name, fakes never lead.
 _PREFERRED = ("litert", "tflite", "onnxruntime", "ncnn")
@@ -88,11 +88,7 @@ def default_threads(cores: Sequence[int] = ()) -> int:
     Args:
         cores: The ones that the engine is bound to, if it is.
     """
-    if cores:
-        return min(4, len(cores))
-    if hasattr(os, "sched_getaffinity"):
-        return min(4, len(os.sched_getaffinity(0)))
-    return min(4, os.cpu_count() or 1)
+    return min(4, len(cores) or usable_cores())
 
 
 def choose_engine(

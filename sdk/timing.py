@@ -186,5 +186,9 @@ def machine_name() -> str:
         model = found.get("model name") or found.get("Model") or found.get("Hardware") or ""
     except OSError:
         pass  # Not Linux, or hidden: the architecture has to do.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{model or 'unknown processor'} ({platform.machine()}, {cores} cores)"
+    return f"{model or 'unknown processor'} ({platform.machine()}, {usable_cores()} cores)"
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from boardfit.converters.quantize.records import Layer, Probe
 from boardfit.converters.targets import Exported
 from boardfit.converters.verify import open_engine, run_artifact, top1
 from boardfit.errors import EngineError, RecipeError
+from boardfit.timing import usable_cores
 
 GROUP = "boardfit.quantizers"
 CHOOSING = 128
@@ -163,5 +163,4 @@ def _run(exported: Exported, tensor: np.ndarray) -> list[np.ndarray]:
 
 def cores() -> int:
     """Return how many cores the stage works on, at most 4."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, cores)
+    return min(4, usable_cores())

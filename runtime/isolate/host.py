@@ -19,6 +19,7 @@ from boardfit.runtime.isolate.options import REASONS, Isolation, IsolationReport
 from boardfit.runtime.isolate.process import EngineProcess
 from boardfit.runtime.isolate.shared import SharedBlock, SharedFeeds, aligned
 from boardfit.specs import Artifact
+from boardfit.timing import usable_cores
 
 
 class EngineHost:
@@ -211,7 +212,7 @@ class EngineHost:
 
     def _started(self, *, spare: bool = False) -> EngineProcess:
         """Start a process and ask it to load every model; nothing is waited for."""
-        process = EngineProcess(awake_s=self._options.awake_s if _usable_cores() > 1 else 0.0)
+        process = EngineProcess(awake_s=self._options.awake_s if usable_cores() > 1 else 0.0)
         if not spare:
             self._process = process
         for key in self._models:
@@ -257,10 +258,6 @@ class EngineHost:
 
     def _limit_bytes(self) -> int:
         return self._options.memory_limit_bytes(sum(model.block.size for model in self._models.values()))
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _placed(feeds: Mapping[str, np.ndarray], shared: SharedFeeds) -> list[list[Any]]:

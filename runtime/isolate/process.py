@@ -46,7 +46,7 @@ class EngineProcess:
         feeds: Memory that is shared with the child; None before the first run.
     """
 
-    def __init__(self, *, awake_s: float = 0.0) -> None:
+    def __init__(self, *, awake_s: float) -> None:
         """Start the interpreter, without waiting for it.
 
         Args:

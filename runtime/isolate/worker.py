@@ -55,7 +55,7 @@ class _Server:
     def __init__(self, channel: socket.socket, awake_s: float) -> None:
         self._channel = channel
         self._awake_s = awake_s
-        self._soon = self._came_soon = False  # the last run, and the last message, within that time
+        self._soon = False  # whether the last message was a run, and came within that time
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         self._engines: dict[int, Engine] = {}
@@ -65,13 +65,15 @@ class _Server:
 
     def serve(self) -> bool:
         """Answer one message; False where there will be no more."""
+        begin = monotonic()
         try:
-            data, fds = self._next()
+            data, fds = self._next(begin)
         except ConnectionError:
             return False
         if not data:
             return False
         message = json.loads(data)
+        self._soon = message["op"] == "run" and monotonic() - begin < self._awake_s
         try:
             answer = self._answer(message, fds)
         except EngineMissing as error:
@@ -88,18 +90,16 @@ class _Server:
             return False
         return True
 
-    def _next(self) -> tuple[bytes, Sequence[int]]:
+    def _next(self, begin: float) -> tuple[bytes, Sequence[int]]:
         """Return the next message; where the last run came soon enough, do not sleep until it comes.
 
         A core that slept is slow at first. Others that want this one get it, as far as the kernel's
         ``sched_yield`` does that; at real-time priority it would keep them from it.
         """
-        begin = monotonic()
         if self._soon and os.sched_getscheduler(0) == os.SCHED_OTHER:
             while not self._poll.poll(0) and monotonic() - begin < self._awake_s:
                 os.sched_yield()
         data, fds, _, _ = socket.recv_fds(self._channel, PACKET_BYTES, 1)
-        self._came_soon = monotonic() - begin < self._awake_s
         return data, fds
 
     def _answer(self, message: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any] | None:
@@ -129,7 +129,6 @@ class _Server:
 
     def _run(self, message: Mapping[str, Any]) -> dict[str, Any]:
         assert self._block is not None
-        self._soon = self._came_soon
         self._held = ()  # of a call that was interrupted
         feeds = {
             name: self._block.array(dtype, shape, start) for name, dtype, shape, start in message["inputs"]

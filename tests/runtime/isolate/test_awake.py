@@ -17,6 +17,8 @@ from boardfit.runtime.isolate import host, worker
 from boardfit.runtime.isolate.options import Isolation
 from boardfit.runtime.session import load
 
+RUN = b'{"op": "run"}'
+
 
 class Waiting:
     """A server, the owner's end of its socket, and how often it looked for a message without sleeping."""
@@ -38,27 +40,29 @@ class Waiting:
         self.looks += 1
         self.now_s += 0.001
         if self.looks == self.comes_at_look:
-            self.owner.send(b"late")
+            self.owner.send(RUN)
 
-    def run(self, data: bytes) -> None:
-        """Let the server take a message that is there already, and be told that it was a run."""
-        self.owner.send(data)
-        self.server._next()
-        self.server._soon = self.server._came_soon
+    def takes(self, message: bytes) -> None:
+        """Let the server take a message that is there already."""
+        self.owner.send(message)
+        assert self.server.serve()
 
-    def next_after(self, gap_s: float) -> bytes:
-        """Return the next message, a run, which is sent when the server sleeps."""
+    def takes_after(self, gap_s: float) -> None:
+        """Let it take a run that is sent when it sleeps."""
 
         def send() -> None:
             self.now_s += gap_s
-            self.owner.send(b"slept for")
+            self.owner.send(RUN)
 
         timer = threading.Timer(0.05, send)
         timer.start()
-        data, _ = self.server._next()
+        assert self.server.serve()
         timer.join()
-        self.server._soon = self.server._came_soon
-        return data
+
+    def takes_at_look(self, look: int) -> None:
+        """Let it take a run that comes when it looks for the so many-th time."""
+        self.comes_at_look = look
+        assert self.server.serve()
 
 
 @pytest.fixture
@@ -68,41 +72,41 @@ def waiting(monkeypatch):
 
 
 def test_where_one_run_came_soon_the_next_is_awaited_awake(waiting):
-    waiting.run(b"first")
+    waiting.takes(RUN)
     assert waiting.looks == 0
-    waiting.comes_at_look = 7
-    assert waiting.server._next()[0] == b"late"
+    waiting.takes_at_look(7)
     assert waiting.looks == 7
 
 
 def test_it_sleeps_when_the_time_is_over_and_from_then_on(waiting):
-    waiting.run(b"first")
-    assert waiting.next_after(1.0) == b"slept for"
-    assert waiting.looks == 20
-    assert waiting.next_after(1.0) == b"slept for"
-    assert waiting.looks == 20
+    waiting.takes(RUN)
+    for _ in range(2):
+        waiting.takes_after(1.0)
+        assert waiting.looks == 20
     # Frames come fast again: one is slept for, the next is not.
-    assert waiting.next_after(0.001) == b"slept for"
-    waiting.comes_at_look = 21
-    assert waiting.server._next()[0] == b"late"
+    waiting.takes_after(0.001)
+    assert waiting.looks == 20
+    waiting.takes_at_look(21)
+    assert waiting.looks == 21
 
 
 def test_what_is_no_run_keeps_nobody_awake(waiting):
-    waiting.owner.send(b'{"op": "drop", "key": 0}')
-    assert waiting.server.serve()
-    assert waiting.next_after(0.0) == b"slept for" and waiting.looks == 0
+    waiting.takes(b'{"op": "drop", "key": 0}')
+    waiting.takes_after(0.0)
+    assert waiting.looks == 0
 
 
 def test_at_real_time_priority_it_sleeps(waiting, monkeypatch):
-    waiting.run(b"first")
+    waiting.takes(RUN)
     monkeypatch.setattr(worker.os, "sched_getscheduler", lambda _: worker.os.SCHED_RR)
-    assert waiting.next_after(0.0) == b"slept for" and waiting.looks == 0
+    waiting.takes_after(0.0)
+    assert waiting.looks == 0
 
 
 def test_without_it_no_core_is_taken(monkeypatch):
     with closing(Waiting(0.0, monkeypatch)) as waiting:
         for _ in range(3):
-            assert waiting.next_after(0.0) == b"slept for"
+            waiting.takes_after(0.0)
         assert waiting.looks == 0
 
 
