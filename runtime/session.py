@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from types import TracebackType
@@ -26,6 +26,7 @@ from boardfit.runtime.policy.two_look import NO_CERTAINTY
 from boardfit.runtime.preprocess import Preprocessor
 from boardfit.runtime.residents import Residents, residents_by_default
 from boardfit.runtime.results import Result
+from boardfit.runtime.turns import Turns
 from boardfit.specs import Artifact, PolicySpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -163,8 +164,7 @@ class Session:
         self._threads = threads
         self._owns_bundle = owns_bundle
         self._host = host
-        self._closed = False
-        self._engine_lock = threading.Lock()
+        self._turns = Turns(hand_over=host is None and not choice.cores)
         self._policy_lock = threading.Lock()
         self._policy = make_policy(policy, stream)
         self._size_limit: int | None = None
@@ -244,15 +244,7 @@ class Session:
 
     def close(self) -> None:
         """Free the engines, after the call that is running. Twice does no harm."""
-        with self._engine_lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._engines.close()
-            if self._host is not None:
-                self._host.close()
-            if self._owns_bundle:
-                self._bundle.close()
+        self._turns.close(self._free)
 
     @property
     def engine(self) -> str:
@@ -326,7 +318,7 @@ class Session:
         return self._bundle.manifest
 
     def _answer(self, jobs: list[Job]) -> list[Result]:
-        self._refuse_if_closed()
+        self._turns.refuse_if_closed()
         for job in jobs:
             if self._policy.needs_entropy:
                 begin = perf_counter()
@@ -351,16 +343,13 @@ class Session:
         empty = self._host.empty if self._host is not None and len(jobs) == 1 else None
         feeds, placements = prepare(jobs, artifact, preprocessor, size=size, empty=empty)
         try:
-            with self._engine_lock:
-                self._refuse_if_closed()
-                begin = perf_counter()
-                outputs = self._engines.open(size).run(feeds)
-                share_s = (perf_counter() - begin) / len(jobs)
-        finally:  # in an error's traceback they would keep the memory that was shared with a lost engine
-            feeds.clear()
+            outputs, inference_s = self._turns.run(partial(self._run, size, feeds))
+        finally:
+            if self._host is not None:  # a traceback would keep the memory that was shared with a lost engine
+                feeds.clear()
         for row, (job, placement) in enumerate(zip(jobs, placements, strict=True)):
             begin = perf_counter()
-            job.inference_s += share_s
+            job.inference_s += inference_s / len(jobs)
             job.looks += (size,)
             mine = tuple(outputs) if len(jobs) == 1 else tuple(array[row : row + 1] for array in outputs)
             classes = decode(self.manifest.task, mine[0], artifact)
@@ -380,6 +369,12 @@ class Session:
                 names=self._names,
             )
 
+    def _run(self, size: int, feeds: Mapping[str, np.ndarray]) -> tuple[Sequence[np.ndarray], float]:
+        """Return the outputs and the seconds that they took; one at a time."""
+        begin = perf_counter()
+        outputs = self._engines.open(size).run(feeds)
+        return outputs, perf_counter() - begin
+
     def _wants_another(self, job: Job) -> bool:
         with self._policy_lock:
             following = self._policy.next(job.size, job.finished())
@@ -394,6 +389,9 @@ class Session:
             return size
         return max((side for side in self.sizes if side <= limit), default=self.sizes[0])
 
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise EngineError("the session is closed: load the bundle again")
+    def _free(self) -> None:
+        self._engines.close()
+        if self._host is not None:
+            self._host.close()
+        if self._owns_bundle:
+            self._bundle.close()
