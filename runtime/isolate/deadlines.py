@@ -14,6 +14,7 @@ FACTOR = 5.0
 FIRST_RUNS = 5
 WINDOW = 512
 _EVERY = 32
+_RECENT = 16
 
 
 @dataclass(slots=True)
@@ -40,6 +41,13 @@ class Deadlines:
         if runs is None or runs.fresh or runs.count < FIRST_RUNS:
             return max(first_s, self._options.deadline_s or 0.0)
         return self._options.deadline_s or max(FLOOR_S, FACTOR * runs.p99_s)
+
+    def usual_s(self, shape: Hashable) -> float | None:
+        """Return the time in which a quarter of a shape's last 16 runs ended, in seconds; None with fewer."""
+        runs = self._runs.get(shape)
+        if runs is None or runs.fresh or len(runs.last_s) < _RECENT:
+            return None
+        return sorted(runs.last_s[-number] for number in range(1, _RECENT + 1))[_RECENT // 4 - 1]
 
     def took(self, shape: Hashable, seconds: float) -> None:
         """Remember a run that ended; the first one of a shape in a process counts for no percentile."""

@@ -170,7 +170,8 @@ class EngineHost:
         limit_bytes = self._limit_bytes()
         begin = perf_counter()
         shared = process.share(sum(aligned(array.nbytes) for array in feeds.values()))
-        process.request({"op": "run", "key": key, "inputs": _placed(feeds, shared)}, within_s=within_s)
+        message = {"op": "run", "key": key, "inputs": _placed(feeds, shared)}
+        process.request(message, within_s=within_s, usual_s=self._deadlines.usual_s(shape))
         answer = process.reply(limit_bytes)
         try:
             if "grow" in answer:

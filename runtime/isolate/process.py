@@ -18,10 +18,13 @@ from time import monotonic
 from typing import Any
 
 from boardfit.errors import EngineError, EngineLost
+from boardfit.runtime.isolate.awake import comes_soon
 from boardfit.runtime.isolate.shared import SharedFeeds
 from boardfit.runtime.isolate.worker import PACKET_BYTES
 
 CHECK_EVERY_S = 0.05
+_EARLY_S, _LATE_S = 0.0003, 0.0007
+"""Before and after the time at which an answer is due, in which nobody sleeps: like runs hardly differ."""
 _PATIENCE = 10.0
 _CODE = """\
 import sys
@@ -50,7 +53,8 @@ class EngineProcess:
         """Start the interpreter, without waiting for it.
 
         Args:
-            awake_s: Seconds that it does not sleep after an answer; see ``Isolation``.
+            awake_s: Seconds that it does not sleep after an answer; see ``Isolation``. With 0, its
+                owner always sleeps, too.
 
         Raises:
             EngineError: It cannot be started.
@@ -65,6 +69,7 @@ class EngineProcess:
         self._poll.register(ours.fileno(), select.POLLIN)
         self._pending: deque[_Pending] = deque()
         self._seq = 0
+        self._stays_awake = awake_s > 0.0
         self._checked = 0.0
         self._ran_s = self._starved_s = 0.0
         self._end = weakref.finalize(self, _end, process, ours, held_fd)
@@ -77,6 +82,7 @@ class EngineProcess:
         fds: Sequence[int] = (),
         *,
         within_s: float,
+        usual_s: float | None = None,
         loads: int | None = None,
     ) -> None:
         """Send a message that will be answered.
@@ -85,13 +91,14 @@ class EngineProcess:
             message: JSON values.
             fds: File descriptors to lend.
             within_s: Seconds that ``reply`` will wait for its answer.
+            usual_s: After which the answer is likely to come; None where that is not known.
             loads: The key that it loads; a refusal is then kept in ``failed``.
 
         Raises:
             EngineLost: The process is gone.
         """
         self._seq += 1
-        self._pending.append(_Pending(self._seq, within_s, loads))
+        self._pending.append(_Pending(self._seq, within_s, usual_s, loads))
         self.tell({**message, "seq": self._seq}, fds)
 
     def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
@@ -119,15 +126,16 @@ class EngineProcess:
         Raises:
             EngineLost: It died, missed the deadline or took too much memory. It still has to be closed.
         """
-        within_s = self._pending[0].within_s
+        within_s, usual_s = self._pending[0].within_s, self._pending[0].usual_s
         now = begin = monotonic()
         until = now + within_s
+        due = begin + usual_s if usual_s is not None and self._stays_awake else None
         before: tuple[float, float] | None = None
         while True:
             if now - self._checked >= CHECK_EVERY_S:
                 self._check(now, memory_bytes)
             before = before or (self._ran_s, self._starved_s)
-            if self._poll.poll(max(0.0, min(until - now, CHECK_EVERY_S)) * 1e3):
+            if self._has_come(now, until, due):
                 return self._receive()
             now = monotonic()
             if now >= until and not self._poll.poll(0):
@@ -207,6 +215,13 @@ class EngineProcess:
             self.failed[pending.loads] = answer
         return dict(answer)
 
+    def _has_come(self, now: float, until: float, due: float | None) -> bool:
+        """Wait for an answer, until the next check at most; return whether it is there."""
+        if due is None or not now - _LATE_S < due < now + CHECK_EVERY_S:
+            return bool(self._poll.poll(max(0.0, min(until - now, CHECK_EVERY_S)) * 1e3))
+        whole_ms = max(0, int((due - _EARLY_S - now) * 1e3))  # poll would round up
+        return bool(self._poll.poll(whole_ms)) or comes_soon(self._poll, due + _LATE_S)
+
     def _starved_since(self, ran_s: float, starved_s: float, *, elapsed_s: float) -> float:
         """Return for how long the child could have run, but had no processor.
 
@@ -264,10 +279,11 @@ class EngineProcess:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """An answer that is to come: to which message, within how many seconds, for the load of which key."""
+    """An answer to come: to which message, within and usually after how many seconds, for which load."""
 
     seq: int
     within_s: float
+    usual_s: float | None
     loads: int | None
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from boardfit.errors import EngineError, EngineMissing
 from boardfit.runtime.engines import Engine
+from boardfit.runtime.isolate.awake import comes_soon
 from boardfit.runtime.isolate.shared import SharedBlock, aligned
 from boardfit.specs import Artifact
 
@@ -91,14 +92,9 @@ class _Server:
         return True
 
     def _next(self, begin: float) -> tuple[bytes, Sequence[int]]:
-        """Return the next message; where the last run came soon enough, do not sleep until it comes.
-
-        A core that slept is slow at first. Others that want this one get it, as far as the kernel's
-        ``sched_yield`` does that; at real-time priority it would keep them from it.
-        """
-        if self._soon and os.sched_getscheduler(0) == os.SCHED_OTHER:
-            while not self._poll.poll(0) and monotonic() - begin < self._awake_s:
-                os.sched_yield()
+        """Return the next message; where the last run came soon enough, do not sleep until it comes."""
+        if self._soon:
+            comes_soon(self._poll, begin + self._awake_s)
         data, fds, _, _ = socket.recv_fds(self._channel, PACKET_BYTES, 1)
         return data, fds
 

@@ -1,7 +1,9 @@
-"""How an engine's process waits for the next run."""
+"""How an engine's process waits for the next run, and its owner for the answer."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -11,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boardfit.errors import RecipeError
+from boardfit.errors import EngineLost, RecipeError
 from boardfit.runtime.engines.fake import write_fake_bundle
-from boardfit.runtime.isolate import host, worker
+from boardfit.runtime.isolate import awake, host, worker
 from boardfit.runtime.isolate.options import Isolation
 from boardfit.runtime.session import load
 
@@ -29,7 +31,8 @@ class Waiting:
         self.now_s = 0.0
         self.looks = 0
         self.comes_at_look = 0
-        monkeypatch.setattr(worker, "monotonic", lambda: self.now_s)
+        for module in (worker, awake):
+            monkeypatch.setattr(module, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(worker.os, "sched_yield", self._looked)
 
     def close(self) -> None:
@@ -139,10 +142,54 @@ def test_a_process_is_awake_between_runs_that_are_near_and_sleeps_later(tmp_path
         model(frame)
         begin = ran_s()
         time.sleep(1.0)
-        awake = ran_s()
+        later_s = ran_s()
         time.sleep(0.5)
-        assert awake - begin > 0.1
-        assert ran_s() - awake < 0.02
+        assert later_s - begin > 0.1
+        assert ran_s() - later_s < 0.02
+
+
+KNOWN = 17
+"""Runs after which it is known how long they usually take; the first counts not."""
+
+
+@pytest.fixture
+def looks(monkeypatch) -> list[int]:
+    """The number of each look that this process took for an answer without sleeping."""
+    looks = []
+    sched_yield = os.sched_yield
+
+    def look() -> None:
+        looks.append(len(looks))
+        sched_yield()
+
+    monkeypatch.setattr(awake.os, "sched_yield", look)
+    return looks
+
+
+@pytest.mark.parametrize(("awake_s", "expected"), [(0.005, True), (0.0, False)])
+def test_the_owner_looks_for_an_answer_when_it_is_due(awake_s, expected, tmp_path, looks):
+    write_fake_bundle(tmp_path / "b", delay_s=0.01)
+    frame = np.zeros((64, 64, 3), np.uint8)
+    with load(tmp_path / "b", isolate=Isolation(awake_s=awake_s)) as model:
+        for _ in range(KNOWN):
+            model(frame)
+        assert looks == []
+        for _ in range(10):
+            model(frame)
+        assert bool(looks) == expected
+
+
+def test_an_engine_that_hangs_after_many_runs_is_replaced(tmp_path, looks):
+    write_fake_bundle(tmp_path / "b", delay_s=0.03)
+    frame = np.zeros((64, 64, 3), np.uint8)
+    with load(tmp_path / "b", isolate=True) as model:
+        answers = [model(frame) for _ in range(KNOWN + 1)]
+        os.kill(model.isolation.pid, signal.SIGSTOP)
+        with pytest.raises(EngineLost, match="gave no answer within") as caught:
+            model(frame)
+        assert caught.value.reason == "hung"
+        assert looks
+        assert np.array_equal(model(frame).scores, answers[0].scores)
 
 
 @pytest.mark.parametrize("bad", [-0.1, 60.0, float("nan")])

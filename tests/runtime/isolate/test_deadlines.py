@@ -41,6 +41,22 @@ def test_a_new_process_may_take_its_time_once_more():
     assert deadlines.allowed_s("shape") == pytest.approx(0.5)
 
 
+def test_what_is_usual_is_known_after_sixteen_runs_and_ends_a_quarter_of_the_last():
+    deadlines = after([3.0] + [0.1] * 15)
+    assert deadlines.usual_s("shape") is None
+    deadlines.took("shape", 0.2)
+    assert deadlines.usual_s("shape") == 0.1
+    assert deadlines.usual_s("another shape") is None
+    assert after([3.0] + [0.1] * 50 + [0.2] * 12 + [0.15] * 4).usual_s("shape") == 0.15
+    assert after([3.0] + [0.1] * 50 + [0.2] * 13 + [0.15] * 3).usual_s("shape") == 0.2
+
+
+def test_of_a_new_process_nothing_is_usual_before_its_first_run():
+    deadlines = after([0.1] * 20)
+    deadlines.restarted()
+    assert deadlines.usual_s("shape") is None
+
+
 def test_a_deadline_of_ones_own_holds_but_for_first_runs():
     assert after([0.1] * 20, deadline_s=0.05).allowed_s("shape") == 0.05
     assert after([], deadline_s=0.05, first_deadline_s=3.0).allowed_s("shape") == 3.0
