@@ -1,15 +1,17 @@
 """Measure what isolation costs, and what becomes of engines that crash, hang or take memory.
 
-Cost: ``model(frame)`` at 640x480 with the engine in its own process against one in this process, in turn and
-without a pause: half of the isolated runs follow another one at once, half follow two in this process.
-The rounds come in blocks: other jobs disturb both sides, so the block with the least extra time is shown
-beside the median one, and the bars are held against the median. ``--awake`` sets how long the engine's
-process does not sleep after an answer; the median in this process is shown too, since a core that does not
-sleep could disturb it. ``--realtime`` gives both sides the processor before all other jobs (root only).
+Cost: ``model(frame)`` at 640x480 with the engine in its own process against one in this process, in turn:
+``--streak`` calls of the one, as a loop makes them, and as many of the other, without a pause or as far
+apart as ``--pause`` says. With a streak of 1, each isolated run follows one in this process, over which the
+engine's process falls asleep. The streaks come in blocks: other jobs disturb both sides, so the block with
+the least extra time is shown beside the median one, and the bars are held against the median. ``--awake``
+sets how long the engine's process does not sleep after an answer; the median in this process is shown too,
+since a core that does not sleep could disturb it. ``--realtime`` gives both sides the processor before all
+other jobs (root only).
 
 Chaos: four kinds of fatal engine; how long from its detection to the next answer.
 
-Usage: python benchmarks/evidence/isolation.py cost BUNDLE [--blocks N] [--rounds N]
+Usage: python benchmarks/evidence/isolation.py cost BUNDLE [--blocks N] [--rounds N] [--streak N] [--pause S]
        python benchmarks/evidence/isolation.py chaos WORK [--times N]
 """
 
@@ -21,7 +23,8 @@ import signal
 import statistics
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -34,26 +37,42 @@ from boardfit.runtime.engines import available_engines
 from boardfit.runtime.engines.fake import write_fake_bundle
 from boardfit.runtime.isolate.options import Isolation
 from boardfit.runtime.session import Session, load
-from boardfit.timing import machine_name, time_paired
+from boardfit.timing import machine_name, percentile
 
 P50_BAR_MS, P99_BAR_MS, REPLACED_BAR_S = 0.25, 0.6, 1.0
 FRAME = np.random.RandomState(0).randint(0, 256, (480, 640, 3)).astype(np.uint8)
 
 
-def extra_ms(here: Session, there: Session, rounds: int) -> tuple[float, float, float]:
+def streaks_s(sides: Sequence[Session], asked: argparse.Namespace) -> list[list[float]]:
+    """Return the seconds of each call, by side."""
+    taken: list[list[float]] = [[] for _ in sides]
+    for number in range(asked.rounds // asked.streak):
+        order = range(len(sides)) if number % 2 else reversed(range(len(sides)))
+        for side in order:
+            for _ in range(asked.streak):
+                time.sleep(asked.pause)
+                begin = perf_counter()
+                sides[side](FRAME)
+                taken[side].append(perf_counter() - begin)
+    return taken
+
+
+def extra_ms(here: Session, there: Session, asked: argparse.Namespace) -> tuple[float, float, float]:
     """Return what isolation adds to the median and to the 99th percentile, and the median without it."""
-    assert np.array_equal(here(FRAME).scores, there(FRAME).scores)
-    times = time_paired(
-        {"here": lambda: here(FRAME), "there": lambda: there(FRAME)}, rounds=rounds, warmup=20
+    one, other = streaks_s((here, there), asked)
+    (one_p50, one_p99), (other_p50, other_p99) = (
+        [percentile(taken, percent) * 1e3 for percent in (50, 99)] for taken in (one, other)
     )
-    one, other = times["here"], times["there"]
-    return (other.p50_s - one.p50_s) * 1e3, (other.p99_s - one.p99_s) * 1e3, one.p50_s * 1e3
+    return other_p50 - one_p50, other_p99 - one_p99, one_p50
 
 
 def cost(asked: argparse.Namespace) -> int:
     """Print a table of every engine and size; 0 where the median blocks are within the bars."""
-    how = f"fp32, awake for {asked.awake:g} s{', at real-time priority' if asked.realtime else ''}"
-    print(f"{machine_name()}, 1 thread, 640x480, {asked.blocks} blocks of {asked.rounds} rounds, {how}\n")
+    how = f"{asked.streak} in a row, {asked.pause * 1e3:g} ms apart, awake for {asked.awake * 1e3:g} ms"
+    how += ", at real-time priority" * asked.realtime
+    print(
+        f"{machine_name()}, 1 thread, 640x480, fp32, {asked.blocks} blocks of {asked.rounds} calls, {how}\n"
+    )
     print("| engine | size | here p50 ms | extra p50, median block (least) | extra p99, likewise | MiB |")
     print("|---|---|---|---|---|---|")
     good = True
@@ -66,7 +85,9 @@ def cost(asked: argparse.Namespace) -> int:
                 for size in artifact.sizes:
                     options = {"engine": engine, "precision": "fp32", "threads": 1, "size": size}
                     with load(bundle, **options) as here, load(bundle, isolate=limits, **options) as there:
-                        blocks = [extra_ms(here, there, asked.rounds) for _ in range(asked.blocks)]
+                        assert np.array_equal(here(FRAME).scores, there(FRAME).scores)
+                        streaks_s((here, there), argparse.Namespace(rounds=20, streak=20, pause=0.0))
+                        blocks = [extra_ms(here, there, asked) for _ in range(asked.blocks)]
                         resident = there.isolation.rss_bytes >> 20
                     p50, p99, plain = (statistics.median(column) for column in zip(*blocks, strict=True))
                     least = [min(column) for column in zip(*blocks, strict=True)]
@@ -156,7 +177,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("what", choices=("cost", "chaos"))
     parser.add_argument("bundle", metavar="BUNDLE|WORK")
     parser.add_argument("--blocks", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=200, metavar="CALLS", help="of each side in a block")
+    parser.add_argument("--streak", type=int, default=20, metavar="CALLS", help="of one side in a row")
+    parser.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="before each call")
     parser.add_argument("--awake", type=float, default=Isolation().awake_s, metavar="SECONDS")
     parser.add_argument("--realtime", action="store_true", help="on a busy machine: both sides go first")
     parser.add_argument("--times", type=int, default=10)
