@@ -2,9 +2,9 @@
 
 Threads that share an engine take turns with it. If each ran it itself, the engine would go back and forth
 between them, and each run would end in a wait for Python's lock, behind threads that the kernel has put to
-sleep while they held it. So a run that finds the engine busy is left to a thread that does nothing else;
-the kernel gives that one a core to itself. One that finds the engine idle runs where it was asked for, and
-costs nothing more. ``benchmarks/evidence/camera_overlap.py`` measures it.
+sleep while they held it. So a run that finds the engine busy is left to a thread that does nothing else, and
+the kernel sees one steady thread beside several that do little. One that finds the engine idle runs where it
+was asked for, and costs nothing more. ``benchmarks/evidence/camera_overlap.py`` measures it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from boardfit.errors import EngineError
 
 T = TypeVar("T")
-_Waiting = SimpleQueue["tuple[Callable[[], Any], Future[Any]] | None"]
+_Waiting = SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
 
 
 class Turns:
@@ -30,7 +30,8 @@ class Turns:
 
         Args:
             hand_over: Whether work that has to wait is done by a thread of its own; else by the one that
-                asked, as where the engine is in another thread or process already.
+                asked, as where the engine is in another thread or process already. As every thread, it
+                has the cores and the priority of the one that starts it, which is the first to wait.
         """
         self._hand_over = hand_over
         self._closing = self._closed = False
@@ -47,16 +48,17 @@ class Turns:
         Raises:
             EngineError: It is closed.
         """
-        if not (self._waiting.empty() and self._busy.acquire(blocking=False)):
+        if self._busy.locked() or not self._waiting.empty():
             done = self._handed_over(work)
             if done is not None:
-                return done.result()
-            self._busy.acquire()
-        try:
+                try:
+                    return done.result()
+                finally:
+                    done.cancel()  # it is of no use to one who was interrupted
+                    del done  # a traceback would keep its error, and the error the traceback
+        with self._busy:
             self.refuse_if_closed()
             return work()
-        finally:
-            self._busy.release()
 
     def close(self, last: Callable[[], object]) -> None:
         """Let what waits be done, and then the last piece of work. Twice does no harm."""
@@ -84,10 +86,14 @@ class Turns:
         with self._gate:
             if self._closing or not self._hand_over:
                 return None
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # in a fork there is none
                 served = (self._waiting, self._busy)
-                self._thread = threading.Thread(target=_serve, args=served, name="engine", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=_serve, args=served, name="engine", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads may be started
+                    return None
+                self._thread = thread
             done: Future[T] = Future()
             self._waiting.put((work, done))
             return done
@@ -97,9 +103,10 @@ def _serve(waiting: _Waiting, busy: threading.Lock) -> None:
     """Do what waits until there is a None; holds nothing of the Turns, so that it can be collected."""
     while (item := waiting.get()) is not None:
         work, done = item
-        try:
-            with busy:
-                done.set_result(work())
-        except BaseException as error:
-            done.set_exception(error)
+        with busy:
+            if done.set_running_or_notify_cancel():
+                try:
+                    done.set_result(work())
+                except BaseException as error:
+                    done.set_exception(error)
         del item, work, done  # they hold frames and answers

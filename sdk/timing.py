@@ -79,6 +79,7 @@ def time_paired(
     warmup: int = 3,
     lead_in_s: float = 0.0,
     burst: int = 1,
+    pause_s: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Samples]:
     """Time calls against each other.
@@ -93,6 +94,7 @@ def time_paired(
         lead_in_s: Run each call untimed for so long before it is timed. Calls with threads of their own need
             ``LEAD_IN_S``, or what the one before left running is timed as well.
         burst: How often in a row a round times each call.
+        pause_s: Sleep for so long before each timed call, as one who waits for a camera does.
         clock: Seconds, ascending.
 
     Returns:
@@ -113,6 +115,8 @@ def time_paired(
             while clock() < ready:
                 call()
             for _ in range(burst):
+                if pause_s > 0.0:
+                    time.sleep(pause_s)
                 start = clock()
                 call()
                 taken[name].append(clock() - start)

@@ -2,12 +2,12 @@
 
 Cost: ``model(frame)`` at 640x480 with the engine in its own process against one in this process, in turn:
 ``--streak`` calls of the one, as a loop makes them, and as many of the other, without a pause or as far
-apart as ``--pause`` says. With a streak of 1, each isolated run follows one in this process, over which the
-engine's process falls asleep. The streaks come in blocks: other jobs disturb both sides, so the block with
-the least extra time is shown beside the median one, and the bars are held against the median. ``--awake``
-sets how long the engine's process does not sleep after an answer; the median in this process is shown too,
-since a core that does not sleep could disturb it. ``--realtime`` gives both sides the processor before all
-other jobs (root only).
+apart as ``--pause`` says. Rounds alternate which comes first. With a streak of 1, half of the isolated runs
+follow another one at once, half follow two in this process, over which the engine's process falls asleep.
+The rounds come in blocks: other jobs disturb both sides, so the block with the least extra time is shown
+beside the median one, and the bars are held against the median. ``--awake`` sets how long the engine's
+process does not sleep after an answer; the median in this process is shown too, since a core that does not
+sleep could disturb it. ``--realtime`` gives both sides the processor before all other jobs (root only).
 
 Chaos: four kinds of fatal engine; how long from its detection to the next answer.
 
@@ -23,8 +23,7 @@ import signal
 import statistics
 import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -37,37 +36,26 @@ from boardfit.runtime.engines import available_engines
 from boardfit.runtime.engines.fake import write_fake_bundle
 from boardfit.runtime.isolate.options import Isolation
 from boardfit.runtime.session import Session, load
-from boardfit.timing import machine_name, percentile
+from boardfit.timing import machine_name, time_paired
 
 P50_BAR_MS, P99_BAR_MS, REPLACED_BAR_S = 0.25, 0.6, 1.0
 FRAME = np.random.RandomState(0).randint(0, 256, (480, 640, 3)).astype(np.uint8)
 
 
-def streaks_s(sides: Sequence[Session], asked: argparse.Namespace) -> list[list[float]]:
-    """Return the seconds of each call, by side."""
-    taken: list[list[float]] = [[] for _ in sides]
-    for number in range(asked.rounds // asked.streak):
-        order = range(len(sides)) if number % 2 else reversed(range(len(sides)))
-        for side in order:
-            for _ in range(asked.streak):
-                time.sleep(asked.pause)
-                begin = perf_counter()
-                sides[side](FRAME)
-                taken[side].append(perf_counter() - begin)
-    return taken
-
-
-def extra_ms(here: Session, there: Session, asked: argparse.Namespace) -> tuple[float, float, float]:
+def extra_ms(
+    here: Session, there: Session, *, rounds: int, streak: int, pause_s: float
+) -> tuple[float, float, float]:
     """Return what isolation adds to the median and to the 99th percentile, and the median without it."""
-    one, other = streaks_s((here, there), asked)
-    (one_p50, one_p99), (other_p50, other_p99) = (
-        [percentile(taken, percent) * 1e3 for percent in (50, 99)] for taken in (one, other)
-    )
-    return other_p50 - one_p50, other_p99 - one_p99, one_p50
+    assert np.array_equal(here(FRAME).scores, there(FRAME).scores)
+    calls = {"here": lambda: here(FRAME), "there": lambda: there(FRAME)}
+    times = time_paired(calls, rounds=rounds, warmup=max(1, 20 // streak), burst=streak, pause_s=pause_s)
+    one, other = times["here"], times["there"]
+    return (other.p50_s - one.p50_s) * 1e3, (other.p99_s - one.p99_s) * 1e3, one.p50_s * 1e3
 
 
 def cost(asked: argparse.Namespace) -> int:
     """Print a table of every engine and size; 0 where the median blocks are within the bars."""
+    pattern = {"rounds": asked.rounds, "streak": asked.streak, "pause_s": asked.pause}
     how = f"{asked.streak} in a row, {asked.pause * 1e3:g} ms apart, awake for {asked.awake * 1e3:g} ms"
     how += ", at real-time priority" * asked.realtime
     print(
@@ -85,9 +73,7 @@ def cost(asked: argparse.Namespace) -> int:
                 for size in artifact.sizes:
                     options = {"engine": engine, "precision": "fp32", "threads": 1, "size": size}
                     with load(bundle, **options) as here, load(bundle, isolate=limits, **options) as there:
-                        assert np.array_equal(here(FRAME).scores, there(FRAME).scores)
-                        streaks_s((here, there), argparse.Namespace(rounds=20, streak=20, pause=0.0))
-                        blocks = [extra_ms(here, there, asked) for _ in range(asked.blocks)]
+                        blocks = [extra_ms(here, there, **pattern) for _ in range(asked.blocks)]
                         resident = there.isolation.rss_bytes >> 20
                     p50, p99, plain = (statistics.median(column) for column in zip(*blocks, strict=True))
                     least = [min(column) for column in zip(*blocks, strict=True)]
@@ -177,7 +163,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("what", choices=("cost", "chaos"))
     parser.add_argument("bundle", metavar="BUNDLE|WORK")
     parser.add_argument("--blocks", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=200, metavar="CALLS", help="of each side in a block")
+    parser.add_argument("--rounds", type=int, default=10, help="in a block")
     parser.add_argument("--streak", type=int, default=20, metavar="CALLS", help="of one side in a row")
     parser.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="before each call")
     parser.add_argument("--awake", type=float, default=Isolation().awake_s, metavar="SECONDS")

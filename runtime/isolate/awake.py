@@ -11,7 +11,7 @@ import select
 from time import monotonic
 
 
-def comes_soon(poll: select.poll, until: float) -> bool:
+def comes_soon(poll: select.poll, until_s: float) -> bool:
     """Wait awake for something to read; return whether it came.
 
     Others that want this core get it, as far as the kernel's ``sched_yield`` does that. At real-time priority
@@ -19,10 +19,10 @@ def comes_soon(poll: select.poll, until: float) -> bool:
 
     Args:
         poll: What is awaited.
-        until: When to stop, in seconds of ``time.monotonic``.
+        until_s: When to stop, in seconds of ``time.monotonic``.
     """
     while not poll.poll(0):
-        if monotonic() >= until or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        if monotonic() >= until_s or os.sched_getscheduler(0) != os.SCHED_OTHER:
             return False
         os.sched_yield()
     return True

@@ -23,7 +23,7 @@ from boardfit.timing import usable_cores
 
 
 class EngineHost:
-    """Runs engines of one class elsewhere. It serves one call at a time: the session's lock sees to that.
+    """Runs engines of one class elsewhere. It serves one call at a time: the session's turns see to that.
 
     The models' bytes stay in shared memory for as long as they are open, so that a replacement needs no disk.
     """
@@ -45,6 +45,7 @@ class EngineHost:
             )
         self._engine = engine
         self._options = options
+        self._cores = usable_cores()
         self._deadlines = Deadlines(options)
         self._models: dict[int, _Model] = {}
         self._next_key = 0
@@ -171,7 +172,10 @@ class EngineHost:
         begin = perf_counter()
         shared = process.share(sum(aligned(array.nbytes) for array in feeds.values()))
         message = {"op": "run", "key": key, "inputs": _placed(feeds, shared)}
-        process.request(message, within_s=within_s, usual_s=self._deadlines.usual_s(shape))
+        # Where the engine's threads take every core, one that looks would be in their way.
+        looks = self._models[key].threads < self._cores
+        usual_s = self._deadlines.usual_s(shape) if looks else None
+        process.request(message, within_s=within_s, usual_s=usual_s)
         answer = process.reply(limit_bytes)
         try:
             if "grow" in answer:
@@ -213,7 +217,7 @@ class EngineHost:
 
     def _started(self, *, spare: bool = False) -> EngineProcess:
         """Start a process and ask it to load every model; nothing is waited for."""
-        process = EngineProcess(awake_s=self._options.awake_s if usable_cores() > 1 else 0.0)
+        process = EngineProcess(awake_s=self._options.awake_s if self._cores > 1 else 0.0)
         if not spare:
             self._process = process
         for key in self._models:

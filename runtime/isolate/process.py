@@ -98,8 +98,8 @@ class EngineProcess:
             EngineLost: The process is gone.
         """
         self._seq += 1
-        self._pending.append(_Pending(self._seq, within_s, usual_s, loads))
         self.tell({**message, "seq": self._seq}, fds)
+        self._pending.append(_Pending(self._seq, within_s, usual_s, loads))
 
     def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Send a message that will not be answered; raises as ``request``."""
@@ -129,13 +129,13 @@ class EngineProcess:
         within_s, usual_s = self._pending[0].within_s, self._pending[0].usual_s
         now = begin = monotonic()
         until = now + within_s
-        due = begin + usual_s if usual_s is not None and self._stays_awake else None
+        due_s = begin + usual_s if usual_s is not None and self._stays_awake else None
         before: tuple[float, float] | None = None
         while True:
             if now - self._checked >= CHECK_EVERY_S:
                 self._check(now, memory_bytes)
             before = before or (self._ran_s, self._starved_s)
-            if self._has_come(now, until, due):
+            if self._has_come(until, due_s):
                 return self._receive()
             now = monotonic()
             if now >= until and not self._poll.poll(0):
@@ -215,12 +215,13 @@ class EngineProcess:
             self.failed[pending.loads] = answer
         return dict(answer)
 
-    def _has_come(self, now: float, until: float, due: float | None) -> bool:
+    def _has_come(self, until_s: float, due_s: float | None) -> bool:
         """Wait for an answer, until the next check at most; return whether it is there."""
-        if due is None or not now - _LATE_S < due < now + CHECK_EVERY_S:
-            return bool(self._poll.poll(max(0.0, min(until - now, CHECK_EVERY_S)) * 1e3))
-        whole_ms = max(0, int((due - _EARLY_S - now) * 1e3))  # poll would round up
-        return bool(self._poll.poll(whole_ms)) or comes_soon(self._poll, due + _LATE_S)
+        now = monotonic()
+        if due_s is None or not now - _LATE_S < due_s < now + CHECK_EVERY_S:
+            return bool(self._poll.poll(max(0.0, min(until_s - now, CHECK_EVERY_S)) * 1e3))
+        whole_ms = max(0, int((due_s - _EARLY_S - now) * 1e3))  # poll would round up
+        return bool(self._poll.poll(whole_ms)) or comes_soon(self._poll, due_s + _LATE_S)
 
     def _starved_since(self, ran_s: float, starved_s: float, *, elapsed_s: float) -> float:
         """Return for how long the child could have run, but had no processor.

@@ -41,6 +41,15 @@ def test_a_lead_in_and_a_burst_stand_together():
     assert len(found["a"].values_s) == 3 and len(found["a"].warmup_s) == 3
 
 
+def test_a_pause_comes_before_each_timed_call_and_is_not_timed(monkeypatch):
+    clock, log = Clock(), []
+    monkeypatch.setattr("time.sleep", lambda seconds: log.append(f"-{seconds:g}-"))
+    calls = {name: clock.call(log, name, [1.0] * 20) for name in "ab"}
+    found = time_paired(calls, rounds=1, warmup=0, burst=2, pause_s=3.0, clock=clock)
+    assert "".join(log) == "-3-a-3-a-3-b-3-b"
+    assert set(found["a"].values_s) == {1.0}
+
+
 def test_what_the_call_before_left_running_is_not_timed():
     clock = Clock()
     spinning_until_s = [0.0]

@@ -153,24 +153,29 @@ KNOWN = 17
 
 
 @pytest.fixture
-def looks(monkeypatch) -> list[int]:
-    """The number of each look that this process took for an answer without sleeping."""
+def looks(monkeypatch) -> list[float]:
+    """The times at which this process, of two cores, looked for an answer without sleeping."""
     looks = []
+    monkeypatch.setattr(host, "usable_cores", lambda: 2)
     sched_yield = os.sched_yield
 
     def look() -> None:
-        looks.append(len(looks))
+        looks.append(time.monotonic())
         sched_yield()
 
     monkeypatch.setattr(awake.os, "sched_yield", look)
     return looks
 
 
-@pytest.mark.parametrize(("awake_s", "expected"), [(0.005, True), (0.0, False)])
-def test_the_owner_looks_for_an_answer_when_it_is_due(awake_s, expected, tmp_path, looks):
+@pytest.mark.parametrize(
+    ("awake_s", "threads", "expected"),
+    [(0.005, 1, True), (0.0, 1, False), (0.005, 2, False)],
+    ids=["a core is left", "not wanted", "the engine has all cores"],
+)
+def test_the_owner_looks_for_an_answer_when_it_is_due(awake_s, threads, expected, tmp_path, looks):
     write_fake_bundle(tmp_path / "b", delay_s=0.01)
     frame = np.zeros((64, 64, 3), np.uint8)
-    with load(tmp_path / "b", isolate=Isolation(awake_s=awake_s)) as model:
+    with load(tmp_path / "b", isolate=Isolation(awake_s=awake_s), threads=threads) as model:
         for _ in range(KNOWN):
             model(frame)
         assert looks == []
@@ -182,7 +187,7 @@ def test_the_owner_looks_for_an_answer_when_it_is_due(awake_s, expected, tmp_pat
 def test_an_engine_that_hangs_after_many_runs_is_replaced(tmp_path, looks):
     write_fake_bundle(tmp_path / "b", delay_s=0.03)
     frame = np.zeros((64, 64, 3), np.uint8)
-    with load(tmp_path / "b", isolate=True) as model:
+    with load(tmp_path / "b", isolate=True, threads=1) as model:
         answers = [model(frame) for _ in range(KNOWN + 1)]
         os.kill(model.isolation.pid, signal.SIGSTOP)
         with pytest.raises(EngineLost, match="gave no answer within") as caught:
