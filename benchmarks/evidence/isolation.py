@@ -48,7 +48,7 @@ def extra_ms(
     """Return what isolation adds to the median and to the 99th percentile, and the median without it."""
     assert np.array_equal(here(FRAME).scores, there(FRAME).scores)
     calls = {"here": lambda: here(FRAME), "there": lambda: there(FRAME)}
-    times = time_paired(calls, rounds=rounds, warmup=max(1, 20 // streak), burst=streak, pause_s=pause_s)
+    times = time_paired(calls, rounds=rounds, warmup=1, burst=streak, pause_s=pause_s)
     one, other = times["here"], times["there"]
     return (other.p50_s - one.p50_s) * 1e3, (other.p99_s - one.p99_s) * 1e3, one.p50_s * 1e3
 
@@ -162,9 +162,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("what", choices=("cost", "chaos"))
     parser.add_argument("bundle", metavar="BUNDLE|WORK")
-    parser.add_argument("--blocks", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=10, help="in a block")
-    parser.add_argument("--streak", type=int, default=20, metavar="CALLS", help="of one side in a row")
+    parser.add_argument("--blocks", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=4, help="in a block")
+    parser.add_argument("--streak", type=int, default=50, metavar="CALLS", help="of one side in a row")
     parser.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="before each call")
     parser.add_argument("--awake", type=float, default=Isolation().awake_s, metavar="SECONDS")
     parser.add_argument("--realtime", action="store_true", help="on a busy machine: both sides go first")
