@@ -345,7 +345,9 @@ class Session:
         try:
             outputs, inference_s = self._turns.run(partial(self._run, size, feeds))
         finally:
-            if self._host is not None:  # a traceback would keep the memory that was shared with a lost engine
+            # A traceback would keep the memory that was shared with a lost engine. An engine of this process
+            # may still read them, where it was the caller who was interrupted.
+            if self._host is not None:
                 feeds.clear()
         for row, (job, placement) in enumerate(zip(jobs, placements, strict=True)):
             begin = perf_counter()

@@ -110,3 +110,4 @@ def _serve(waiting: _Waiting, busy: threading.Lock) -> None:
                 except BaseException as error:
                     done.set_exception(error)
         del item, work, done  # they hold frames and answers
+    waiting.put(None)  # for another one, which an interrupt over its start has left unknown

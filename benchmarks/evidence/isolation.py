@@ -56,11 +56,10 @@ def extra_ms(
 def cost(asked: argparse.Namespace) -> int:
     """Print a table of every engine and size; 0 where the median blocks are within the bars."""
     pattern = {"rounds": asked.rounds, "streak": asked.streak, "pause_s": asked.pause}
-    how = f"{asked.streak} in a row, {asked.pause * 1e3:g} ms apart, awake for {asked.awake * 1e3:g} ms"
+    how = f"{asked.blocks} blocks of {asked.rounds * asked.streak} calls, {asked.streak} in a row, "
+    how += f"{asked.pause * 1e3:g} ms apart, awake for {asked.awake * 1e3:g} ms"
     how += ", at real-time priority" * asked.realtime
-    print(
-        f"{machine_name()}, 1 thread, 640x480, fp32, {asked.blocks} blocks of {asked.rounds} calls, {how}\n"
-    )
+    print(f"{machine_name()}, 1 thread, 640x480, fp32, {how}\n")
     print("| engine | size | here p50 ms | extra p50, median block (least) | extra p99, likewise | MiB |")
     print("|---|---|---|---|---|---|")
     good = True

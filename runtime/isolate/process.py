@@ -98,19 +98,14 @@ class EngineProcess:
             EngineLost: The process is gone.
         """
         self._seq += 1
-        self.tell({**message, "seq": self._seq}, fds)
+        data = json.dumps({**message, "seq": self._seq}).encode()
+        # First: one who is interrupted over the sending leaves an answer that the next one has to read.
         self._pending.append(_Pending(self._seq, within_s, usual_s, loads))
+        self._send(data, fds)
 
     def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Send a message that will not be answered; raises as ``request``."""
-        data = json.dumps(message).encode()
-        try:
-            if fds:
-                socket.send_fds(self._socket, [data], list(fds), socket.MSG_NOSIGNAL)
-            else:
-                self._socket.send(data, socket.MSG_NOSIGNAL)
-        except OSError as error:
-            raise self._crashed() from error
+        self._send(json.dumps(message).encode(), fds)
 
     @property
     def owes(self) -> bool:
@@ -214,6 +209,15 @@ class EngineProcess:
         if pending.loads is not None and "error" in answer:
             self.failed[pending.loads] = answer
         return dict(answer)
+
+    def _send(self, data: bytes, fds: Sequence[int]) -> None:
+        try:
+            if fds:
+                socket.send_fds(self._socket, [data], list(fds), socket.MSG_NOSIGNAL)
+            else:
+                self._socket.send(data, socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise self._crashed() from error
 
     def _has_come(self, until_s: float, due_s: float | None) -> bool:
         """Wait for an answer, until the next check at most; return whether it is there."""

@@ -77,13 +77,20 @@ def test_who_comes_alone_runs_it_himself(engine_threads):
     assert engine_threads() == []
 
 
-def test_who_finds_it_busy_leaves_it_to_the_engines_thread(engine_threads):
+def test_who_finds_it_busy_leaves_it_to_the_engines_thread(engine_threads, monkeypatch):
     turns = Turns(hand_over=True)
+    handed, hand_over = [], turns._handed_over
+
+    def note(work):
+        done = hand_over(work)
+        handed.append(work)
+        return done
+
+    monkeypatch.setattr(turns, "_handed_over", note)
     first, gate = busy(turns)
     second = Asker(turns, threading.get_ident)
-    until(lambda: engine_threads() and turns._waiting.empty())  # taken, and waiting for the first to end
     third = Asker(turns, threading.get_ident)
-    until(lambda: turns._waiting.qsize() == 1)
+    until(lambda: len(handed) == 2)
     gate.may_end.set()
     for asker in (first, second, third):
         asker.join(WAIT_S)
@@ -108,15 +115,17 @@ def test_without_a_thread_of_its_own_everybody_waits(engine_threads):
 def test_where_no_thread_can_be_started_everybody_waits(engine_threads, monkeypatch):
     turns = Turns(hand_over=True)
     first, gate = busy(turns)
-    start = threading.Thread.start
+    start, refused = threading.Thread.start, threading.Event()
 
     def refuse(thread: threading.Thread) -> None:
         if thread.name == "engine":
+            refused.set()
             raise RuntimeError("can't start new thread")
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     second = Asker(turns, threading.get_ident)
+    assert refused.wait(WAIT_S)
     gate.may_end.set()
     first.join(WAIT_S)
     second.join(WAIT_S)
@@ -171,7 +180,7 @@ def test_an_error_reaches_the_one_who_asked_and_the_next_run_works(engine_thread
     gc.disable()
     try:
         del tensor, second
-        assert kept() is None
+        until(lambda: kept() is None)  # the thread may be about to let go of it
     finally:
         gc.enable()
     turns.close(lambda: None)
@@ -212,28 +221,63 @@ def test_turns_that_nobody_closed_take_their_thread_with_them(engine_threads):
     until(lambda: engine_threads() == [])
 
 
-@pytest.mark.parametrize("hand_over", [True, False])
-def test_an_interrupt_leaves_nothing_locked(hand_over):
-    turns = Turns(hand_over=hand_over)
+@pytest.mark.parametrize("contended", [False, True])
+def test_an_interrupt_leaves_nothing_locked(contended, engine_threads):
+    turns = Turns(hand_over=True)
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            turns.run(lambda: time.sleep(1e-5))
 
     def interrupt(number, frame) -> None:
         raise KeyboardInterrupt
 
+    asker = threading.Thread(target=ask)
+    if contended:
+        asker.start()
     before = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
     try:
-        interrupted = 0
         while interrupted < 200:
             try:
-                signal.setitimer(signal.ITIMER_REAL, 1e-4, 0.0)
+                signal.setitimer(signal.ITIMER_REAL, 1e-4)
                 while True:
                     turns.run(int)
             except KeyboardInterrupt:
                 interrupted += 1
-            assert not turns._busy.locked()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
+        over.set()
+    if contended:
+        asker.join(WAIT_S)
+    until(lambda: not turns._busy.locked())
     turns.close(lambda: None)
+    until(lambda: engine_threads() == [])  # there may be two
+
+
+def test_an_interrupt_over_the_threads_start_leaves_no_thread(engine_threads, monkeypatch):
+    turns = Turns(hand_over=True)
+    start = threading.Thread.start
+
+    def start_and_raise(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "engine":
+            monkeypatch.setattr(threading.Thread, "start", start)
+            raise KeyboardInterrupt
+
+    first, gate = busy(turns)
+    monkeypatch.setattr(threading.Thread, "start", start_and_raise)
+    with pytest.raises(KeyboardInterrupt):
+        turns.run(int)
+    second = Asker(turns, threading.get_ident)
+    until(lambda: len(engine_threads()) == 2)
+    gate.may_end.set()
+    first.join(WAIT_S)
+    second.join(WAIT_S)
+    turns.close(lambda: None)
+    until(lambda: engine_threads() == [])
 
 
 def test_one_who_is_interrupted_while_he_waits_has_nothing_run(engine_threads):
@@ -250,6 +294,7 @@ def test_one_who_is_interrupted_while_he_waits_has_nothing_run(engine_threads):
         with pytest.raises(KeyboardInterrupt):
             turns.run(lambda: ran.append("interrupted"))
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
     gate.may_end.set()
     first.join(WAIT_S)
@@ -264,36 +309,54 @@ def test_a_fork_hands_over_to_a_thread_of_its_own(engine_threads):
     def contend() -> bool:
         first, gate = busy(turns)
         second = Asker(turns, threading.get_ident)
+        until(lambda: engine_threads() != [])
         gate.may_end.set()
         first.join(WAIT_S)
         second.join(WAIT_S)
-        return second.answer is not None
+        return second.answer not in (None, second.ident)
 
     assert contend()
     pid = os.fork()
     if pid == 0:
-        signal.alarm(30)
-        os._exit(0 if contend() and contend() else 1)
+        well = False
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(30)
+            well = contend() and contend()
+        finally:
+            os._exit(0 if well else 1)
     assert os.waitpid(pid, 0)[1] == 0
     turns.close(lambda: None)
 
 
-def test_a_session_that_threads_share_answers_all_and_leaves_no_thread(tmp_path, engine_threads):
+CORE = min(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "hands_over"),
+    [({}, True), ({"isolate": True}, False), ({"affinity": [CORE]}, False)],
+    ids=["here", "isolated", "bound"],
+)
+def test_a_session_that_threads_share_answers_all_and_leaves_no_thread(
+    options, hands_over, tmp_path, engine_threads
+):
     write_fake_bundle(tmp_path / "fake.boardfit", sizes=(32,), delay_s=0.002)
     frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    with load(tmp_path / "fake.boardfit") as session:
+    with load(tmp_path / "fake.boardfit", **options) as session:
         expected = session(frame).outputs[0]
         assert engine_threads() == []
-        different = []
+        different, seen = [], []
 
         def ask() -> None:
-            different.extend(n for n in range(20) if not np.array_equal(session(frame).outputs[0], expected))
+            for _ in range(20):
+                different.append(not np.array_equal(session(frame).outputs[0], expected))
+                seen.extend(engine_threads())
 
         askers = [threading.Thread(target=ask) for _ in range(4)]
         for asker in askers:
             asker.start()
-        until(lambda: engine_threads() != [])
         for asker in askers:
             asker.join()
-        assert different == []
+        assert different == [False] * 80
+        assert bool(seen) == hands_over
     assert engine_threads() == []

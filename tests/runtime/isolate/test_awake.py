@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from boardfit.errors import EngineLost, RecipeError
 from boardfit.runtime.engines.fake import write_fake_bundle
-from boardfit.runtime.isolate import awake, host, worker
+from boardfit.runtime.isolate import awake, host, process, worker
 from boardfit.runtime.isolate.options import Isolation
 from boardfit.runtime.session import load
 
@@ -153,18 +154,66 @@ KNOWN = 17
 
 
 @pytest.fixture
-def looks(monkeypatch) -> list[float]:
-    """The times at which this process, of two cores, looked for an answer without sleeping."""
-    looks = []
+def looks(monkeypatch) -> Counter[str]:
+    """How often this process, of two cores, looked for an answer without sleeping."""
+    looks = Counter()
     monkeypatch.setattr(host, "usable_cores", lambda: 2)
     sched_yield = os.sched_yield
 
     def look() -> None:
-        looks.append(time.monotonic())
+        looks["all"] += 1
         sched_yield()
 
     monkeypatch.setattr(awake.os, "sched_yield", look)
     return looks
+
+
+class Poll:
+    """A socket to which nothing comes, and the clock: what was slept, in ms, and how often it was looked."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now_s = 100.0
+        self.slept_ms = []
+        self.looks = 0
+        for module in (process, awake):
+            monkeypatch.setattr(module, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(awake.os, "sched_yield", self.look)
+
+    def poll(self, timeout_ms: float) -> list:
+        if timeout_ms:
+            self.slept_ms.append(timeout_ms)
+        self.now_s += timeout_ms / 1e3
+        return []
+
+    def look(self) -> None:
+        self.looks += 1
+        self.now_s += 1e-4
+
+
+@pytest.mark.parametrize(
+    ("due_in_s", "until_in_s", "slept_ms", "over_after_s"),
+    [
+        (0.0104, 9.0, [10], 0.0111),
+        (0.0002, 9.0, [], 0.0009),
+        (-0.0006, 9.0, [], 0.0001),
+        (-0.0008, 9.0, [50], 0.05),
+        (0.06, 9.0, [50], 0.05),
+        (None, 9.0, [50], 0.05),
+        (None, 0.02, [20], 0.02),
+    ],
+    ids=["soon", "now", "late", "later", "not yet", "nobody knows", "the deadline"],
+)
+def test_the_owner_sleeps_but_about_the_time_at_which_it_is_due(
+    due_in_s, until_in_s, slept_ms, over_after_s, monkeypatch
+):
+    poll = Poll(monkeypatch)
+    owner = object.__new__(process.EngineProcess)
+    owner._poll = poll
+    due_s = None if due_in_s is None else 100.0 + due_in_s
+    assert not owner._has_come(100.0 + until_in_s, due_s)
+    assert poll.slept_ms == pytest.approx(slept_ms)
+    assert poll.now_s - 100.0 == pytest.approx(over_after_s, abs=1.1e-4)
+    assert bool(poll.looks) == (slept_ms == [10] or slept_ms == [])
 
 
 @pytest.mark.parametrize(
@@ -172,19 +221,19 @@ def looks(monkeypatch) -> list[float]:
     [(0.005, 1, True), (0.0, 1, False), (0.005, 2, False)],
     ids=["a core is left", "not wanted", "the engine has all cores"],
 )
-def test_the_owner_looks_for_an_answer_when_it_is_due(awake_s, threads, expected, tmp_path, looks):
+def test_the_owner_looks_once_it_knows_how_long_a_run_takes(awake_s, threads, expected, tmp_path, looks):
     write_fake_bundle(tmp_path / "b", delay_s=0.01)
     frame = np.zeros((64, 64, 3), np.uint8)
     with load(tmp_path / "b", isolate=Isolation(awake_s=awake_s), threads=threads) as model:
         for _ in range(KNOWN):
             model(frame)
-        assert looks == []
+        assert not looks
         for _ in range(10):
             model(frame)
         assert bool(looks) == expected
 
 
-def test_an_engine_that_hangs_after_many_runs_is_replaced(tmp_path, looks):
+def test_an_engine_that_hangs_after_many_runs_is_replaced(tmp_path):
     write_fake_bundle(tmp_path / "b", delay_s=0.03)
     frame = np.zeros((64, 64, 3), np.uint8)
     with load(tmp_path / "b", isolate=True, threads=1) as model:
@@ -193,7 +242,6 @@ def test_an_engine_that_hangs_after_many_runs_is_replaced(tmp_path, looks):
         with pytest.raises(EngineLost, match="gave no answer within") as caught:
             model(frame)
         assert caught.value.reason == "hung"
-        assert looks
         assert np.array_equal(model(frame).scores, answers[0].scores)
 
 

@@ -256,6 +256,25 @@ def test_an_interrupted_call_spoils_no_other(tmp_path, nothing_left):
         assert model.isolation.replaced == 0
 
 
+def test_an_interrupt_over_the_sending_spoils_no_other_call(model):
+    expected = model(FRAMES[0])
+    channel = model._host._process._socket
+
+    class Interrupted:
+        """Sends, and is interrupted before it returns."""
+
+        def send(self, *what) -> int:
+            model._host._process._socket = channel
+            channel.send(*what)
+            raise KeyboardInterrupt
+
+    model._host._process._socket = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        model(FRAMES[2])
+    assert same(model(FRAMES[0]), expected)
+    assert model.isolation.replaced == 0
+
+
 def test_it_outlives_the_thread_that_started_it(path):
     with ThreadPoolExecutor(1) as pool:
         model = pool.submit(load, path, isolate=True).result()
