@@ -7,7 +7,6 @@ import signal
 import socket
 import threading
 import time
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -153,21 +152,6 @@ KNOWN = 17
 """Runs after which it is known how long they usually take; the first counts not."""
 
 
-@pytest.fixture
-def looks(monkeypatch) -> Counter[str]:
-    """How often this process, of two cores, looked for an answer without sleeping."""
-    looks = Counter()
-    monkeypatch.setattr(host, "usable_cores", lambda: 2)
-    sched_yield = os.sched_yield
-
-    def look() -> None:
-        looks["all"] += 1
-        sched_yield()
-
-    monkeypatch.setattr(awake.os, "sched_yield", look)
-    return looks
-
-
 class Poll:
     """A socket to which nothing comes, and the clock: what was slept, in ms, and how often it was looked."""
 
@@ -221,16 +205,26 @@ def test_the_owner_sleeps_but_about_the_time_at_which_it_is_due(
     [(0.005, 1, True), (0.0, 1, False), (0.005, 2, False)],
     ids=["a core is left", "not wanted", "the engine has all cores"],
 )
-def test_the_owner_looks_once_it_knows_how_long_a_run_takes(awake_s, threads, expected, tmp_path, looks):
-    write_fake_bundle(tmp_path / "b", delay_s=0.01)
+def test_the_owner_looks_once_it_knows_how_long_a_run_takes(
+    awake_s, threads, expected, tmp_path, monkeypatch
+):
+    write_fake_bundle(tmp_path / "b", delay_s=0.002)
     frame = np.zeros((64, 64, 3), np.uint8)
+    known = []
+    has_come = process.EngineProcess._has_come
+
+    def note(owner, until_s, due_s) -> bool:
+        known.append(due_s is not None)
+        return has_come(owner, until_s, due_s)
+
+    monkeypatch.setattr(process.EngineProcess, "_has_come", note)
+    monkeypatch.setattr(host, "usable_cores", lambda: 2)
     with load(tmp_path / "b", isolate=Isolation(awake_s=awake_s), threads=threads) as model:
         for _ in range(KNOWN):
             model(frame)
-        assert not looks
-        for _ in range(10):
-            model(frame)
-        assert bool(looks) == expected
+        assert not any(known)
+        model(frame)
+        assert any(known) == expected
 
 
 def test_an_engine_that_hangs_after_many_runs_is_replaced(tmp_path):
