@@ -1,10 +1,11 @@
 """One run of the engine at a time.
 
 Threads that share an engine take turns with it. If each ran it itself, the engine would go back and forth
-between them, and each run would end in a wait for Python's lock, behind threads that the kernel has put to
-sleep while they held it. So a run that finds the engine busy is left to a thread that does nothing else, and
-the kernel sees one steady thread beside several that do little. One that finds the engine idle runs where it
-was asked for, and costs nothing more. ``benchmarks/evidence/camera_overlap.py`` measures it.
+between them, from core to core, and each run would end in a wait for Python's lock, behind threads that the
+kernel has put to sleep while they held it. So a run is left to a thread that does nothing else where another
+thread asked for the one before, or has the engine; the kernel sees one steady thread beside several that do
+little. Who asks again runs it himself, and pays nothing. ``benchmarks/evidence/camera_overlap.py`` and
+``camera_overload.py`` measure it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,39 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from boardfit.errors import EngineError
 
 T = TypeVar("T")
-_Waiting = SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
+
+
+class _Piece:
+    """A piece of work that was handed over.
+
+    No ``Future``: its condition is locked in Python, so one who is interrupted over it can leave it locked
+    (seen), and the thread would wait for ever. Here the thread waits for nobody.
+
+    Attributes:
+        work: What is to be done.
+        done: Locked until it is.
+        unwanted: Whether nobody waits for it any more.
+        answer, error: What came of it.
+    """
+
+    __slots__ = ("answer", "done", "error", "unwanted", "work")
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work = work
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.unwanted = False
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+
+_Waiting = SimpleQueue[_Piece | None]
 
 
 class Turns:
@@ -29,12 +55,13 @@ class Turns:
         """Start nothing yet.
 
         Args:
-            hand_over: Whether work that has to wait is done by a thread of its own; else by the one that
-                asked, as where the engine is in another thread or process already. As every thread, it
-                has the cores and the priority of the one that starts it, which is the first to wait.
+            hand_over: Whether threads that share it leave their work to one of its own; else each does its
+                own, as where the engine is in another thread or process already. As every thread, it has
+                the cores and the priority of the one that starts it, which is the first to share.
         """
         self._hand_over = hand_over
         self._closing = self._closed = False
+        self._asked_last: int | None = None
         self._busy = threading.Lock()
         self._gate = threading.Lock()
         self._waiting: _Waiting = SimpleQueue()
@@ -48,14 +75,13 @@ class Turns:
         Raises:
             EngineError: It is closed.
         """
-        if self._busy.locked() or not self._waiting.empty():
-            done = self._handed_over(work)
-            if done is not None:
-                try:
-                    return done.result()
-                finally:
-                    done.cancel()  # it is of no use to one who was interrupted
-                    del done  # a traceback would keep its error, and the error the traceback
+        caller = threading.get_ident()
+        asked_last, self._asked_last = self._asked_last, caller
+        if asked_last not in (None, caller) or self._busy.locked() or not self._waiting.empty():
+            piece = self._handed_over(work)
+            if piece is not None:
+                answer: T = self._come_of(piece)
+                return answer
         with self._busy:
             self.refuse_if_closed()
             return work()
@@ -81,7 +107,23 @@ class Turns:
         if self._closed:
             raise EngineError("the session is closed: load the bundle again")
 
-    def _handed_over(self, work: Callable[[], T]) -> Future[T] | None:
+    @staticmethod
+    def _come_of(piece: _Piece) -> Any:
+        """Wait for a piece of work; return what it returned, or raise what it raised."""
+        try:
+            piece.done.acquire()
+        except BaseException:  # an interrupt
+            piece.unwanted = True
+            raise
+        error, piece.error = piece.error, None
+        if error is None:
+            return piece.answer
+        try:
+            raise error
+        finally:
+            del error  # the traceback would keep this frame, and the frame the error
+
+    def _handed_over(self, work: Callable[[], Any]) -> _Piece | None:
         """Leave work to the thread; None where there is none."""
         with self._gate:
             if self._closing or not self._hand_over:
@@ -94,20 +136,20 @@ class Turns:
                 except RuntimeError:  # no more threads may be started
                     return None
                 self._thread = thread
-            done: Future[T] = Future()
-            self._waiting.put((work, done))
-            return done
+            piece = _Piece(work)
+            self._waiting.put(piece)
+            return piece
 
 
 def _serve(waiting: _Waiting, busy: threading.Lock) -> None:
     """Do what waits until there is a None; holds nothing of the Turns, so that it can be collected."""
-    while (item := waiting.get()) is not None:
-        work, done = item
+    while (piece := waiting.get()) is not None:
         with busy:
-            if done.set_running_or_notify_cancel():
+            if not piece.unwanted:
                 try:
-                    done.set_result(work())
+                    piece.answer = piece.work()
                 except BaseException as error:
-                    done.set_exception(error)
-        del item, work, done  # they hold frames and answers
+                    piece.error = error
+        piece.done.release()
+        del piece  # it holds a frame and an answer
     waiting.put(None)  # for another one, which an interrupt over its start has left unknown

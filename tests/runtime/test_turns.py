@@ -101,6 +101,18 @@ def test_who_finds_it_busy_leaves_it_to_the_engines_thread(engine_threads, monke
     assert engine_threads() == []
 
 
+def test_who_comes_after_another_leaves_it_there_too_and_who_comes_again_does_not(engine_threads):
+    turns = Turns(hand_over=True)
+    turns.run(int)
+    other = Asker(turns, threading.get_ident)
+    other.join(WAIT_S)
+    (thread,) = engine_threads()
+    assert other.answer == thread.ident
+    answers = [turns.run(threading.get_ident) for _ in range(3)]
+    assert answers == [thread.ident, threading.get_ident(), threading.get_ident()]
+    turns.close(lambda: None)
+
+
 def test_without_a_thread_of_its_own_everybody_waits(engine_threads):
     turns = Turns(hand_over=False)
     first, gate = busy(turns)

@@ -257,7 +257,7 @@ def test_an_interrupted_call_spoils_no_other(tmp_path, nothing_left):
 
 
 def test_an_interrupt_over_the_sending_spoils_no_other_call(model):
-    expected = model(FRAMES[0])
+    answers = [model(frame) for frame in FRAMES]  # there is shared memory for all
     channel = model._host._process._socket
 
     class Interrupted:
@@ -271,7 +271,7 @@ def test_an_interrupt_over_the_sending_spoils_no_other_call(model):
     model._host._process._socket = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         model(FRAMES[2])
-    assert same(model(FRAMES[0]), expected)
+    assert same(model(FRAMES[0]), answers[0])
     assert model.isolation.replaced == 0
 
 
