@@ -10,6 +10,7 @@ little. Who asks again runs it himself, and pays nothing. ``benchmarks/evidence/
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections.abc import Callable
@@ -66,8 +67,8 @@ class Turns:
         self._gate = threading.Lock()
         self._waiting: _Waiting = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._end = weakref.finalize(self, self._waiting.put, None)
-        self._end.atexit = False
+        weakref.finalize(self, self._waiting.put, None).atexit = False
+        _OPEN.add(self)
 
     def run(self, work: Callable[[], T]) -> T:
         """Return what the work returns, or raise what it raises.
@@ -90,13 +91,18 @@ class Turns:
         """Let what waits be done, and then the last piece of work. Twice does no harm."""
         with self._gate:
             self._closing = True
-            self._end()
+            self._waiting.put(None)
         if self._thread is not None:
             self._thread.join()
         with self._busy:
             if not self._closed:
                 self._closed = True
                 last()
+
+    def let_end(self, within_s: float) -> None:
+        """Wait for the piece of work that is being done, if there is one."""
+        if self._busy.acquire(timeout=within_s):
+            self._busy.release()
 
     def refuse_if_closed(self) -> None:
         """Say so where nothing can be run any more.
@@ -153,3 +159,15 @@ def _serve(waiting: _Waiting, busy: threading.Lock) -> None:
         piece.done.release()
         del piece  # it holds a frame and an answer
     waiting.put(None)  # for another one, which an interrupt over its start has left unknown
+
+
+_OPEN: weakref.WeakSet[Turns] = weakref.WeakSet()
+_AT_EXIT_S = 5.0
+"""That a run may still take: of an engine that hangs the program does not wait for ever."""
+
+
+@atexit.register
+def _let_all_end() -> None:
+    """Wait for the engines: a thread that is inside one when the interpreter ends takes the process down."""
+    for turns in list(_OPEN):
+        turns.let_end(_AT_EXIT_S)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -218,6 +220,41 @@ def test_what_waits_is_done_before_the_last_and_nothing_after_it(engine_threads)
     assert "again" not in order
     with pytest.raises(EngineError, match="the session is closed: load the bundle again"):
         turns.run(lambda: 1)
+
+
+AT_EXIT = """\
+import atexit, threading, time
+later = []
+atexit.register(lambda: [close() for close in later])  # after weakref's own, which came before it
+from boardfit.runtime.turns import Turns
+turns = Turns(hand_over=True)
+turns.run(int)
+threads = [threading.Thread(target=turns.run, args=(int,)) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+ENDING
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        ("later.append(lambda: turns.close(lambda: print('closed')))", "closed"),
+        (
+            "work = lambda: [time.sleep(0.5), print('ended')]\n"
+            "threading.Thread(target=turns.run, args=(work,), daemon=True).start()\n"
+            "time.sleep(0.1)",
+            "ended",
+        ),
+    ],
+    ids=["closed at the end", "a run under way"],
+)
+def test_the_interpreter_ends_after_the_run_and_does_not_hang(ending, said):
+    program = AT_EXIT.replace("ENDING", ending)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, said, "")
 
 
 def test_turns_that_nobody_closed_take_their_thread_with_them(engine_threads):
