@@ -162,8 +162,8 @@ def _serve(waiting: _Waiting, busy: threading.Lock) -> None:
 
 
 _OPEN: weakref.WeakSet[Turns] = weakref.WeakSet()
-_AT_EXIT_S = 5.0
-"""That a run may still take: of an engine that hangs the program does not wait for ever."""
+_AT_EXIT_S = 1.0
+"""That a run may still take: a service has a second to end in, whatever its engine does."""
 
 
 @atexit.register
