@@ -95,8 +95,13 @@ def bench() -> Bench:
 
 @pytest.fixture
 def held():
-    """A function that counts what this process holds: threads, open files."""
-    return lambda: (threading.active_count(), len(list(Path("/proc/self/fd").iterdir())))
+    """A function that counts what this process holds, but for models that are open: threads, open files."""
+
+    def count() -> tuple[int, int]:
+        threads = [thread for thread in threading.enumerate() if thread.name != "engine"]
+        return len(threads), len(list(Path("/proc/self/fd").iterdir()))
+
+    return count
 
 
 @pytest.fixture
