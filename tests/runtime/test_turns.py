@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -66,6 +67,28 @@ def busy(turns: Turns) -> tuple[Asker, Gate]:
     return asker, gate
 
 
+@contextmanager
+def interrupts():
+    """Let SIGALRM be what Ctrl-C is, and end its timer."""
+
+    def interrupt(number, frame) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def end(gate: Gate, *askers: threading.Thread) -> None:
+    """Let a run end, and wait for all who asked."""
+    gate.may_end.set()
+    for asker in askers:
+        asker.join(WAIT_S)
+
+
 @pytest.fixture
 def engine_threads():
     """Return the engines' threads that were not there before."""
@@ -93,9 +116,7 @@ def test_who_finds_it_busy_leaves_it_to_the_engines_thread(engine_threads, monke
     second = Asker(turns, threading.get_ident)
     third = Asker(turns, threading.get_ident)
     until(lambda: len(handed) == 2)
-    gate.may_end.set()
-    for asker in (first, second, third):
-        asker.join(WAIT_S)
+    end(gate, first, second, third)
     (thread,) = engine_threads()
     assert first.answer == first.ident
     assert second.answer == third.answer == thread.ident
@@ -119,9 +140,7 @@ def test_without_a_thread_of_its_own_everybody_waits(engine_threads):
     turns = Turns(hand_over=False)
     first, gate = busy(turns)
     second = Asker(turns, threading.get_ident)
-    gate.may_end.set()
-    first.join(WAIT_S)
-    second.join(WAIT_S)
+    end(gate, first, second)
     assert second.answer == second.ident
     assert engine_threads() == []
 
@@ -140,9 +159,7 @@ def test_where_no_thread_can_be_started_everybody_waits(engine_threads, monkeypa
     monkeypatch.setattr(threading.Thread, "start", refuse)
     second = Asker(turns, threading.get_ident)
     assert refused.wait(WAIT_S)
-    gate.may_end.set()
-    first.join(WAIT_S)
-    second.join(WAIT_S)
+    end(gate, first, second)
     assert second.answer == second.ident
     turns.close(lambda: None)
 
@@ -186,9 +203,7 @@ def test_an_error_reaches_the_one_who_asked_and_the_next_run_works(engine_thread
     first, gate = busy(turns)
     second = Asker(turns, partial(fail, tensor))
     until(lambda: engine_threads() != [])
-    gate.may_end.set()
-    first.join(WAIT_S)
-    second.join(WAIT_S)
+    end(gate, first, second)
     assert second.error == "it broke"
     assert turns.run(lambda: 5) == 5
     gc.disable()
@@ -210,9 +225,7 @@ def test_what_waits_is_done_before_the_last_and_nothing_after_it(engine_threads)
     closer.start()
     until(lambda: turns._closing)
     late = Asker(turns, lambda: order.append("late"))
-    gate.may_end.set()
-    for thread in (first, second, closer, late):
-        thread.join(WAIT_S)
+    end(gate, first, second, closer, late)
     assert "second" in order  # and late, where it slips in
     assert order[-1] == "last"
     assert ("late" in order) == (late.error is None)
@@ -262,9 +275,7 @@ def test_turns_that_nobody_closed_take_their_thread_with_them(engine_threads):
     first, gate = busy(turns)
     second = Asker(turns, threading.get_ident)
     until(lambda: engine_threads() != [])
-    gate.may_end.set()
-    first.join(WAIT_S)
-    second.join(WAIT_S)
+    end(gate, first, second)
     del turns, first, second
     gc.collect()
     until(lambda: engine_threads() == [])
@@ -279,15 +290,11 @@ def test_an_interrupt_leaves_nothing_locked(contended, engine_threads):
         while not over.is_set():
             turns.run(lambda: time.sleep(1e-5))
 
-    def interrupt(number, frame) -> None:
-        raise KeyboardInterrupt
-
-    asker = threading.Thread(target=ask)
+    asker = threading.Thread(target=ask, daemon=True)
     if contended:
         asker.start()
-    before = signal.signal(signal.SIGALRM, interrupt)
     interrupted = 0
-    try:
+    with interrupts():
         while interrupted < 200:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-4)
@@ -295,10 +302,7 @@ def test_an_interrupt_leaves_nothing_locked(contended, engine_threads):
                     turns.run(int)
             except KeyboardInterrupt:
                 interrupted += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
-        over.set()
+    over.set()
     if contended:
         asker.join(WAIT_S)
     until(lambda: not turns._busy.locked())
@@ -322,9 +326,7 @@ def test_an_interrupt_over_the_threads_start_leaves_no_thread(engine_threads, mo
         turns.run(int)
     second = Asker(turns, threading.get_ident)
     until(lambda: len(engine_threads()) == 2)
-    gate.may_end.set()
-    first.join(WAIT_S)
-    second.join(WAIT_S)
+    end(gate, first, second)
     turns.close(lambda: None)
     until(lambda: engine_threads() == [])
 
@@ -334,19 +336,10 @@ def test_one_who_is_interrupted_while_he_waits_has_nothing_run(engine_threads):
     first, gate = busy(turns)
     ran = []
 
-    def interrupt(number, frame) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
+    with interrupts(), pytest.raises(KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(KeyboardInterrupt):
-            turns.run(lambda: ran.append("interrupted"))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
-    gate.may_end.set()
-    first.join(WAIT_S)
+        turns.run(lambda: ran.append("interrupted"))
+    end(gate, first)
     assert turns.run(lambda: 5) == 5
     turns.close(lambda: None)
     assert ran == []
@@ -359,9 +352,7 @@ def test_a_fork_hands_over_to_a_thread_of_its_own(engine_threads):
         first, gate = busy(turns)
         second = Asker(turns, threading.get_ident)
         until(lambda: engine_threads() != [])
-        gate.may_end.set()
-        first.join(WAIT_S)
-        second.join(WAIT_S)
+        end(gate, first, second)
         return second.answer not in (None, second.ident)
 
     assert contend()
@@ -378,12 +369,9 @@ def test_a_fork_hands_over_to_a_thread_of_its_own(engine_threads):
     turns.close(lambda: None)
 
 
-CORE = min(os.sched_getaffinity(0))
-
-
 @pytest.mark.parametrize(
     ("options", "hands_over"),
-    [({}, True), ({"isolate": True}, False), ({"affinity": [CORE]}, False)],
+    [({}, True), ({"isolate": True}, False), ({"affinity": [min(os.sched_getaffinity(0))]}, False)],
     ids=["here", "isolated", "bound"],
 )
 def test_a_session_that_threads_share_answers_all_and_leaves_no_thread(
