@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,26 +32,29 @@ class Gather:
         """Whether no source will give a frame any more."""
         return all(source.ended for source in self._sources)
 
-    def take(self, most: int, timeout_s: float) -> list[Frame]:
+    def take(self, most: int, timeout_s: float, newer_within_s: float) -> list[Frame]:
         """Return the newest frames that are there, at most one of each source.
 
         Args:
             most: How many frames at most.
             timeout_s: How long to wait where there is none.
+            newer_within_s: How long to wait, for all of them together, where there are some but newer ones
+                are due within that time.
         """
         self._news.clear()
-        frames = self._there(most)
+        frames = self._there(most, newer_within_s)
         if not frames and not self.ended and self._news.wait(timeout_s):
-            frames = self._there(most)
+            frames = self._there(most, 0.0)
         return frames
 
-    def _there(self, most: int) -> list[Frame]:
+    def _there(self, most: int, newer_within_s: float) -> list[Frame]:
+        until = time.monotonic() + newer_within_s
         count = len(self._sources)
         frames: list[Frame] = []
         begin = self._next
         for step in range(count):
             index = (begin + step) % count
-            frame = self._sources[index].take(0.0)
+            frame = self._sources[index].slot.take(0.0, until - time.monotonic())
             if frame is not None:
                 frames.append(frame)
                 self._next = (index + 1) % count

@@ -11,6 +11,8 @@ LANES = 2
 _TICK_S = 0.05
 _WEIGHT = 0.2
 """Of the newest duration in the running mean, and of its error in the running mean deviation."""
+_IDLE_SHARE = 0.05
+"""Of an engine's run, that it may idle for a newer frame."""
 _DEVIATIONS = 4.0
 """Above the mean is the time that hardly any frame exceeds, as RFC 6298 takes it for round trips."""
 
@@ -19,7 +21,9 @@ class Pace:
     """Says when the next frame is to be taken, so that it is ready just when the engine is free.
 
     Taken earlier, it would grow old in the queue before the engine; taken later, the engine would idle. Where
-    times vary, the engine idles for a while rather: when it is free, the next frame is taken at once.
+    times vary, the engine idles for a while rather: when it is free, the next frame is taken at once. So
+    it does for a newer frame, if that is due in a moment: a frame that is there has waited for up to an
+    interval of the camera.
     """
 
     def __init__(self) -> None:
@@ -30,6 +34,11 @@ class Pace:
     def delay_s(self, now: float) -> float:
         """Return how long to wait before the next frame is taken."""
         return self._free_at + _DEVIATIONS * self._deviation_s - now
+
+    @property
+    def idle_s(self) -> float:
+        """For how long the engine may idle for a newer frame."""
+        return _IDLE_SHARE * self._busy_s
 
     def began(self, now: float) -> None:
         """Note that a frame was taken: it will keep the engine busy for as long as others did."""
@@ -64,7 +73,7 @@ class Lanes:
 
     def __init__(
         self,
-        take: Callable[[float], Any],
+        take: Callable[[float, float], Any],
         do: Callable[[Any], tuple[Any, float]],
         *,
         is_over: Callable[[], bool],
@@ -74,7 +83,8 @@ class Lanes:
         """Start nothing yet.
 
         Args:
-            take: Waits for work, for at most so many seconds; None if there is none.
+            take: Waits for work, for at most so many seconds, and where there is some, for at most so many
+                seconds for newer work; None if there is none.
             do: Does it, and returns the outcome and for how many seconds the engine was busy. Runs in two
                 threads. Must not raise.
             is_over: Whether no work will come any more.
@@ -167,7 +177,7 @@ class Lanes:
                 if delay_s > 0.0:
                     self._changed.wait(min(delay_s, _TICK_S))
                     continue
-            work = self._take(_TICK_S)
+            work = self._take(_TICK_S, 0.0 if self._pace is None else self._pace.idle_s)
             if work is not None:
                 with self._changed:
                     now = self._clock()

@@ -204,9 +204,9 @@ class Loop:
         totals |= {"results": stats.results, "reused": stats.reused, "failed": stats.failed}
         return totals | {"sinks_dropped": sum(sink.dropped for sink in self._sinks)}
 
-    def _take(self, timeout_s: float) -> list[Frame] | None:
+    def _take(self, timeout_s: float, newer_within_s: float) -> list[Frame] | None:
         most = len(self._sources) if self._batch is not False else 1
-        return self._gather.take(most, timeout_s) or None
+        return self._gather.take(most, timeout_s, newer_within_s) or None
 
     def _answer(self, frames: list[Frame]) -> tuple[list[_Outcome], float]:
         """Answer frames; the errors of each stay with it."""

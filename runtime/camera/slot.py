@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 
 from boardfit.runtime.camera.records import Frame
 
 _TICK_S = 0.1
+_WEIGHT = 0.2
+"""Of the newest gap between two frames in their running mean."""
 
 
 class Slot:
@@ -31,6 +34,8 @@ class Slot:
         self._frames: deque[Frame] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._newest_s: float | None = None
+        self._gap_s: float | None = None
 
     def put(self, frame: Frame) -> None:
         """Hand over a frame; after ``close`` it is dropped."""
@@ -43,14 +48,23 @@ class Slot:
                 self._frames.popleft()
                 self.dropped += 1
             self._frames.append(frame)
+            self._note_gap(frame.time_s)
             self._changed.notify_all()
         self.news.set()
 
-    def take(self, timeout_s: float) -> Frame | None:
-        """Return the next frame, or None if none comes in time or the slot is closed and empty."""
+    def take(self, timeout_s: float, newer_within_s: float = 0.0) -> Frame | None:
+        """Return the next frame, or None if none comes in time or the slot is closed and empty.
+
+        Args:
+            timeout_s: How long to wait where there is none.
+            newer_within_s: How long to wait where there is one, but a newer one is due within that time.
+        """
         with self._changed:
-            if not self._frames and not self._closed and timeout_s > 0.0:
-                self._changed.wait(timeout_s)
+            if not self._closed:
+                if not self._frames and timeout_s > 0.0:
+                    self._changed.wait(timeout_s)
+                elif self._frames and self._is_due(newer_within_s):
+                    self._changed.wait(newer_within_s)
             if not self._frames:
                 return None
             frame = self._frames.popleft()
@@ -67,3 +81,16 @@ class Slot:
             self._closed = True
             self._changed.notify_all()
         self.news.set()
+
+    def _note_gap(self, came_s: float) -> None:
+        if self._newest_s is not None:
+            gap_s = came_s - self._newest_s
+            before_s = gap_s if self._gap_s is None else self._gap_s
+            self._gap_s = before_s + _WEIGHT * (gap_s - before_s)
+        self._newest_s = came_s
+
+    def _is_due(self, within_s: float) -> bool:
+        """Return whether a newer frame should come within some time; never of frames that all count."""
+        if within_s <= 0.0 or self._lossless or self._newest_s is None or self._gap_s is None:
+            return False
+        return self._newest_s + self._gap_s <= time.monotonic() + within_s

@@ -299,6 +299,13 @@ def test_the_pace_leaves_room_where_times_vary():
     assert varying.delay_s(0.0) > 0.15
 
 
+def test_the_pace_lets_the_engine_idle_for_a_small_part_of_its_runs():
+    pace = Pace()
+    assert pace.idle_s == 0.0
+    pace.done(0.0, 0.1, others=False)
+    assert pace.idle_s == pytest.approx(0.005)
+
+
 def test_memory_stays_flat_while_sizes_switch(new_bench, model, held):
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
