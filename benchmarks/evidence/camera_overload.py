@@ -1,9 +1,10 @@
 """Ten times as many frames as the engine can take: the age of answers at delivery, and memory.
 
 The bar for the age at the 99th percentile is one interval + one inference + pre- and postprocessing, each at
-its own 99th percentile.
+its own 99th percentile of the same round. Other jobs on the machine disturb single rounds, so the median
+round is held against it. For memory, which they do not disturb, it is the round in which it grew most.
 
-Usage: python benchmarks/evidence/camera_overload.py [--bundle BUNDLE --engine NAME --size 224] [--seconds 60]
+Usage: python benchmarks/evidence/camera_overload.py [--bundle BUNDLE --engine NAME --size 224] [--rounds N]
 
 Without a bundle the fake engine sleeps for 50 ms per run.
 """
@@ -11,6 +12,7 @@ Without a bundle the fake engine sleeps for 50 ms per run.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
 import threading
@@ -18,20 +20,57 @@ from pathlib import Path
 
 from boardfit.runtime import camera
 from boardfit.runtime.engines.fake import write_fake_bundle
-from boardfit.runtime.session import load
+from boardfit.runtime.session import Session, load
 from boardfit.timing import machine_name
+
+STAGES = ("preprocess", "inference", "postprocess", "entropy")
+MEMORY_BAR_MB = 2.0
 
 
 def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
+def overloading_fps(model: Session, times: float) -> float:
+    """Return the frames per second that are so many times what the model can answer."""
+    with camera.open("synthetic:320x240@30") as source:
+        one = source.take(5.0)
+    spans = sorted(model(one.image).timings.total_s for _ in range(40))
+    return times / spans[20]
+
+
+def overload(model: Session, fps: float, seconds: float) -> tuple[float, float]:
+    """Run a loop and print its stages.
+
+    Returns:
+        By how many milliseconds the age is over the bar, and by how many MB memory grew after a first tenth.
+    """
+    marks: list[float] = []
+    with camera.open(f"synthetic:320x240@{fps:.0f}") as source:
+        running = camera.loop(source, model)
+        threading.Timer(seconds, running.stop).start()
+        for _ in running:
+            if running.stats.results % 20 == 0:
+                marks.append(resident_mb())
+    stages, counters = running.stats.percentiles_s(), running.counters
+    bar_s = 1.0 / fps + sum(stages[stage][2] for stage in STAGES if stage in stages)
+    over_ms = 1e3 * (stages["age"][2] - bar_s)
+    print(f"{counters['frames']} frames, {counters['dropped']} dropped, {counters['results']} answered")
+    for stage, (p50, p90, p99) in stages.items():
+        print(f"{stage:>12}: p50 {1e3 * p50:.2f}  p90 {1e3 * p90:.2f}  p99 {1e3 * p99:.2f} ms")
+    print(f"age p99 {1e3 * stages['age'][2]:.2f} ms, bar {1e3 * bar_s:.2f} ms: {over_ms:+.2f}\n", flush=True)
+    return over_ms, marks[-1] - marks[len(marks) // 10]
+
+
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle")
     parser.add_argument("--engine")
     parser.add_argument("--size", type=int)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of a round")
     parser.add_argument(
         "--times", type=float, default=10.0, help="frames that come per frame that is answered"
     )
@@ -41,33 +80,18 @@ def main(argv: list[str]) -> int:
             asked.bundle = str(Path(folder) / "fake.boardfit")
             write_fake_bundle(asked.bundle, sizes=(112,), delay_s=0.05)
         with load(asked.bundle, engine=asked.engine, size=asked.size, threads=1) as model:
-            with camera.open("synthetic:320x240@30") as source:
-                one = source.take(5.0)
-            spans = sorted(model(one.image).timings.total_s for _ in range(40))
-            fps = asked.times / spans[20]
-            with camera.open(f"synthetic:320x240@{fps:.0f}") as source:
-                running = camera.loop(source, model)
-                threading.Timer(asked.seconds, running.stop).start()
-                marks = []
-                for _ in running:
-                    if running.stats.results % 100 == 0:
-                        marks.append(resident_mb())
-    stages = running.stats.percentiles_s()
-    counters = running.counters
-    p99 = {stage: values[2] for stage, values in stages.items()}
-    work = [p99[stage] for stage in ("preprocess", "inference", "postprocess", "entropy") if stage in p99]
-    bar_s = 1.0 / fps + sum(work)
-    print(f"{machine_name()}: {asked.bundle.rpartition('/')[2]}, {fps:.0f} frames/s for {asked.seconds:g} s")
-    print(f"{counters['frames']} frames, {counters['dropped']} dropped, {counters['results']} answered")
-    for stage, values in stages.items():
-        print(
-            f"{stage:>12}: "
-            + "  ".join(f"p{p} {1e3 * v:.2f} ms" for p, v in zip((50, 90, 99), values, strict=True))
-        )
-    print(f"age p99 {1e3 * p99['age']:.1f} ms, bar {1e3 * bar_s:.1f} ms")
-    tenth = len(marks) // 10
-    print(f"memory after a tenth {marks[tenth]:.1f} MB, at the end {marks[-1]:.1f} MB")
-    return 0 if p99["age"] <= bar_s and marks[-1] - marks[tenth] <= 2.0 else 1
+            fps = overloading_fps(model, asked.times)
+            name = asked.bundle.rpartition("/")[2]
+            print(f"{machine_name()}: {name}, {fps:.0f} frames/s, {asked.rounds} times {asked.seconds:g} s\n")
+            rounds = [overload(model, fps, asked.seconds) for _ in range(asked.rounds)]
+    over_ms, grown_mb = zip(*rounds, strict=True)
+    median_ms = statistics.median(over_ms)
+    within = sum(over <= 0.0 for over in over_ms)
+    print(f"over the bar in the median round {median_ms:+.2f} ms; within it in {within} of {asked.rounds}")
+    print(f"memory grew by {max(grown_mb):.1f} MB at most, bar {MEMORY_BAR_MB:g} MB")
+    good = median_ms <= 0.0 and max(grown_mb) <= MEMORY_BAR_MB
+    print("met" if good else "MISSED")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
