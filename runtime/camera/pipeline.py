@@ -13,7 +13,7 @@ import numpy as np
 
 from boardfit.errors import BoardfitError, CameraError, RecipeError
 from boardfit.runtime.camera.gather import Gather
-from boardfit.runtime.camera.lanes import Lanes, Pace
+from boardfit.runtime.camera.lanes import Lanes
 from boardfit.runtime.camera.records import Event, Frame
 from boardfit.runtime.camera.service import Notifier
 from boardfit.runtime.camera.sinks import Answer, Sink, SinkThread
@@ -31,6 +31,8 @@ _CLOSE_S = 0.5
 """For the frame under way and all sinks together: a service has a second to end in."""
 _CLOSE_FILE_S = 60.0
 """For the sinks, where every frame of a file counts."""
+_LIVE_LANES, _FILE_LANES = 1, 2
+"""Of a film, a frame is prepared while another one has the engine. A camera's would grow old over it."""
 _MOST_FAILURES = 10
 """Frames in a row without an answer, after which the loop gives up."""
 _BATCH_GAIN = 0.85
@@ -141,8 +143,8 @@ class Loop:
         self._lanes = Lanes(
             self._take,
             self._answer,
+            count=_LIVE_LANES if self._live else _FILE_LANES,
             is_over=lambda: self._gather.ended,
-            pace=Pace() if self._live else None,
         )
 
     def __enter__(self) -> Loop:
@@ -208,7 +210,7 @@ class Loop:
         most = len(self._sources) if self._batch is not False else 1
         return self._gather.take(most, timeout_s, newer_within_s) or None
 
-    def _answer(self, frames: list[Frame]) -> tuple[list[_Outcome], float]:
+    def _answer(self, frames: list[Frame]) -> list[_Outcome]:
         """Answer frames; the errors of each stay with it."""
         began = time.monotonic()
         outcomes = due = [_Outcome(frame, began) for frame in frames]
@@ -220,8 +222,7 @@ class Loop:
         except Exception as error:
             for outcome in due:
                 outcome.error = error
-        busy_s = sum(outcome.result.timings.inference_s for outcome in due if outcome.result is not None)
-        return outcomes, busy_s
+        return outcomes
 
     def _run(self, due: Sequence[_Outcome]) -> None:
         images = [outcome.frame.image for outcome in due]

@@ -9,7 +9,6 @@ import pytest
 
 from boardfit.errors import CameraError, EngineError, RecipeError
 from boardfit.runtime import camera
-from boardfit.runtime.camera.lanes import Pace
 from boardfit.runtime.camera.records import WatchSettings
 from boardfit.runtime.camera.source import Source
 from boardfit.runtime.camera.stats import Ring
@@ -270,40 +269,6 @@ def test_a_ring_keeps_the_last_values():
     for value in range(10):
         ring.add(float(value))
     assert ring.percentiles()[0] == 7.5
-
-
-def test_the_pace_waits_for_the_engine_and_does_not_drift():
-    pace = Pace()
-    pace.began(0.0)
-    pace.done(0.1, 0.1, others=False)
-    assert pace.delay_s(0.1) <= 0.0
-    pace.began(1.0)
-    done = 1.0
-    for _ in range(50):  # two lanes, and an engine that takes a little longer than it did
-        done += 0.11
-        pace.done(done, 0.11, others=True)
-        assert 0.09 < pace.delay_s(done) < 0.13
-        pace.began(done + pace.delay_s(done))
-    now = done
-    before = pace.delay_s(now)
-    pace.done(now + 0.001, 0.0, others=True)  # the answer was reused: the engine was not needed
-    assert pace.delay_s(now) < before
-
-
-def test_the_pace_leaves_room_where_times_vary():
-    steady, varying = Pace(), Pace()
-    for round_ in range(100):
-        steady.done(0.0, 0.1, others=True)
-        varying.done(0.0, 0.05 + 0.1 * (round_ % 2), others=True)
-    assert steady.delay_s(0.0) == pytest.approx(0.1)
-    assert varying.delay_s(0.0) > 0.15
-
-
-def test_the_pace_lets_the_engine_idle_for_a_small_part_of_its_runs():
-    pace = Pace()
-    assert pace.idle_s == 0.0
-    pace.done(0.0, 0.1, others=False)
-    assert pace.idle_s == pytest.approx(0.005)
 
 
 def test_memory_stays_flat_while_sizes_switch(new_bench, model, held):
