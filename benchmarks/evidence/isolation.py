@@ -161,7 +161,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("what", choices=("cost", "chaos"))
     parser.add_argument("bundle", metavar="BUNDLE|WORK")
-    parser.add_argument("--blocks", type=int, default=9)
+    parser.add_argument("--blocks", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=4, help="in a block")
     parser.add_argument("--streak", type=int, default=50, metavar="CALLS", help="of one side in a row")
     parser.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="before each call")

@@ -60,14 +60,15 @@ def loop(
 ) -> Loop:
     """Answer the newest frame, over and over.
 
-    Capture, preprocessing, inference and postprocessing overlap. Frames that come too fast are dropped and
-    counted, never queued; the loop's own body runs beside the next inference. It ends when the sources end,
-    or ``stop`` is called, or it is left.
+    Capture, the answering of a frame, the loop's own body and the sinks overlap; of a film, also the
+    preprocessing of one frame and the inference of another. Frames that come too fast are dropped and
+    counted, never queued. It ends when the sources end, or ``stop`` is called, or it is left.
 
     Args:
         source: An open camera, or several, whose newest frames are taken in turn. With several cameras load
             the model with ``stream=False``: its memory of earlier frames would mix them up.
-        model: Answers a frame, or with several cameras a list of frames. May be called from two threads.
+        model: Answers a frame, or with several cameras a list of frames. May be called from two threads,
+            where a source is a film.
         sinks: Take every answer, each in a thread of its own; a function of an Answer, or an object with
             ``write`` and ``close``.
         budget: Lowers the model's ``size_limit`` where time or heat demand it.
