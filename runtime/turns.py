@@ -4,7 +4,8 @@ Threads that share an engine take turns with it. If each ran it itself, the engi
 between them, from core to core, and each run would end in a wait for Python's lock, behind threads that the
 kernel has put to sleep while they held it. So a run is left to a thread that does nothing else where another
 thread asked for the one before, or has the engine; the kernel sees one steady thread beside several that do
-little. Who asks again runs it himself, and pays nothing. ``benchmarks/evidence/camera_overlap.py`` measures it.
+little. Who asks again runs it himself, and pays nothing. ``benchmarks/evidence/camera_overlap.py`` measures
+it.
 """
 
 from __future__ import annotations

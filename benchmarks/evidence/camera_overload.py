@@ -2,7 +2,7 @@
 
 The bar for the age at the 99th percentile is one interval + one inference + pre- and postprocessing, each at
 its own 99th percentile of the same round. Other jobs on the machine disturb single rounds, so the median
-round is held against it. For memory, which they do not disturb, it is the round in which it grew most.
+round is held against it. All rounds are of one loop, and memory is that of all of them.
 
 Usage: python benchmarks/evidence/camera_overload.py [--bundle BUNDLE --engine NAME --size 224] [--rounds N]
 
@@ -15,16 +15,20 @@ import argparse
 import statistics
 import sys
 import tempfile
-import threading
+import time
 from pathlib import Path
 
 from boardfit.runtime import camera
+from boardfit.runtime.camera.stats import Stats
 from boardfit.runtime.engines.fake import write_fake_bundle
 from boardfit.runtime.session import Session, load
 from boardfit.timing import machine_name
 
-STAGES = ("preprocess", "inference", "postprocess", "entropy")
+WORK = ("preprocess", "inference", "postprocess", "entropy")
 MEMORY_BAR_MB = 2.0
+MARK = 20
+LEAST_SHARE = 0.8
+"""Of the frames that should come, that must: or it is no overload."""
 
 
 def resident_mb() -> float:
@@ -39,27 +43,17 @@ def overloading_fps(model: Session, times: float) -> float:
     return times / spans[20]
 
 
-def overload(model: Session, fps: float, seconds: float) -> tuple[float, float]:
-    """Run a loop and print its stages.
-
-    Returns:
-        By how many milliseconds the age is over the bar, and by how many MB memory grew after a first tenth.
-    """
-    marks: list[float] = []
-    with camera.open(f"synthetic:320x240@{fps:.0f}") as source:
-        running = camera.loop(source, model)
-        threading.Timer(seconds, running.stop).start()
-        for _ in running:
-            if running.stats.results % 20 == 0:
-                marks.append(resident_mb())
-    stages, counters = running.stats.percentiles_s(), running.counters
-    bar_s = 1.0 / fps + sum(stages[stage][2] for stage in STAGES if stage in stages)
-    over_ms = 1e3 * (stages["age"][2] - bar_s)
-    print(f"{counters['frames']} frames, {counters['dropped']} dropped, {counters['results']} answered")
+def over_ms(stats: Stats, fps: float) -> float:
+    """Print the stages of a round; return by how many milliseconds the age is over the bar."""
+    stages = stats.percentiles_s()
     for stage, (p50, p90, p99) in stages.items():
         print(f"{stage:>12}: p50 {1e3 * p50:.2f}  p90 {1e3 * p90:.2f}  p99 {1e3 * p99:.2f} ms")
-    print(f"age p99 {1e3 * stages['age'][2]:.2f} ms, bar {1e3 * bar_s:.2f} ms: {over_ms:+.2f}\n", flush=True)
-    return over_ms, marks[-1] - marks[len(marks) // 10]
+    age_s = stages["age"][2]
+    bar_s = 1.0 / fps + sum(stages[stage][2] for stage in WORK if stage in stages)
+    over = 1e3 * (age_s - bar_s)
+    print(f"age p99 {1e3 * age_s:.2f} ms, bar {1e3 * bar_s:.2f} ms: {over:+.2f}; {stats.results} answers\n")
+    sys.stdout.flush()
+    return over
 
 
 def main(argv: list[str]) -> int:
@@ -75,6 +69,11 @@ def main(argv: list[str]) -> int:
         "--times", type=float, default=10.0, help="frames that come per frame that is answered"
     )
     asked = parser.parse_args(argv)
+    if asked.rounds < 1 or asked.seconds < 1.0:
+        parser.error("expected at least one round of a second")
+    overs: list[float] = []
+    marks: list[float] = []
+    answers = 0
     with tempfile.TemporaryDirectory() as folder:
         if asked.bundle is None:
             asked.bundle = str(Path(folder) / "fake.boardfit")
@@ -83,13 +82,28 @@ def main(argv: list[str]) -> int:
             fps = overloading_fps(model, asked.times)
             name = asked.bundle.rpartition("/")[2]
             print(f"{machine_name()}: {name}, {fps:.0f} frames/s, {asked.rounds} times {asked.seconds:g} s\n")
-            rounds = [overload(model, fps, asked.seconds) for _ in range(asked.rounds)]
-    over_ms, grown_mb = zip(*rounds, strict=True)
-    median_ms = statistics.median(over_ms)
-    within = sum(over <= 0.0 for over in over_ms)
+            with camera.open(f"synthetic:320x240@{fps:.0f}") as source:
+                running = camera.loop(source, model)
+                began = time.monotonic()
+                for _ in running:
+                    answers += 1
+                    if answers % MARK == 1:
+                        marks.append(resident_mb())
+                    if time.monotonic() - began >= asked.seconds * (len(overs) + 1):
+                        overs.append(over_ms(running.stats, fps))
+                        running.stats = Stats()
+                    if len(overs) == asked.rounds:
+                        break
+                counters = running.counters
+    median_ms, grown_mb = statistics.median(overs), marks[-1] - marks[len(marks) // 10]
+    within = sum(over <= 0.0 for over in overs)
+    came = counters["frames"] / (fps * asked.rounds * asked.seconds)
+    print(f"{counters['frames']} frames, {counters['dropped']} dropped, {answers} answered")
     print(f"over the bar in the median round {median_ms:+.2f} ms; within it in {within} of {asked.rounds}")
-    print(f"memory grew by {max(grown_mb):.1f} MB at most, bar {MEMORY_BAR_MB:g} MB")
-    good = median_ms <= 0.0 and max(grown_mb) <= MEMORY_BAR_MB
+    print(f"memory grew by {grown_mb:.1f} MB after a first tenth, bar {MEMORY_BAR_MB:g} MB")
+    if came < LEAST_SHARE:
+        print(f"no overload: {came:.0%} of the frames came that were to come")
+    good = median_ms <= 0.0 and grown_mb <= MEMORY_BAR_MB and came >= LEAST_SHARE
     print("met" if good else "MISSED")
     return 0 if good else 1
 

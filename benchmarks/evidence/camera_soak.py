@@ -3,10 +3,12 @@
 Every piece is a process that runs for a while and appends its marks to FILE, so that a long soak may be run
 in pieces; the line is fitted within them, after each one's first tenth.
 
-Usage: python benchmarks/evidence/camera_soak.py FILE [--bundle BUNDLE] [--frames N] [--seconds S] [--report]
+Usage: python benchmarks/evidence/camera_soak.py FILE [--bundle BUNDLE] [--frames N] [--seconds S] [--live]
+       python benchmarks/evidence/camera_soak.py FILE --report
 
 Without a bundle the fake engine runs, and the size changes at every 7th frame; of a bundle the smallest size
-answers, and at every 20th frame the next one.
+answers, and at every 20th frame the next one. Every frame of a film is answered; with ``--live`` the frames
+come from a camera that has one each 0.2 ms, most of which give way.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +35,16 @@ GROUND = np.random.RandomState(0).randint(0, 256, (136, 176, 3)).astype(np.uint8
 
 
 class Fast:
-    """A camera that has a frame whenever one is wanted."""
+    """A film that has a frame whenever one is wanted, or a camera that has one after a time."""
 
-    count = 0
+    def __init__(self, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self.count = 0
 
     def read(self) -> np.ndarray:
         """Return the next picture."""
+        if self.interval_s:
+            time.sleep(self.interval_s)
         self.count += 1
         return picture(GROUND, (160, 120), self.count)
 
@@ -58,7 +65,8 @@ def run(asked: argparse.Namespace, bundle: str) -> dict:
     with load(bundle, engine=asked.engine, policy="fixed", threads=1) as model:
         settings = camera.WatchSettings(stall_s=None, frozen_s=None)
         sizes = model.sizes
-        source = camera.Source(Fast, name="fast", settings=settings, live=False)
+        opener = partial(Fast, 2e-4 if asked.live else 0.0)
+        source = camera.Source(opener, name="fast", settings=settings, live=asked.live)
         with source, camera.loop(source, model, sinks=[id]) as running:
             before = None
             began = time.monotonic()
@@ -75,7 +83,7 @@ def run(asked: argparse.Namespace, bundle: str) -> dict:
                     if count >= asked.frames or time.monotonic() - began > asked.seconds:
                         break
     return {
-        "bundle": Path(bundle).name,
+        "bundle": Path(bundle).name + " live" * asked.live,
         "marks": marks,
         "held": [before, after],
         "by_size": running.stats.by_size,
@@ -111,6 +119,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--engine")
     parser.add_argument("--frames", type=int, default=10**9)
     parser.add_argument("--seconds", type=float, default=480.0)
+    parser.add_argument("--live", action="store_true", help="frames of a camera, not of a film")
     parser.add_argument("--report", action="store_true")
     asked = parser.parse_args(argv)
     path = Path(asked.file)

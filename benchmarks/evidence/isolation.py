@@ -2,8 +2,10 @@
 
 Cost: ``model(frame)`` at 640x480 with the engine in its own process against one in this process, in turn:
 ``--streak`` calls of the one, as a loop makes them, and as many of the other, without a pause or as far
-apart as ``--pause`` says. Rounds alternate which comes first. With a streak of 1, half of the isolated runs
-follow another one at once, half follow two in this process, over which the engine's process falls asleep.
+apart as ``--pause`` says. Rounds alternate which comes first. Over the other side's streak the engine's
+process falls asleep, which it does not in a loop: so each streak begins with ``--lead-in`` seconds of calls
+that are not timed. With a streak of 1 and no lead-in, half of the isolated runs follow another one at once,
+half follow two in this process.
 The rounds come in blocks: other jobs disturb both sides, so the block with the least extra time is shown
 beside the median one, and the bars are held against the median. ``--awake`` sets how long the engine's
 process does not sleep after an answer; the median in this process is shown too, since a core that does not
@@ -36,28 +38,30 @@ from boardfit.runtime.engines import available_engines
 from boardfit.runtime.engines.fake import write_fake_bundle
 from boardfit.runtime.isolate.options import Isolation
 from boardfit.runtime.session import Session, load
-from boardfit.timing import machine_name, time_paired
+from boardfit.timing import LEAD_IN_S, machine_name, time_paired
 
 P50_BAR_MS, P99_BAR_MS, REPLACED_BAR_S = 0.25, 0.6, 1.0
 FRAME = np.random.RandomState(0).randint(0, 256, (480, 640, 3)).astype(np.uint8)
 
 
 def extra_ms(
-    here: Session, there: Session, *, rounds: int, streak: int, pause_s: float
+    here: Session, there: Session, *, rounds: int, streak: int, pause_s: float, lead_in_s: float
 ) -> tuple[float, float, float]:
     """Return what isolation adds to the median and to the 99th percentile, and the median without it."""
     assert np.array_equal(here(FRAME).scores, there(FRAME).scores)
     calls = {"here": lambda: here(FRAME), "there": lambda: there(FRAME)}
-    times = time_paired(calls, rounds=rounds, warmup=1, burst=streak, pause_s=pause_s)
+    times = time_paired(calls, rounds=rounds, warmup=1, lead_in_s=lead_in_s, burst=streak, pause_s=pause_s)
     one, other = times["here"], times["there"]
     return (other.p50_s - one.p50_s) * 1e3, (other.p99_s - one.p99_s) * 1e3, one.p50_s * 1e3
 
 
 def cost(asked: argparse.Namespace) -> int:
     """Print a table of every engine and size; 0 where the median blocks are within the bars."""
-    pattern = {"rounds": asked.rounds, "streak": asked.streak, "pause_s": asked.pause}
+    pattern = {"rounds": asked.rounds, "streak": asked.streak}
+    pattern |= {"pause_s": asked.pause, "lead_in_s": asked.lead_in}
     how = f"{asked.blocks} blocks of {asked.rounds * asked.streak} calls, {asked.streak} in a row, "
-    how += f"{asked.pause * 1e3:g} ms apart, awake for {asked.awake * 1e3:g} ms"
+    how += f"{asked.lead_in * 1e3:g} ms of calls before them, {asked.pause * 1e3:g} ms apart, "
+    how += f"awake for {asked.awake * 1e3:g} ms"
     how += ", at real-time priority" * asked.realtime
     print(f"{machine_name()}, 1 thread, 640x480, fp32, {how}\n")
     print("| engine | size | here p50 ms | extra p50, median block (least) | extra p99, likewise | MiB |")
@@ -161,10 +165,11 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("what", choices=("cost", "chaos"))
     parser.add_argument("bundle", metavar="BUNDLE|WORK")
-    parser.add_argument("--blocks", type=int, default=25)
+    parser.add_argument("--blocks", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=4, help="in a block")
     parser.add_argument("--streak", type=int, default=50, metavar="CALLS", help="of one side in a row")
     parser.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="before each call")
+    parser.add_argument("--lead-in", type=float, default=LEAD_IN_S, metavar="SECONDS")
     parser.add_argument("--awake", type=float, default=Isolation().awake_s, metavar="SECONDS")
     parser.add_argument("--realtime", action="store_true", help="on a busy machine: both sides go first")
     parser.add_argument("--times", type=int, default=10)

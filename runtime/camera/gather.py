@@ -32,7 +32,7 @@ class Gather:
         """Whether no source will give a frame any more."""
         return all(source.ended for source in self._sources)
 
-    def take(self, most: int, timeout_s: float, newer_within_s: float) -> list[Frame]:
+    def take(self, most: int, timeout_s: float, *, newer_within_s: float = 0.0) -> list[Frame]:
         """Return the newest frames that are there, at most one of each source.
 
         Args:
@@ -42,22 +42,30 @@ class Gather:
                 are due within that time.
         """
         self._news.clear()
-        frames = self._there(most, newer_within_s)
+        self._await_newer(most, newer_within_s)
+        frames = self._there(most)
         if not frames and not self.ended and self._news.wait(timeout_s):
-            frames = self._there(most, 0.0)
+            frames = self._there(most)
         return frames
 
-    def _there(self, most: int, newer_within_s: float) -> list[Frame]:
-        until = time.monotonic() + newer_within_s
-        count = len(self._sources)
+    def _await_newer(self, most: int, within_s: float) -> None:
+        """Wait where those that will be taken have newer frames to come in a moment."""
+        until = time.monotonic() + within_s
+        slots = [self._sources[index].slot for index in self._in_turn()]
+        for slot in [slot for slot in slots if not slot.is_empty()][:most]:
+            slot.await_newer(max(0.0, until - time.monotonic()))
+
+    def _there(self, most: int) -> list[Frame]:
         frames: list[Frame] = []
-        begin = self._next
-        for step in range(count):
-            index = (begin + step) % count
-            frame = self._sources[index].slot.take(0.0, until - time.monotonic())
+        for index in self._in_turn():
+            frame = self._sources[index].take(0.0)
             if frame is not None:
                 frames.append(frame)
-                self._next = (index + 1) % count
+                self._next = (index + 1) % len(self._sources)
                 if len(frames) == most:
                     break
         return frames
+
+    def _in_turn(self) -> list[int]:
+        count = len(self._sources)
+        return [(self._next + step) % count for step in range(count)]

@@ -1,4 +1,4 @@
-"""Lanes to one engine: work is taken, done and handed on in order, and none is taken early."""
+"""Lanes to one engine: work is taken, done and handed on in order."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 _AHEAD = 2
+"""Pieces of work under way or done while somebody waits for one."""
 _TICK_S = 0.05
 _IDLE_SHARE = 0.05
-"""Of the time that work takes: for so long a lane waits for newer work."""
+"""Of the time that the last work took: for so long, and for a tick at most, a lane waits for newer work."""
 
 
 class Lanes:
@@ -27,7 +28,6 @@ class Lanes:
         *,
         count: int,
         is_over: Callable[[], bool],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start nothing yet.
 
@@ -37,10 +37,8 @@ class Lanes:
             do: Does it, and returns the outcome. Runs in ``count`` threads. Must not raise.
             count: Of lanes. With two, work is prepared while other work has the engine.
             is_over: Whether no work will come any more.
-            clock: Seconds, ascending.
         """
         self._take, self._do, self._is_over = take, do, is_over
-        self._clock = clock
         self._turn = threading.Lock()
         self._changed = threading.Condition()
         self._waiting = False
@@ -61,12 +59,12 @@ class Lanes:
             self._started = True
             for thread in self._threads:
                 thread.start()
-        deadline = self._clock() + timeout_s
+        deadline = time.monotonic() + timeout_s
         with self._changed:
             self._waiting = True
             self._changed.notify_all()
             while self._fetched not in self._done:
-                left_s = deadline - self._clock()
+                left_s = deadline - time.monotonic()
                 if left_s <= 0.0 or self._stopping or self._over():
                     return None
                 self._changed.wait(min(left_s, _TICK_S))
@@ -84,7 +82,7 @@ class Lanes:
         """Return for how long the oldest piece of work has been under way."""
         with self._changed:
             began = min(self._begun.values(), default=None)
-        return 0.0 if began is None else self._clock() - began
+        return 0.0 if began is None else time.monotonic() - began
 
     def stop(self) -> None:
         """Take no more work. Takes no lock, so that a signal's handler may call it."""
@@ -110,7 +108,7 @@ class Lanes:
                 return
             outcome = self._do(work)
             with self._changed:
-                self._took_s = self._clock() - self._begun.pop(number)
+                self._took_s = time.monotonic() - self._begun.pop(number)
                 self._done[number] = outcome
                 self._changed.notify_all()
 
@@ -121,12 +119,12 @@ class Lanes:
                 if len(self._begun) + len(self._done) >= (_AHEAD if self._waiting else 1):
                     self._changed.wait(_TICK_S)
                     continue
-            work = self._take(_TICK_S, _IDLE_SHARE * self._took_s)
+            work = self._take(_TICK_S, min(_TICK_S, _IDLE_SHARE * self._took_s))
             if work is not None:
                 with self._changed:
                     number = self._taken
                     self._taken += 1
-                    self._begun[number] = self._clock()
+                    self._begun[number] = time.monotonic()
                 return work, number
         with self._changed:
             self._changed.notify_all()

@@ -32,7 +32,7 @@ _CLOSE_S = 0.5
 _CLOSE_FILE_S = 60.0
 """For the sinks, where every frame of a file counts."""
 _LIVE_LANES, _FILE_LANES = 1, 2
-"""Of a film, a frame is prepared while another one has the engine. A camera's would grow old over it."""
+"""Where every frame counts, one is prepared while another one has the engine. A camera's would grow old."""
 _MOST_FAILURES = 10
 """Frames in a row without an answer, after which the loop gives up."""
 _BATCH_GAIN = 0.85
@@ -60,15 +60,16 @@ def loop(
 ) -> Loop:
     """Answer the newest frame, over and over.
 
-    Capture, the answering of a frame, the loop's own body and the sinks overlap; of a film, also the
-    preprocessing of one frame and the inference of another. Frames that come too fast are dropped and
-    counted, never queued. It ends when the sources end, or ``stop`` is called, or it is left.
+    Capture, the answering of a frame, the loop's own body and the sinks overlap; of a file of which every
+    frame counts, also the preprocessing of one frame and the inference of another. A camera's frames that
+    come too fast are dropped and counted, never queued. It ends when the sources end, or ``stop`` is called,
+    or it is left.
 
     Args:
         source: An open camera, or several, whose newest frames are taken in turn. With several cameras load
             the model with ``stream=False``: its memory of earlier frames would mix them up.
         model: Answers a frame, or with several cameras a list of frames. May be called from two threads,
-            where a source is a film.
+            where a source is a file of which every frame counts.
         sinks: Take every answer, each in a thread of its own; a function of an Answer, or an object with
             ``write`` and ``close``.
         budget: Lowers the model's ``size_limit`` where time or heat demand it.
@@ -209,7 +210,7 @@ class Loop:
 
     def _take(self, timeout_s: float, newer_within_s: float) -> list[Frame] | None:
         most = len(self._sources) if self._batch is not False else 1
-        return self._gather.take(most, timeout_s, newer_within_s) or None
+        return self._gather.take(most, timeout_s, newer_within_s=newer_within_s) or None
 
     def _answer(self, frames: list[Frame]) -> list[_Outcome]:
         """Answer frames; the errors of each stay with it."""

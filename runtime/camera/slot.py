@@ -34,7 +34,7 @@ class Slot:
         self._frames: deque[Frame] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._newest_s: float | None = None
+        self._newest_came_s: float | None = None
         self._gap_s: float | None = None
 
     def put(self, frame: Frame) -> None:
@@ -52,24 +52,29 @@ class Slot:
             self._changed.notify_all()
         self.news.set()
 
-    def take(self, timeout_s: float, newer_within_s: float = 0.0) -> Frame | None:
-        """Return the next frame, or None if none comes in time or the slot is closed and empty.
-
-        Args:
-            timeout_s: How long to wait where there is none.
-            newer_within_s: How long to wait where there is one, but a newer one is due within that time.
-        """
+    def take(self, timeout_s: float) -> Frame | None:
+        """Return the next frame, or None if none comes in time or the slot is closed and empty."""
         with self._changed:
-            if not self._closed:
-                if not self._frames and timeout_s > 0.0:
-                    self._changed.wait(timeout_s)
-                elif self._frames and self._is_due(newer_within_s):
-                    self._changed.wait(newer_within_s)
+            if not self._frames and not self._closed and timeout_s > 0.0:
+                self._changed.wait(timeout_s)
             if not self._frames:
                 return None
             frame = self._frames.popleft()
             self._changed.notify_all()
             return frame
+
+    def await_newer(self, within_s: float) -> None:
+        """Where there is a frame, but a newer one is due, wait for that.
+
+        When one is due is taken from the gaps between the last ones. One that is late by more than a gap is
+        not waited for, nor is any where every frame counts.
+
+        Args:
+            within_s: For how long at most, in seconds.
+        """
+        with self._changed:
+            if self._frames and not self._closed and self._is_due(within_s):
+                self._changed.wait(within_s)
 
     def is_empty(self) -> bool:
         """Return whether no frame is waiting."""
@@ -83,14 +88,14 @@ class Slot:
         self.news.set()
 
     def _note_gap(self, came_s: float) -> None:
-        if self._newest_s is not None:
-            gap_s = came_s - self._newest_s
+        if self._newest_came_s is not None:
+            gap_s = came_s - self._newest_came_s
             before_s = gap_s if self._gap_s is None else self._gap_s
             self._gap_s = before_s + _WEIGHT * (gap_s - before_s)
-        self._newest_s = came_s
+        self._newest_came_s = came_s
 
     def _is_due(self, within_s: float) -> bool:
-        """Return whether a newer frame should come within some time; never of frames that all count."""
-        if within_s <= 0.0 or self._lossless or self._newest_s is None or self._gap_s is None:
+        if self._lossless or self._newest_came_s is None or self._gap_s is None:
             return False
-        return self._newest_s + self._gap_s <= time.monotonic() + within_s
+        since_s = time.monotonic() - self._newest_came_s
+        return self._gap_s - within_s <= since_s <= 2.0 * self._gap_s

@@ -71,8 +71,8 @@ def test_overload_drops_frames_and_keeps_answers_young(slow_model):
             if len(ages) == 30:
                 break
         assert running.counters["dropped"] >= 5 * len(ages)
-    # A frame waits for less than one inference before its own; of queued ones the last would wait for thirty.
-    assert sorted(ages)[len(ages) // 2] < 4 * 0.05
+    # A frame waits for a few milliseconds before its inference; in a second lane it would wait for one more.
+    assert sorted(ages)[len(ages) // 2] < 1.7 * 0.05
 
 
 def test_the_next_frame_is_not_taken_while_the_body_is_busy(slow_model):
