@@ -169,7 +169,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=4, help="in a block")
     parser.add_argument("--streak", type=int, default=50, metavar="CALLS", help="of one side in a row")
     parser.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="before each call")
-    parser.add_argument("--lead-in", type=float, default=LEAD_IN_S, metavar="SECONDS")
+    parser.add_argument(
+        "--lead-in", type=float, default=LEAD_IN_S, metavar="SECONDS", help="of untimed calls"
+    )
     parser.add_argument("--awake", type=float, default=Isolation().awake_s, metavar="SECONDS")
     parser.add_argument("--realtime", action="store_true", help="on a busy machine: both sides go first")
     parser.add_argument("--times", type=int, default=10)

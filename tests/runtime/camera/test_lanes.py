@@ -44,7 +44,8 @@ def test_as_many_threads_do_it_as_there_are_lanes(new_lanes, count):
     together = threading.Barrier(count)
 
     def do(number: int) -> int:
-        together.wait(5.0)  # of fewer threads than it needs, it breaks
+        if number < 10:  # what is taken ahead of the last one that is fetched would stand there alone
+            together.wait(5.0)  # of fewer threads than it needs, it breaks
         return threading.get_ident()
 
     lanes, _ = new_lanes(count, do)
@@ -55,7 +56,7 @@ def test_while_nobody_waits_one_piece_is_done_ahead(new_lanes):
     lanes, asked_s = new_lanes(1, lambda number: number)
     lanes.next(5.0)
     time.sleep(0.2)
-    assert len(asked_s) <= 3, "two were under way when the first was fetched; of those one may be left"
+    assert len(asked_s) <= 2, "the one that was fetched, and one ahead"
 
 
 def test_newer_work_is_waited_for_a_small_part_of_the_time_that_work_takes(new_lanes):
@@ -70,5 +71,5 @@ def test_newer_work_is_waited_for_a_small_part_of_the_time_that_work_takes(new_l
         lanes.next(10.0)
     first, second, third = asked_s[:3]
     assert first == 0.0
-    assert 0.005 <= second <= 0.05
+    assert 0.005 <= second <= 0.03
     assert third == 0.05, "for a stop, a lane must not be away for longer than a tick"
