@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from camera_soak import resident_bytes
+
 from boardfit.runtime import camera
 from boardfit.runtime.camera.stats import Stats
 from boardfit.runtime.engines.fake import write_fake_bundle
@@ -31,11 +33,6 @@ MARK = 20
 LEAST_MARKS = 10
 LEAST_SHARE = 0.8
 """Of the frames that should come, that must: or it is no overload."""
-
-
-def resident_mb() -> float:
-    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - pathlib would take memory; see camera_soak
-        return int(file.read().split()[1]) * 4096 / 1e6
 
 
 def overloading_fps(model: Session, times: float) -> float:
@@ -91,7 +88,7 @@ def main(argv: list[str]) -> int:
                 for _ in running:
                     answers += 1
                     if answers % MARK == 1:
-                        marks.append(resident_mb())
+                        marks.append(resident_bytes() / 1e6)
                     if time.monotonic() - began >= asked.seconds * (len(overs) + 1):
                         overs.append(over_ms(running.stats, fps))
                         running.stats = Stats()
