@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from boardfit.runtime.isolate.options import Isolation
 from boardfit.timing import percentile
@@ -15,6 +15,8 @@ FIRST_RUNS = 5
 WINDOW = 512
 _EVERY = 32
 _RECENT = 16
+Shape: TypeAlias = tuple[Any, ...]
+"""What runs have in common that take about as long: the model's file, and the shapes of its inputs."""
 
 
 @dataclass(slots=True)
@@ -32,9 +34,9 @@ class Deadlines:
 
     def __init__(self, options: Isolation) -> None:
         self._options = options
-        self._runs: dict[Hashable, _Runs] = {}
+        self._runs: dict[Shape, _Runs] = {}
 
-    def allowed_s(self, shape: Hashable) -> float:
+    def allowed_s(self, shape: Shape) -> float:
         """Return how many seconds the next run of a shape may take."""
         runs = self._runs.get(shape)
         first_s = self._options.first_deadline_s
@@ -42,14 +44,14 @@ class Deadlines:
             return max(first_s, self._options.deadline_s or 0.0)
         return self._options.deadline_s or max(FLOOR_S, FACTOR * runs.p99_s)
 
-    def usual_s(self, shape: Hashable) -> float | None:
+    def usual_s(self, shape: Shape) -> float | None:
         """Return the time in which a quarter of a shape's last 16 runs ended, in seconds; None with fewer."""
         runs = self._runs.get(shape)
         if runs is None or runs.fresh or len(runs.last_s) < _RECENT:
             return None
         return sorted(runs.last_s[-number] for number in range(1, _RECENT + 1))[_RECENT // 4 - 1]
 
-    def took(self, shape: Hashable, seconds: float) -> None:
+    def took(self, shape: Shape, seconds: float) -> None:
         """Remember a run that ended; the first one of a shape in a process counts for no percentile."""
         runs = self._runs.setdefault(shape, _Runs())
         runs.count += 1
@@ -60,7 +62,11 @@ class Deadlines:
         if len(runs.last_s) < _EVERY or runs.count % _EVERY == 0:
             runs.p99_s = percentile(list(runs.last_s), 99.0)
 
-    def restarted(self) -> None:
-        """Grant every shape a first run again: a new process has planned none of them."""
-        for runs in self._runs.values():
-            runs.fresh = True
+    def restarted(self, model: str | None = None) -> None:
+        """Grant shapes a first run again: a new process, or a model loaded anew, has planned none of them.
+
+        Args:
+            model: Of whose shapes, by their first entry; None for all.
+        """
+        for shape, runs in self._runs.items():
+            runs.fresh = runs.fresh or model is None or shape[0] == model

@@ -93,6 +93,7 @@ class EngineHost:
             self._models.pop(key).block.close()
             raise
         self._load_s = max(self._load_s, perf_counter() - begin)
+        self._deadlines.restarted(artifact.files[0])
         return key
 
     def run(self, key: int, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -166,14 +167,16 @@ class EngineHost:
         )
 
     def _run(self, process: EngineProcess, key: int, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        shape = (key, *(array.shape for array in feeds.values()))
+        model = self._models[key]
+        # By its file: a model that is unloaded and loaded again has another key each time.
+        shape = (model.artifact.files[0], *(array.shape for array in feeds.values()))
         within_s = self._deadlines.allowed_s(shape)
         limit_bytes = self._limit_bytes()
         begin = perf_counter()
         shared = process.share(sum(aligned(array.nbytes) for array in feeds.values()))
         message = {"op": "run", "key": key, "inputs": _placed(feeds, shared)}
         # Where the engine's threads take every core, one that looks would be in their way.
-        looks = self._models[key].threads < self._cores
+        looks = model.threads < self._cores
         usual_s = self._deadlines.usual_s(shape) if looks else None
         process.request(message, within_s=within_s, usual_s=usual_s)
         answer = process.reply(limit_bytes)

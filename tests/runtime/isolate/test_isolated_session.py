@@ -157,6 +157,18 @@ def test_a_spare_that_cannot_be_started_costs_no_answer(path, monkeypatch, caplo
         assert model.isolation.spare_pid is not None
 
 
+def test_what_is_loaded_again_and_again_leaves_nothing_behind(tmp_path):
+    write_fake_bundle(tmp_path / "b", sizes=SIZES[:1])
+    with load(tmp_path / "b", isolate=True) as model:
+        engine = model._engines.open(SIZES[0])
+        for _ in range(5):
+            model._engines.close()
+            model(FRAMES[0])
+        assert model._engines.open(SIZES[0]) is not engine
+        assert len(model._host._deadlines._runs) == 1
+        assert len(model._host._models) == 1
+
+
 def test_a_spare_knows_what_was_loaded_after_it_started(path, watch):
     with load(path, policy="entropy", max_resident_sizes=2, isolate=Isolation(spare=True)) as model:
         expected = [model(frame) for frame in FRAMES[:3]]
