@@ -34,7 +34,9 @@ _CLOSE_FILE_S = 60.0
 _LIVE_LANES, _FILE_LANES = 1, 2
 """Where every frame counts, one is prepared while another one has the engine. A camera's would grow old."""
 _MOST_FAILURES = 10
-"""Frames in a row without an answer, after which the loop gives up."""
+"""Calls of the model in a row without an answer, after which the loop gives up."""
+_MOST_MEASURED_S = 0.5
+"""Where a frame of each camera takes longer one by one, no batch is tried: that takes twelve times it."""
 _BATCH_GAIN = 0.85
 """A batch is used where it takes less than this share of the time one by one: its first frame waits."""
 
@@ -90,13 +92,19 @@ def loop(
 
 @dataclass(slots=True)
 class _Outcome:
-    """What became of one frame."""
+    """What became of one frame.
+
+    Attributes:
+        began_s: When it was taken.
+        follows: Whether it was answered in one call with a frame before it.
+    """
 
     frame: Frame
     began_s: float
     result: Result | None = None
     error: Exception | None = None
     reused: bool = False
+    follows: bool = False
 
 
 class Loop:
@@ -135,6 +143,7 @@ class Loop:
         self._on_event = on_event
         self._notifier = Notifier()
         self._failures = 0
+        self._failing: set[str] = set()
         self._closed = False
         _claim_all(self._sources)
         self._live = all(source.live for source in sources)
@@ -161,7 +170,7 @@ class Loop:
         """Yield answers until the sources end or the loop is stopped; leaving the iteration closes the loop.
 
         Raises:
-            BoardfitError: The model failed on ten frames in a row.
+            BoardfitError: The model failed ten times in a row.
         """
         self._notifier.ready()
         try:
@@ -215,33 +224,49 @@ class Loop:
     def _answer(self, frames: list[Frame]) -> list[_Outcome]:
         """Answer frames; the errors of each stay with it."""
         began = time.monotonic()
-        outcomes = due = [_Outcome(frame, began) for frame in frames]
-        try:
-            for outcome in outcomes:
-                self._reuse(outcome)
-            due = [outcome for outcome in outcomes if outcome.result is None]
+        outcomes = [_Outcome(frame, began) for frame in frames]
+        for outcome in outcomes:
+            self._reuse(outcome)
+        due = [outcome for outcome in outcomes if outcome.result is None and outcome.error is None]
+        if self._gains_together(due):
             self._run(due)
-        except Exception as error:
+        else:
             for outcome in due:
-                outcome.error = error
+                self._run([outcome])
         return outcomes
 
-    def _run(self, due: Sequence[_Outcome]) -> None:
-        images = [outcome.frame.image for outcome in due]
-        if len(images) > 1 and self._batch is None:
-            self._batch = gains_by_batches(self._model, images)
-        together = len(images) > 1 and self._batch
-        results = self._model(images) if together else [self._model(image) for image in images]
-        for outcome, result in zip(due, results, strict=True):
-            outcome.result = result
-            if self._motions:
-                frame = outcome.frame
-                self._motions[frame.source].answered(frame.image, frame.time_s, result)
+    def _gains_together(self, due: Sequence[_Outcome]) -> bool:
+        if len(due) < 2:
+            return False
+        if self._batch is None:
+            try:
+                self._batch = gains_by_batches(self._model, [outcome.frame.image for outcome in due])
+            except Exception:
+                return False  # they will each have their error
+        return self._batch
+
+    def _run(self, together: Sequence[_Outcome]) -> None:
+        """Answer frames in one call."""
+        images = [outcome.frame.image for outcome in together]
+        try:
+            results = self._model(images) if len(images) > 1 else [self._model(images[0])]
+            for outcome, result in zip(together, results, strict=True):
+                outcome.result = result
+                if self._motions:
+                    frame = outcome.frame
+                    self._motions[frame.source].answered(frame.image, frame.time_s, result)
+        except Exception as error:
+            for outcome in together:
+                outcome.error = error
+                outcome.follows = outcome is not together[0]
 
     def _reuse(self, outcome: _Outcome) -> None:
         if self._motions:
             frame = outcome.frame
-            outcome.result = self._motions[frame.source].reusable(frame.image, frame.time_s)
+            try:
+                outcome.result = self._motions[frame.source].reusable(frame.image, frame.time_s)
+            except Exception as error:
+                outcome.error = error
             outcome.reused = outcome.result is not None
 
     def _deliver(self, outcome: _Outcome) -> bool:
@@ -252,6 +277,7 @@ class Loop:
             self._fail(outcome, now)
             return False
         self._failures = 0
+        self._failing.discard(frame.source)
         age_s = now - frame.time_s
         self.stats.add(
             result, reused=outcome.reused, wait_s=outcome.began_s - frame.time_s, age_s=age_s, now=now
@@ -267,11 +293,13 @@ class Loop:
         error = outcome.error
         assert error is not None
         self.stats.failed += 1
-        self._failures += 1
+        self._failures += not outcome.follows
         if not isinstance(error, BoardfitError) or self._failures >= _MOST_FAILURES:
             raise error
-        if self._failures == 1:
-            self._tell(Event(FRAME_FAILED, now, outcome.frame.source, str(error)))
+        source = outcome.frame.source
+        if source not in self._failing:
+            self._failing.add(source)
+            self._tell(Event(FRAME_FAILED, now, source, str(error)))
 
     def _keep_budget(self, budget: Budget, result: Result, now: float) -> None:
         timings = result.timings
@@ -304,12 +332,17 @@ class Loop:
 def gains_by_batches(model: Model, images: list[np.ndarray]) -> bool:
     """Measure whether frames as one batch take less time than one by one.
 
+    Where one by one they take more than half a second, they do not, and nothing is measured.
+
     Args:
         model: Takes a frame or a list of frames.
         images: HxWx3 uint8 BGR.
     """
     calls = {"together": lambda: model(images), "alone": lambda: [model(image) for image in images]}
     try:
+        one = time_paired({"one": lambda: model(images[0])}, rounds=1, warmup=1)["one"]
+        if one.p50_s * len(images) > _MOST_MEASURED_S:
+            return False
         times = time_paired(calls, rounds=5, warmup=1)
     except (BoardfitError, TypeError, AttributeError):
         return False  # it takes no lists

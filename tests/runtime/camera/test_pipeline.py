@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,10 @@ def slow_model(tmp_path):
 def film(new_bench):
     """Opens a source of 40 frames, each of which counts."""
 
-    def open_film(frames: int = 40):
+    def open_film(frames: int = 40, name: str = "film"):
         settings = WatchSettings(stall_s=None, frozen_s=None)
         bench = new_bench(interval_s=0.001, frames=frames)
-        return Source(bench, name="film", settings=settings, live=False)
+        return Source(bench, name=name, settings=settings, live=False)
 
     return open_film
 
@@ -160,6 +161,33 @@ def test_several_cameras_share_an_engine(new_bench, model, batch):
     assert all(indices == sorted(set(indices)) for indices in seen.values())
 
 
+@pytest.fixture
+def ten_films(film):
+    """Ten films of 30 frames, which a loop answers up to ten at a time."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(film(30, name=f"film {number}")) for number in range(10)]
+
+
+@pytest.mark.parametrize("batch", [True, False], ids=["together", "in-turn"])
+def test_one_lost_call_does_not_end_a_loop_of_ten_cameras(ten_films, model, batch):
+    events = []
+    failing = Failing(model, lambda call: call == 2)
+    running = camera.loop(ten_films, failing, batch=batch, on_event=events.append)
+    answers = list(running)
+    assert len(answers) == 300 - running.stats.failed
+    assert 1 <= running.stats.failed <= (10 if batch else 1), "in turn, the others have their answers"
+    failed = [event.source for event in events if event.kind == "frame-failed"]
+    assert len(failed) == len(set(failed)) == running.stats.failed
+
+
+@pytest.mark.parametrize("batch", [True, False], ids=["together", "in-turn"])
+def test_ten_lost_calls_in_a_row_end_it(ten_films, model, batch):
+    failing = Failing(model, lambda call: call > 3)
+    with pytest.raises(EngineError, match="the engine died"):
+        list(camera.loop(ten_films, failing, batch=batch))
+    assert 13 <= failing.calls <= 13 + 2 * 10  # and what was under way in the other lane
+
+
 def test_two_cameras_of_one_name_are_refused(model):
     with camera.open("synthetic") as one, camera.open("synthetic") as other:
         with pytest.raises(RecipeError, match="one name"):
@@ -191,6 +219,14 @@ def test_a_batch_is_used_where_it_gains(model, per_call_s, per_frame_s, gains):
 
     counting = Counting(model, per_call_s, per_frame_s)
     assert gains_by_batches(counting, [np.zeros((48, 64, 3), np.uint8)] * 3) is gains
+
+
+def test_slow_frames_are_not_held_up_for_a_measurement(model):
+    from boardfit.runtime.camera.pipeline import gains_by_batches
+
+    counting = Counting(model, 0.2, 0.0)
+    assert gains_by_batches(counting, [np.zeros((48, 64, 3), np.uint8)] * 3) is False
+    assert counting.batches == 0
 
 
 def test_a_model_without_lists_gets_none():
