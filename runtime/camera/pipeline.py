@@ -31,6 +31,8 @@ _CLOSE_S = 0.5
 """For the frame under way and all sinks together: a service has a second to end in."""
 _CLOSE_FILE_S = 60.0
 """For the sinks, where every frame of a file counts."""
+_FINISH_S = 0.4
+"""Of that, for what a sink has in hand and the end of its file: a film without it cannot be read."""
 _LIVE_LANES, _FILE_LANES = 1, 2
 """Where every frame counts, one is prepared while another one has the engine. A camera's would grow old."""
 _MOST_FAILURES = 10
@@ -196,9 +198,10 @@ class Loop:
             return
         self._closed = True
         self._notifier.stopping()
+        close_s = _CLOSE_S if self._live else _CLOSE_FILE_S
         for sink in self._sinks:
-            sink.end()
-        until = time.monotonic() + (_CLOSE_S if self._live else _CLOSE_FILE_S)
+            sink.end(close_s - _FINISH_S)
+        until = time.monotonic() + close_s
         self.hangs = not self._lanes.join(_CLOSE_S)
         for sink in self._sinks:
             sink.join(max(0.0, until - time.monotonic()))

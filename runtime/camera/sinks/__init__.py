@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -100,7 +101,7 @@ class SinkThread:
         self._tell = tell
         self._queue: deque[Answer | Event] = deque()
         self._changed = threading.Condition()
-        self._closing = False
+        self._write_until = math.inf
         self._failed_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"sink {self.name}", daemon=True)
         self._thread.start()
@@ -118,10 +119,14 @@ class SinkThread:
             self._queue.append(item)
             self._changed.notify_all()
 
-    def end(self) -> None:
-        """Have the thread write what waits, and finish the sink."""
+    def end(self, write_s: float) -> None:
+        """Have the thread write what waits, and finish the sink.
+
+        Args:
+            write_s: Seconds after which answers that still wait are dropped, so that a film has its end in time.
+        """
         with self._changed:
-            self._closing = True
+            self._write_until = time.monotonic() + write_s
             self._changed.notify_all()
 
     def join(self, timeout_s: float) -> bool:
@@ -137,10 +142,21 @@ class SinkThread:
         except Exception as error:
             self._tell(Event(SINK_FAILED, time.monotonic(), self.name, f"it could not be finished: {error}"))
 
+    @property
+    def _closing(self) -> bool:
+        return self._write_until < math.inf
+
+    def _drop_answers(self) -> None:
+        kept = [item for item in self._queue if not isinstance(item, Answer)]
+        self.dropped += len(self._queue) - len(kept)
+        self._queue = deque(kept)
+
     def _next(self) -> Answer | Event | None:
         with self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
+            if time.monotonic() >= self._write_until:
+                self._drop_answers()
             if not self._queue:
                 return None
             item = self._queue.popleft()

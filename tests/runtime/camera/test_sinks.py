@@ -189,11 +189,25 @@ def test_a_slow_sink_loses_the_oldest_answers_and_holds_nobody(answer):
         thread.put(answer(index))
     assert time.monotonic() - began < 5.0
     slow.go.set()
-    thread.end()
+    thread.end(10.0)
     assert thread.join(10.0) and slow.closed
     indices = [item.frame.index for item in slow.items]
     assert thread.dropped == 30 - len(indices) and len(indices) <= 9
     assert indices[-8:] == list(range(22, 30))
+
+
+def test_a_recorder_slower_than_the_camera_finishes_its_film(tmp_path, bench, model):
+    def draw(answer):
+        time.sleep(0.1)
+        return answer.frame.image
+
+    film = Recording(tmp_path / "out.mp4", fps=10.0, draw=draw)
+    with camera.open(bench) as source, camera.loop(source, model, sinks=[film]) as running:
+        for _ in running:
+            if running.stats.results >= 30:
+                running.stop()
+        assert frames_in(tmp_path / "out.mp4") >= 1
+        assert running.counters["sinks_dropped"] >= 5
 
 
 def test_a_lossless_sink_makes_the_loop_wait(answer):
@@ -206,7 +220,7 @@ def test_a_lossless_sink_makes_the_loop_wait(answer):
     thread = SinkThread(sink, lossless=True, tell=lambda event: None)
     for index in range(40):
         thread.put(answer(index))
-    thread.end()
+    thread.end(10.0)
     assert thread.join(10.0)
     assert [item.frame.index for item in items] == list(range(40)) and thread.dropped == 0
 
