@@ -21,6 +21,7 @@ SINK_WORKS = "sink-works"
 _WAITING = 8
 """Answers that may wait for a sink; a frame of 1920x1080 takes 6 MB."""
 _EVENTS = 64
+"""Events that may wait for one, the newest ones: they are kept while it does not work."""
 _RETRY_S = 10.0
 _TICK_S = 0.1
 
@@ -102,7 +103,8 @@ class SinkThread:
         self._queue: deque[Answer | Event] = deque()
         self._changed = threading.Condition()
         self._write_until = math.inf
-        self._failed_at: float | None = None
+        self._failed_at = -math.inf
+        self._works = True
         self._thread = threading.Thread(target=self._run, name=f"sink {self.name}", daemon=True)
         self._thread.start()
 
@@ -112,10 +114,9 @@ class SinkThread:
         limit = _WAITING if is_answer else _EVENTS
         with self._changed:
             # An event may come from this sink's own thread, which must not wait for itself.
-            while is_answer and self._lossless and len(self._queue) >= limit and not self._closing:
+            while is_answer and self._lossless and self._count(Answer) >= limit and not self._closing:
                 self._changed.wait(_TICK_S)
-            if len(self._queue) >= limit:
-                self.dropped += isinstance(self._queue.popleft(), Answer)
+            self._drop(Answer if is_answer else Event, keep=limit - 1)
             self._queue.append(item)
             self._changed.notify_all()
 
@@ -146,39 +147,53 @@ class SinkThread:
     def _closing(self) -> bool:
         return self._write_until < math.inf
 
-    def _drop_answers(self) -> None:
-        kept = [item for item in self._queue if not isinstance(item, Answer)]
-        self.dropped += len(self._queue) - len(kept)
-        self._queue = deque(kept)
+    def _count(self, kind: type) -> int:
+        return sum(isinstance(item, kind) for item in self._queue)
+
+    def _drop(self, kind: type, *, keep: int) -> None:
+        """Drop the oldest answers, or events, but for so many."""
+        items = [item for item in self._queue if isinstance(item, kind)]
+        for item in items[: max(0, len(items) - keep)]:
+            self._queue.remove(item)
+            self.dropped += isinstance(item, Answer)
 
     def _next(self) -> Answer | Event | None:
+        """Return what is to be written now: while the sink does not work, nothing, but at the end the events."""
         with self._changed:
-            while not self._queue and not self._closing:
-                self._changed.wait()
-            if time.monotonic() >= self._write_until:
-                self._drop_answers()
-            if not self._queue:
-                return None
-            item = self._queue.popleft()
-            self._changed.notify_all()
-            return item
+            while True:
+                now = time.monotonic()
+                pause_s = self._failed_at + _RETRY_S - now
+                if pause_s > 0.0 or now >= self._write_until:
+                    self._drop(Answer, keep=0)
+                if self._queue and (pause_s <= 0.0 or self._closing):
+                    item = self._queue.popleft()
+                    self._changed.notify_all()
+                    return item
+                if self._closing:
+                    return None
+                self._changed.wait(pause_s if self._queue else None)
 
     def _write(self, item: Answer | Event) -> None:
-        now = time.monotonic()
-        if self._failed_at is not None and now - self._failed_at < _RETRY_S:
-            self.dropped += isinstance(item, Answer)
-            return
         try:
             self._sink.write(item)
         except Exception as error:  # a full disk or a user's slip must not end the loop
-            if self._failed_at is None:
-                known = isinstance(error, (SinkError, OSError, cv2.error))
-                why = str(error) if known else f"{type(error).__name__}: {error}"
-                self._tell(Event(SINK_FAILED, now, self.name, why))
-            self._failed_at = now
-            self.dropped += isinstance(item, Answer)
+            known = isinstance(error, (SinkError, OSError, cv2.error))
+            self._fail(item, str(error) if known else f"{type(error).__name__}: {error}", keep=known)
             return
-        self.written += isinstance(item, Answer)
-        if self._failed_at is not None:
-            self._failed_at = None
-            self._tell(Event(SINK_WORKS, now, self.name, "it works again"))
+        if isinstance(item, Answer):  # a film takes every event
+            self.written += 1
+            if not self._works:
+                self._works = True
+                self._tell(Event(SINK_WORKS, time.monotonic(), self.name, "it works again"))
+
+    def _fail(self, item: Answer | Event, why: str, *, keep: bool) -> None:
+        worked, self._works = self._works, False
+        self._failed_at = time.monotonic()
+        with self._changed:
+            if isinstance(item, Answer):
+                self.dropped += 1
+            elif keep and not self._closing:
+                self._queue.appendleft(item)
+                self._drop(Event, keep=_EVENTS)
+        if worked:
+            self._tell(Event(SINK_FAILED, self._failed_at, self.name, why))

@@ -210,6 +210,66 @@ def test_a_recorder_slower_than_the_camera_finishes_its_film(tmp_path, bench, mo
         assert running.counters["sinks_dropped"] >= 5
 
 
+def event(number: int = 0) -> Event:
+    return Event("stalled", 0.0, "cam", str(number))
+
+
+def test_answers_push_no_event_out(answer):
+    slow = Slow()
+    thread = SinkThread(slow, lossless=False, tell=lambda event: None)
+    thread.put(answer(0))
+    thread.put(event())
+    for index in range(30):
+        thread.put(answer(index))
+    slow.go.set()
+    thread.end(10.0)
+    assert thread.join(10.0)
+    assert [item.kind for item in slow.items if isinstance(item, Event)] == ["stalled"]
+
+
+def test_events_wait_for_a_sink_to_work_again(answer, monkeypatch, until):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks._RETRY_S", 0.2)
+    fails, items = [True], []
+
+    class Sink(Slow):
+        def write(self, item):
+            if fails:
+                raise SinkError("the disk is full")
+            items.append(item)
+
+    thread = SinkThread(Sink(), lossless=False, tell=lambda event: None)
+    thread.put(answer(0))
+    until(lambda: thread.dropped == 1)
+    for number in range(100):
+        thread.put(event(number))
+        thread.put(answer(number))
+    assert len(thread._queue) <= 64 + 8, "it holds no more, however long it lasts"
+    time.sleep(0.5)
+    fails.clear()
+    until(lambda: len(items) == 64)
+    assert [item.detail for item in items] == [str(number) for number in range(36, 100)]
+    thread.put(answer(200))
+    until(lambda: thread.written == 1)
+    thread.end(10.0)
+    assert thread.join(10.0) and thread.dropped == 101
+
+
+def test_an_event_that_a_sink_cannot_digest_is_no_end(answer, monkeypatch, until):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks._RETRY_S", 0.01)
+
+    class Sink(Slow):
+        def write(self, item):
+            item.frame  # noqa: B018
+
+    thread = SinkThread(Sink(), lossless=False, tell=lambda event: None)
+    thread.put(event())
+    time.sleep(0.1)
+    thread.put(answer(1))
+    until(lambda: thread.written == 1)
+    thread.end(10.0)
+    assert thread.join(10.0)
+
+
 def test_a_lossless_sink_makes_the_loop_wait(answer):
     items = []
 
