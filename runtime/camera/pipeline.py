@@ -324,12 +324,16 @@ class Loop:
             self._notifier.alive()
 
     def _tell(self, event: Event) -> None:
+        log = logging.getLogger("boardfit")
         for sink in self._sinks:
             sink.put(event)
-        if self._on_event is not None:
-            self._on_event(event)
         if event.kind in (SIZE_LIMIT, FRAME_FAILED) or event.kind.startswith("sink"):
-            logging.getLogger("boardfit").warning("%s: %s, %s", event.source, event.kind, event.detail)
+            log.warning("%s: %s, %s", event.source, event.kind, event.detail)
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:
+                log.exception("a listener to the loop's events failed")
 
 
 def gains_by_batches(model: Model, images: list[np.ndarray]) -> bool:

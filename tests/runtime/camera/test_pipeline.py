@@ -122,6 +122,17 @@ def test_a_frame_that_fails_is_an_event_and_the_next_one_works(film, model):
     assert failed and failed[0].detail == "the engine died"
 
 
+def test_a_listener_that_fails_ends_neither_sink_nor_loop(film, model):
+    def listener(event):
+        raise RuntimeError("a slip")
+
+    with film() as source:
+        failing = Failing(model, lambda call: call == 5)
+        running = camera.loop(source, failing, sinks=[lambda answer: 1 / 0], on_event=listener)
+        assert len(list(running)) == 39
+    assert running.counters["sinks_dropped"] == 39
+
+
 def test_a_model_that_only_fails_ends_the_loop(film, model):
     with film() as source, pytest.raises(EngineError, match="the engine died"):
         list(camera.loop(source, Failing(model, lambda call: True)))
