@@ -146,11 +146,11 @@ class Loop:
         self._notifier = Notifier()
         self._failures = 0
         self._failing: set[str] = set()
-        self._closed = False
+        self._stopped = self._closed = False
         _claim_all(self._sources)
         self._live = all(source.live for source in sources)
         self._gather = Gather(sources)
-        self._sinks = [SinkThread(sink, lossless=not self._live, tell=self._tell) for sink in sinks]
+        self._sinks = [SinkThread(sink, waits=self._waits, tell=self._tell) for sink in sinks]
         for source in sources:
             source.subscribe(self._tell)
         self._lanes = Lanes(
@@ -189,8 +189,16 @@ class Loop:
             self.close()
 
     def stop(self) -> None:
-        """End the iteration within a fraction of a second; may be called from a signal's handler."""
+        """End the iteration within a fraction of a second; may be called from a signal's handler.
+
+        Sinks are then waited for as those of a camera are: what they cannot take in time is dropped and counted.
+        """
+        self._stopped = True
         self._lanes.stop()
+
+    def _waits(self) -> bool:
+        """Return whether sinks are waited for."""
+        return not (self._live or self._stopped)
 
     def close(self) -> None:
         """Stop, and let the sinks finish what they have. Sources and model stay open."""
@@ -198,16 +206,23 @@ class Loop:
             return
         self._closed = True
         self._notifier.stopping()
-        close_s = _CLOSE_S if self._live else _CLOSE_FILE_S
-        for sink in self._sinks:
-            sink.end(close_s - _FINISH_S)
-        until = time.monotonic() + close_s
+        waits, until = self._waits(), self._end_sinks()
         self.hangs = not self._lanes.join(_CLOSE_S)
-        for sink in self._sinks:
-            sink.join(max(0.0, until - time.monotonic()))
+        while (left_s := until - time.monotonic()) > 0.0:
+            if all(sink.join(min(left_s, _TICK_S)) for sink in self._sinks):
+                break
+            if waits and not self._waits():  # stop was called while the sinks of a file finish
+                waits, until = False, self._end_sinks()
         for source in self._sources:
             source.release()
             source.unsubscribe(self._tell)
+
+    def _end_sinks(self) -> float:
+        """Have the sinks finish; return until when they are waited for."""
+        close_s = _CLOSE_FILE_S if self._waits() else _CLOSE_S
+        for sink in self._sinks:
+            sink.end(close_s - _FINISH_S)
+        return time.monotonic() + close_s
 
     @property
     def counters(self) -> Mapping[str, int]:

@@ -84,13 +84,18 @@ class SinkThread:
     """
 
     def __init__(
-        self, sink: Sink | Callable[[Answer], object], *, lossless: bool, tell: Callable[[Event], None]
+        self,
+        sink: Sink | Callable[[Answer], object],
+        *,
+        waits: Callable[[], bool],
+        tell: Callable[[Event], None],
     ) -> None:
         """Start the thread.
 
         Args:
             sink: Takes the answers.
-            lossless: Whether the loop waits for the sink, as it does where every frame of a file counts.
+            waits: Tells whether the loop waits for the sink, as it does where every frame of a file counts,
+                until it is stopped.
             tell: Takes the events ``sink-failed`` and ``sink-works``.
         """
         self.written = 0
@@ -98,7 +103,7 @@ class SinkThread:
         self._sink: Sink = sink if isinstance(sink, Sink) else Callback(sink)
         named = type(sink) if isinstance(sink, Sink) else sink
         self.name: str = getattr(named, "__name__", "callback")
-        self._lossless = lossless
+        self._waits = waits
         self._tell = tell
         self._queue: deque[Answer | Event] = deque()
         self._changed = threading.Condition()
@@ -114,7 +119,7 @@ class SinkThread:
         limit = _WAITING if is_answer else _EVENTS
         with self._changed:
             # An event may come from this sink's own thread, which must not wait for itself.
-            while is_answer and self._lossless and self._count(Answer) >= limit and not self._closing:
+            while is_answer and self._count(Answer) >= limit and self._waits() and not self._closing:
                 self._changed.wait(_TICK_S)
             self._drop(Answer if is_answer else Event, keep=limit - 1)
             self._queue.append(item)

@@ -98,6 +98,19 @@ def test_stop_ends_a_loop_without_frames(bench, model):
         assert time.monotonic() - began < 5.0
 
 
+@pytest.mark.parametrize("frames", [40, 5], ids=["in-the-middle", "at-the-end"])
+def test_stop_ends_a_loop_beside_a_sink_that_hangs(film, model, frames):
+    go = threading.Event()
+    with film(frames) as source:
+        running = camera.loop(source, model, sinks=[lambda answer: go.wait(30.0)])
+        threading.Timer(0.5, running.stop).start()
+        began = time.monotonic()
+        answers = list(running)
+        assert time.monotonic() - began < 10.0
+    go.set()
+    assert 5 <= len(answers) < 40
+
+
 class Failing:
     """A model that fails on some of its calls."""
 

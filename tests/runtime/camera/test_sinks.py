@@ -183,7 +183,7 @@ class Slow:
 
 def test_a_slow_sink_loses_the_oldest_answers_and_holds_nobody(answer):
     slow = Slow()
-    thread = SinkThread(slow, lossless=False, tell=lambda event: None)
+    thread = SinkThread(slow, waits=lambda: False, tell=lambda event: None)
     began = time.monotonic()
     for index in range(30):
         thread.put(answer(index))
@@ -216,7 +216,7 @@ def event(number: int = 0) -> Event:
 
 def test_answers_push_no_event_out(answer):
     slow = Slow()
-    thread = SinkThread(slow, lossless=False, tell=lambda event: None)
+    thread = SinkThread(slow, waits=lambda: False, tell=lambda event: None)
     thread.put(answer(0))
     thread.put(event())
     for index in range(30):
@@ -237,7 +237,7 @@ def test_events_wait_for_a_sink_to_work_again(answer, monkeypatch, until):
                 raise SinkError("the disk is full")
             items.append(item)
 
-    thread = SinkThread(Sink(), lossless=False, tell=lambda event: None)
+    thread = SinkThread(Sink(), waits=lambda: False, tell=lambda event: None)
     thread.put(answer(0))
     until(lambda: thread.dropped == 1)
     for number in range(100):
@@ -261,7 +261,7 @@ def test_an_event_that_a_sink_cannot_digest_is_no_end(answer, monkeypatch, until
         def write(self, item):
             item.frame  # noqa: B018
 
-    thread = SinkThread(Sink(), lossless=False, tell=lambda event: None)
+    thread = SinkThread(Sink(), waits=lambda: False, tell=lambda event: None)
     thread.put(event())
     time.sleep(0.1)
     thread.put(answer(1))
@@ -277,7 +277,7 @@ def test_a_lossless_sink_makes_the_loop_wait(answer):
         time.sleep(0.002)
         items.append(item)
 
-    thread = SinkThread(sink, lossless=True, tell=lambda event: None)
+    thread = SinkThread(sink, waits=lambda: True, tell=lambda event: None)
     for index in range(40):
         thread.put(answer(index))
     thread.end(10.0)
