@@ -19,6 +19,11 @@ from boardfit.runtime.camera.sinks.rotate import rotate
 _CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 _MOST_REPEATED = 50
 _LOOK_S = 1.0
+_STILL_PIXELS = 300_000_000
+"""Pictures after which a film must have grown. FFmpeg writes every 256 KiB; of pictures of one colour, by which mp4v
+films grow most slowly, 200 million pixels fill them (measured at 640x480 and 1280x720 with OpenCV 5.0)."""
+_HEAD_BYTES = 256
+"""What is shorter has no picture."""
 
 
 class Recording:
@@ -72,6 +77,7 @@ class Recording:
         self._began_s = 0.0
         self._count = 0
         self._looked_at = 0.0
+        self._length = self._pixels = 0
 
     def write(self, item: Answer | Event) -> None:
         """Append an answer's picture; see ``Sink.write``."""
@@ -88,12 +94,22 @@ class Recording:
             picture = np.asarray(cv2.resize(picture, self._size_wh, interpolation=cv2.INTER_AREA))
         for _ in range(self._repeats(item.frame.time_s)):
             self._writer.write(picture)
+            self._pixels += picture.shape[0] * picture.shape[1]
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file.
+
+        Raises:
+            SinkError: Its end could not be written.
+        """
         writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.release()
+        if writer is None:
+            return
+        before = _length(self._path)
+        writer.release()
+        if _length(self._path) <= max(before, _HEAD_BYTES):  # every film ends with an index of its pictures
+            self._remove_if_empty()
+            raise SinkError(f"{self._path} does not grow any more: is the disk, or what this user may use of it, full?")
 
     def _begin(self, picture: np.ndarray, time_s: float) -> None:
         try:
@@ -105,10 +121,11 @@ class Recording:
         writer = cv2.VideoWriter(str(self._path), codec, self._fps, self._size_wh)
         if not writer.isOpened():
             writer.release()
+            self._remove_if_empty()
             raise SinkError(f"{self._path} cannot be written: may this user write there?")
         self._writer = writer
         self._began_s = time_s
-        self._count = 0
+        self._count = self._length = self._pixels = 0
 
     def _repeats(self, time_s: float) -> int:
         """Return how often a picture must be written to keep the time of day; after a gap, once."""
@@ -129,6 +146,7 @@ class Recording:
         if self._writer is not None and now - self._looked_at < _LOOK_S:
             return
         self._looked_at = now
+        self._check_growth()
         free = self._free_bytes(self._path.absolute().parent)
         if free < self._min_free_bytes:
             self.close()
@@ -136,3 +154,20 @@ class Recording:
                 f"the disk of {self._path} has {free / 1e6:.0f} MB left, and "
                 f"{self._min_free_bytes / 1e6:.0f} MB stay free, so that other programs live"
             )
+
+    def _check_growth(self) -> None:
+        """Finish a file that does not grow: OpenCV does not say either that it cannot be written any more."""
+        length = _length(self._path)
+        if length > self._length:
+            self._length, self._pixels = length, 0
+        elif self._pixels > _STILL_PIXELS or not os.access(self._path, os.W_OK):
+            self.close()
+
+    def _remove_if_empty(self) -> None:
+        """Remove a film without pictures: it would push an old part out, at each new attempt another one."""
+        if _length(self._path) < _HEAD_BYTES:
+            self._path.unlink(missing_ok=True)
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

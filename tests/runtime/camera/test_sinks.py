@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 import time
 
@@ -163,6 +164,56 @@ def test_a_film_is_finished_while_there_is_room(tmp_path, answer, monkeypatch):
     sink.write(answer(6))
     sink.close()
     assert frames_in(tmp_path / "out.1.mp4") == 5 and frames_in(tmp_path / "out.mp4") == 1
+
+
+@pytest.fixture
+def file_limit():
+    """A function that bounds the length of the files that this process writes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "most", "why"),
+    [
+        ("mp4", 0, "may this user write there"),
+        ("mp4", 100, "does not grow"),
+        ("mkv", 100, "does not grow"),
+        ("avi", 100, "does not grow"),
+    ],
+)
+def test_a_film_that_cannot_be_written_is_an_error_and_pushes_no_old_part_out(
+    tmp_path, answer, monkeypatch, file_limit, suffix, most, why
+):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._STILL_PIXELS", 3_000_000)
+    (tmp_path / f"out.1.{suffix}").write_text("old")
+    sink = Recording(tmp_path / f"out.{suffix}", fps=10.0, real_time=False, keep=1)
+    file_limit(most)
+    for _ in range(2):
+        with pytest.raises(SinkError, match=why):
+            for index in range(3000):
+                sink.write(answer(index))
+    assert (tmp_path / f"out.1.{suffix}").read_text() == "old"
+
+
+def test_a_film_whose_end_cannot_be_written_is_an_error(tmp_path, answer, file_limit):
+    sink = Recording(tmp_path / "out.mp4", fps=10.0, real_time=False)
+    sink.write(answer(0))
+    file_limit(0)
+    with pytest.raises(SinkError, match="does not grow"):
+        sink.close()
+
+
+def test_a_still_film_goes_on(tmp_path, answer, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._STILL_PIXELS", 50 * 64 * 48)
+    sink = Recording(tmp_path / "out.mp4", fps=10.0, real_time=False)
+    for _ in range(80):
+        sink.write(answer(0))
+    sink.close()
+    assert sum(map(frames_in, tmp_path.glob("out*.mp4"))) == 80
 
 
 class Slow:
