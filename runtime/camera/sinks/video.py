@@ -14,7 +14,7 @@ import numpy as np
 from boardfit.errors import SinkError
 from boardfit.runtime.camera.records import Event
 from boardfit.runtime.camera.sinks import Answer
-from boardfit.runtime.camera.sinks.rotate import rotate
+from boardfit.runtime.camera.sinks.rotate import numbered, rotate
 
 _CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 _MOST_REPEATED = 50
@@ -54,7 +54,7 @@ class Recording:
             draw: Makes the picture of an answer, HxWx3 uint8 BGR; None for the frame as it is.
             part_s: Seconds after which a new file is begun.
             keep: How many old files stay.
-            min_free_bytes: What must stay free on the disk.
+            min_free_bytes: What must stay free on the disk. Where the film's own files take it, the oldest ones go.
             free_bytes: Tells what is free in a folder.
 
         Raises:
@@ -147,13 +147,28 @@ class Recording:
             return
         self._looked_at = now
         self._check_growth()
-        free = self._free_bytes(self._path.absolute().parent)
+        free = self._make_room()
         if free < self._min_free_bytes:
             self.close()
             raise SinkError(
                 f"the disk of {self._path} has {free / 1e6:.0f} MB left, and "
                 f"{self._min_free_bytes / 1e6:.0f} MB stay free, so that other programs live"
             )
+
+    def _make_room(self) -> int:
+        """Remove the film's oldest parts where that brings enough room; return the bytes that are free."""
+        folder = self._path.absolute().parent
+        free = self._free_bytes(folder)
+        parts = [numbered(self._path, number) for number in range(self._keep, 0, -1)]
+        parts += [self._path] if self._writer is None else []
+        lengths = {part: _length(part) for part in parts if part.exists()}
+        if free + sum(lengths.values()) >= self._min_free_bytes:
+            for part in lengths:
+                if free >= self._min_free_bytes:
+                    break
+                part.unlink()
+                free = self._free_bytes(folder)
+        return free
 
     def _check_growth(self) -> None:
         """Finish a file that does not grow: OpenCV does not say either that it cannot be written any more."""

@@ -166,6 +166,31 @@ def test_a_film_is_finished_while_there_is_room(tmp_path, answer, monkeypatch):
     assert frames_in(tmp_path / "out.1.mp4") == 5 and frames_in(tmp_path / "out.mp4") == 1
 
 
+def test_parts_that_fill_the_disk_make_room_the_oldest_one_first(tmp_path, answer, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
+    taken = [0]
+
+    def free_bytes(folder):
+        return 30_000 - taken[0] - sum(path.stat().st_size for path in folder.glob("*.avi"))
+
+    options = {"fps": 10.0, "real_time": False, "min_free_bytes": 10_000, "free_bytes": free_bytes}
+    sink = Recording(tmp_path / "out.avi", part_s=1.0, **options)
+    for tenth in range(95):
+        sink.write(answer(tenth, tenth / 10))
+    sink.close()
+    names = sorted(path.name for path in tmp_path.glob("*.avi"))
+    assert names == ["out.1.avi", "out.2.avi", "out.avi"], "five would fit into its number, three on the disk"
+    taken[0] = 25_000  # by others: all parts together would not bring enough
+    with pytest.raises(SinkError, match="MB stay free"):
+        Recording(tmp_path / "out.avi", **options).write(answer())
+    assert sorted(path.name for path in tmp_path.glob("*.avi")) == names
+    taken[0] = 18_000  # a single part may fill the disk too
+    sink = Recording(tmp_path / "out.avi", **options)
+    sink.write(answer())
+    sink.close()
+    assert [path.name for path in tmp_path.glob("*.avi")] == ["out.avi"]
+
+
 @pytest.fixture
 def file_limit():
     """A function that bounds the length of the files that this process writes."""
