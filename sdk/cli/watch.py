@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
 import threading
@@ -39,10 +40,17 @@ SOURCE: a USB or V4L2 camera (0, /dev/video0), rtsp://..., http://... (MJPEG), a
 images, 'gst:PIPELINE' without its sink, picamera, synthetic:640x480@30; env:NAME takes it from a variable,
 where no list of processes shows its password. Several sources share the engine.
 
+Of a camera the newest part stays: files of {parts} minutes of film or {megabytes} MB of lines, {old} old ones of each
+(x.1.mp4 is the newest) besides the one that is written, and less film where less than 64 MB would stay
+free. Of a file or folder with --every-frame all stays, in one file.
+
 A camera that fails is opened again; what happened stands on stderr and among the JSON lines. Ctrl-C and
 SIGTERM end it. As a systemd service: sdk/examples/boardfit-watch.service.
 """
 RECORD_FPS = 15.0
+_PART_S = 600.0
+_JSONL_BYTES = 64_000_000
+_OLD_FILES = 4
 _SHOWN_S = 1.0
 _STATS_S = 10.0
 
@@ -54,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
         help="answer cameras, unattended",
         description="Run a bundle on cameras and streams for as long as they live: newest frame first, "
         "outages noticed within a second and mended.",
-        epilog=EXAMPLE,
+        epilog=EXAMPLE.format(parts=round(_PART_S / 60), megabytes=_JSONL_BYTES // 10**6, old=_OLD_FILES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="a .boardfit file or folder")
@@ -126,8 +134,8 @@ def run(args: argparse.Namespace) -> int:
         model = stack.enter_context(opened(loading, quiet=not args.isolate))
         stack.enter_context(_log_on_stderr())
         budget = _budget(args, model)
-        sinks = _sinks(args)
         sources = [stack.enter_context(_open(word, args)) for word in args.sources]
+        sinks = _sinks(args, live=all(source.live for source in sources))
         running = loop(
             sources,
             model,
@@ -207,22 +215,25 @@ def _open(word: str, args: argparse.Namespace) -> Source:
     return camera.open(word, size_wh=args.camera_size, every_frame=args.every_frame, wait=args.wait)
 
 
-def _sinks(args: argparse.Namespace) -> list[Sink | Callable[[Answer], object]]:
+def _sinks(args: argparse.Namespace, *, live: bool) -> list[Sink | Callable[[Answer], object]]:
     from boardfit.runtime.camera.address import is_file
     from boardfit.runtime.camera.sinks.jsonl import JsonLines
     from boardfit.runtime.camera.sinks.video import Recording
 
     sinks: list[Sink | Callable[[Answer], object]] = []
     if args.jsonl:
-        sinks.append(JsonLines(args.jsonl, top=args.top))
+        most = _JSONL_BYTES if live else sys.maxsize
+        sinks.append(JsonLines(args.jsonl, top=args.top, max_bytes=most, keep=_OLD_FILES))
     if args.record:
         from boardfit.runtime.camera.devices.opencv import video_fps
 
         file = is_file(args.sources[0]) and Path(args.sources[0]).is_file()
         fps = video_fps(Path(args.sources[0])) if file else RECORD_FPS
-        real_time = not (file and args.every_frame)
+        part_s = _PART_S if live else math.inf
         draw = partial(_drawn, top=args.top)
-        sinks.append(Recording(args.record, fps=fps, real_time=real_time, draw=draw))
+        sinks.append(
+            Recording(args.record, fps=fps, real_time=live, draw=draw, part_s=part_s, keep=_OLD_FILES)
+        )
     return sinks
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -52,7 +53,8 @@ class Recording:
             real_time: Whether it plays at the speed of life, pictures being repeated or left out; else it has
                 each answer once.
             draw: Makes the picture of an answer, HxWx3 uint8 BGR; None for the frame as it is.
-            part_s: Seconds after which a new file is begun.
+            part_s: Seconds after which a new file is begun; ``math.inf`` for a film in one file, of which nothing is
+                removed.
             keep: How many old files stay.
             min_free_bytes: What must stay free on the disk. Where the film's own files take it, the oldest ones go.
             free_bytes: Tells what is free in a folder.
@@ -161,6 +163,8 @@ class Recording:
         free = self._free_bytes(folder)
         parts = [numbered(self._path, number) for number in range(self._keep, 0, -1)]
         parts += [self._path] if self._writer is None else []
+        if self._part_s == math.inf:
+            parts = []
         lengths = {part: _length(part) for part in parts if part.exists()}
         if free + sum(lengths.values()) >= self._min_free_bytes:
             for part in lengths:

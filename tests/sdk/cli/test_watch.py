@@ -36,6 +36,27 @@ def test_a_film_is_watched_to_its_end(bundle, film, tmp_path, capsys):
     assert re.search(r"^inference +\d", err, re.MULTILINE) and "12 results" in err
 
 
+@pytest.mark.parametrize("stays", ["all", "the newest"])
+def test_of_a_camera_the_newest_stays_and_of_a_film_all(bundle, film, tmp_path, monkeypatch, stays):
+    monkeypatch.setattr("boardfit.cli.watch._PART_S", 1e-3)
+    monkeypatch.setattr("boardfit.cli.watch._JSONL_BYTES", 1000)
+    words = ["watch", str(bundle), "--jsonl", str(tmp_path / "x.jsonl"), "--record", str(tmp_path / "x.mp4")]
+    words += [str(film), "--every-frame"] if stays == "all" else ["synthetic:64x48@20", "--for", "1"]
+    assert main([*words, "--quiet"]) == 0
+    names = {path.name for path in tmp_path.glob("x.*")}
+    if stays == "all":
+        assert names == {"x.jsonl", "x.mp4"} and frames_in(tmp_path / "x.mp4") == 12
+    else:
+        old = {f"x.{number}.{suffix}" for number in (1, 2, 3, 4) for suffix in ("jsonl", "mp4")}
+        assert names == {"x.jsonl", "x.mp4"} | old
+
+
+def test_the_help_tells_how_much_stays(capsys):
+    with pytest.raises(SystemExit):
+        main(["watch", "--help"])
+    assert "files of 10 minutes of film or 64 MB of lines, 4 old ones of each" in capsys.readouterr().out
+
+
 def test_a_camera_is_watched_for_a_while(bundle, capsys, monkeypatch):
     monkeypatch.setattr("boardfit.cli.watch._STATS_S", 0.5)
     words = ["watch", str(bundle), "synthetic:64x48@100", "synthetic:32x32@100", "--for", "1.5", "--stats"]
