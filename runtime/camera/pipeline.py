@@ -205,10 +205,10 @@ class Loop:
         if self._closed:
             return
         self._closed = True
-        self._notifier.stopping()
         waits, until = self._waits(), self._end_sinks()
         self.hangs = not self._lanes.join(_CLOSE_S)
         while (left_s := until - time.monotonic()) > 0.0:
+            self._notify()  # the sinks of a file may take longer than the watchdog waits
             if all(sink.join(min(left_s, _TICK_S)) for sink in self._sinks):
                 break
             if waits and not self._waits():  # stop was called while the sinks of a file finish

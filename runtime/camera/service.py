@@ -63,15 +63,23 @@ class Notifier:
 
 @contextlib.contextmanager
 def stopped_by_signals(loop: Stoppable) -> Iterator[None]:
-    """Have SIGTERM and SIGINT end a loop. Only in the main thread.
+    """Have SIGTERM and SIGINT end a loop, and tell systemd that the service ends. Only in the main thread.
+
+    A loop that ends by itself tells nothing: another one may follow it in the same service.
 
     Args:
         loop: Is stopped; what the signals did before comes back afterwards.
     """
+    notifier = Notifier()
+
+    def stop(*_: object) -> None:
+        loop.stop()
+        notifier.stopping()
+
     signals = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in signals}
     for number in signals:
-        signal.signal(number, lambda *_: loop.stop())
+        signal.signal(number, stop)
     try:
         yield
     finally:

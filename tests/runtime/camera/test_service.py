@@ -11,7 +11,9 @@ import time
 import pytest
 
 from boardfit.runtime import camera
+from boardfit.runtime.camera.records import WatchSettings
 from boardfit.runtime.camera.service import Notifier, stopped_by_signals
+from boardfit.runtime.camera.source import Source
 from boardfit.runtime.engines.fake import write_fake_bundle
 
 
@@ -107,6 +109,42 @@ def test_a_loop_tells_that_it_lives_and_one_that_hangs_does_not(systemd, bench, 
         except BlockingIOError:
             pass
         assert told <= 5, "a model that hangs must not look alive"
+
+
+def test_a_loop_whose_sinks_finish_lives(systemd, new_bench, model, monkeypatch):
+    link, path = systemd
+    link.setblocking(False)
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    monkeypatch.setenv("WATCHDOG_USEC", "300000")
+    settings = WatchSettings(stall_s=None, frozen_s=None)
+    with Source(new_bench(0.001, 4), name="film", settings=settings, live=False) as source:
+        for count, _ in enumerate(camera.loop(source, model, sinks=[lambda answer: time.sleep(0.3)])):
+            if count == 3:
+                ended = time.monotonic()
+    assert time.monotonic() - ended > 0.8
+    told = [link.recv(100)]
+    with pytest.raises(BlockingIOError):
+        while True:
+            told.append(link.recv(100))
+    assert told.count(b"WATCHDOG=1") >= 4
+
+
+def test_only_a_signal_tells_that_the_service_ends(systemd, bench, model, monkeypatch):
+    link, path = systemd
+    link.settimeout(0.2)
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    with camera.open(bench) as source:
+        camera.loop(source, model).close()  # one that never ran
+        with pytest.raises(TimeoutError):
+            link.recv(100)
+        with camera.loop(source, model) as running, stopped_by_signals(running):
+            next(iter(running))
+            assert link.recv(100) == b"READY=1"
+            running.close()
+            with pytest.raises(TimeoutError):
+                link.recv(100)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert link.recv(100) == b"STOPPING=1"
 
 
 def test_signals_end_a_loop_and_come_back_to_what_they_were(bench, model):
