@@ -134,8 +134,9 @@ def run(args: argparse.Namespace) -> int:
         model = stack.enter_context(opened(loading, quiet=not args.isolate))
         stack.enter_context(_log_on_stderr())
         budget = _budget(args, model)
-        sources = [stack.enter_context(_open(word, args)) for word in args.sources]
-        sinks = _sinks(args, live=all(source.live for source in sources))
+        words = [_resolved(word) for word in args.sources]
+        sources = [stack.enter_context(_open(word, args)) for word in words]
+        sinks = _sinks(args, words[0], live=all(source.live for source in sources))
         running = loop(
             sources,
             model,
@@ -204,18 +205,24 @@ def _watch(running: Loop, args: argparse.Namespace) -> None:
             print(_table(running), file=sys.stderr, flush=True)
 
 
+def _resolved(word: str) -> str:
+    """Return the source that a word means: that of a variable for ``env:NAME``."""
+    if not word.startswith("env:"):
+        return word
+    name = word.removeprefix("env:")
+    source = os.environ.get(name, "")
+    if not source:
+        raise InputError(f"the variable {name} is not set: give it the address of the camera")
+    return source
+
+
 def _open(word: str, args: argparse.Namespace) -> Source:
     from boardfit.runtime import camera
 
-    if word.startswith("env:"):
-        name = word.removeprefix("env:")
-        word = os.environ.get(name, "")
-        if not word:
-            raise InputError(f"the variable {name} is not set: give it the address of the camera")
     return camera.open(word, size_wh=args.camera_size, every_frame=args.every_frame, wait=args.wait)
 
 
-def _sinks(args: argparse.Namespace, *, live: bool) -> list[Sink | Callable[[Answer], object]]:
+def _sinks(args: argparse.Namespace, source: str, *, live: bool) -> list[Sink | Callable[[Answer], object]]:
     from boardfit.runtime.camera.address import is_file
     from boardfit.runtime.camera.sinks.jsonl import JsonLines
     from boardfit.runtime.camera.sinks.video import Recording
@@ -227,8 +234,7 @@ def _sinks(args: argparse.Namespace, *, live: bool) -> list[Sink | Callable[[Ans
     if args.record:
         from boardfit.runtime.camera.devices.opencv import video_fps
 
-        file = is_file(args.sources[0]) and Path(args.sources[0]).is_file()
-        fps = video_fps(Path(args.sources[0])) if file else RECORD_FPS
+        fps = video_fps(Path(source)) if is_file(source) and Path(source).is_file() else RECORD_FPS
         part_s = _PART_S if live else math.inf
         draw = partial(_drawn, top=args.top)
         sinks.append(

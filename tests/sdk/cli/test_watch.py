@@ -112,10 +112,15 @@ def test_what_cannot_be_had_is_named(bundle, words, named, capsys):
     assert "geheim" not in err
 
 
-def test_a_source_from_the_environment(bundle, film, monkeypatch, capsys):
+def test_a_source_from_the_environment(bundle, film, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MY_CAMERA", str(film))
-    assert main(["watch", str(bundle), "env:MY_CAMERA", "--every-frame"]) == 0
+    words = ["watch", str(bundle), "env:MY_CAMERA", "--every-frame", "--record", str(tmp_path / "out.mp4")]
+    assert main(words) == 0
     assert "12 results" in capsys.readouterr().err
+    capture = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == 5.0, "the speed of the film that the variable names"
+    capture.release()
+    assert frames_in(tmp_path / "out.mp4") == 12
 
 
 @pytest.mark.parametrize(
