@@ -191,7 +191,8 @@ class Loop:
     def stop(self) -> None:
         """End the iteration within a fraction of a second; may be called from a signal's handler.
 
-        Sinks are then waited for as those of a camera are: what they cannot take in time is dropped and counted.
+        Sinks are then waited for as those of a camera are: what they cannot take in time is dropped, and
+        counted.
         """
         self._stopped = True
         self._lanes.stop()

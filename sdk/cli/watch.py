@@ -40,9 +40,9 @@ SOURCE: a USB or V4L2 camera (0, /dev/video0), rtsp://..., http://... (MJPEG), a
 images, 'gst:PIPELINE' without its sink, picamera, synthetic:640x480@30; env:NAME takes it from a variable,
 where no list of processes shows its password. Several sources share the engine.
 
-Of a camera the newest part stays: files of {parts} minutes of film or {megabytes} MB of lines, {old} old ones of each
-(x.1.mp4 is the newest) besides the one that is written, and less film where less than 64 MB would stay
-free. Of a file or folder with --every-frame all stays, in one file.
+Of a camera the newest part stays: files of {parts} minutes of film or {megabytes} MB of lines, {old} old
+ones of each (x.1.mp4 is the newest) besides the one that is written, and less film where less than 64 MB
+would stay free. Of a file or folder with --every-frame all stays, in one file.
 
 A camera that fails is opened again; what happened stands on stderr and among the JSON lines. Ctrl-C and
 SIGTERM end it. As a systemd service: sdk/examples/boardfit-watch.service.
@@ -116,6 +116,10 @@ def run(args: argparse.Namespace) -> int:
     from boardfit.runtime.camera.service import stopped_by_signals
     from boardfit.runtime.policy.motion import MotionSettings
 
+    if args.record and len(args.sources) > 1:
+        raise InputError(
+            "--record films one camera: run one boardfit watch for each, or take --jsonl, which names each"
+        )
     with ExitStack() as stack:
         loading = partial(
             load,

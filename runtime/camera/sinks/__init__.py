@@ -129,7 +129,7 @@ class SinkThread:
         """Have the thread write what waits, and finish the sink.
 
         Args:
-            write_s: Seconds after which answers that still wait are dropped, so that a film has its end in time.
+            write_s: Seconds after which answers that still wait are dropped: a film needs time for its end.
         """
         with self._changed:
             self._write_until = time.monotonic() + write_s
@@ -163,7 +163,7 @@ class SinkThread:
             self.dropped += isinstance(item, Answer)
 
     def _next(self) -> Answer | Event | None:
-        """Return what is to be written now: while the sink does not work, nothing, but at the end the events."""
+        """Return what is to be written now; None for the end. A sink that fails is spared for a while."""
         with self._changed:
             while True:
                 now = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +34,7 @@ class JsonLines:
         """Open the file and mend its end: a line that a power cut tore is cut off.
 
         Args:
-            path: Of the file; it is appended to.
+            path: Of the file; it is appended to. A pipe or device is written as it is, and never rotated.
             top: Classes per answer.
             max_bytes: Size at which a new file is begun.
             keep: How many old files stay.
@@ -43,6 +44,8 @@ class JsonLines:
             SinkError: The file cannot be written.
         """
         self._path = Path(path)
+        if self._path.is_symlink() and self._path.is_file():
+            self._path = self._path.resolve()  # /dev/stdout stays where it is when files are rotated
         self._top = top
         self._max_bytes = max_bytes
         self._keep = keep
@@ -58,12 +61,12 @@ class JsonLines:
 
     def write(self, item: Answer | Event) -> None:
         """Append a line; see ``Sink.write``."""
-        line = json.dumps(record(item, self._top), ensure_ascii=False).encode() + b"\n"
+        line = _json(record(item, self._top)).encode() + b"\n"
         try:
             if self._file is None:
                 self._open()
             assert self._file is not None
-            if self._end and self._end + len(line) > self._max_bytes:
+            if self._regular and self._end and self._end + len(line) > self._max_bytes:
                 self._rotate()
             self._append(line)
         except OSError as error:
@@ -98,8 +101,10 @@ class JsonLines:
 
     def _open(self) -> None:
         self._file = self._path.open("ab", buffering=0)
-        self._end = self._file.tell()
-        if self._end and self._path.is_file():
+        # A pipe has no end to look up, and a device is not rotated.
+        self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        self._end = self._file.tell() if self._regular else 0
+        if self._end:
             whole = whole_length(self._path)
             if whole < self._end:
                 self._file.truncate(whole)
@@ -109,6 +114,14 @@ class JsonLines:
         self.close()
         rotate(self._path, self._keep)
         self._open()
+
+
+def _json(values: dict[str, Any]) -> str:
+    try:
+        return json.dumps(values, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # NaN and infinity are no JSON: null
+        strict = json.loads(json.dumps(values), parse_constant=lambda _: None)
+        return json.dumps(strict, ensure_ascii=False)
 
 
 def whole_length(path: Path) -> int:

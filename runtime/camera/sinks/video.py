@@ -21,8 +21,8 @@ _CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 _MOST_REPEATED = 50
 _LOOK_S = 1.0
 _STILL_PIXELS = 300_000_000
-"""Pictures after which a film must have grown. FFmpeg writes every 256 KiB; of pictures of one colour, by which mp4v
-films grow most slowly, 200 million pixels fill them (measured at 640x480 and 1280x720 with OpenCV 5.0)."""
+"""After which a film must have grown. FFmpeg writes every 256 KiB; of plain pictures, the shortest ones,
+200 million pixels fill them (measured with mp4v, 640x480 and 1280x720, OpenCV 5.0)."""
 _HEAD_BYTES = 256
 """What is shorter has no picture."""
 
@@ -53,10 +53,10 @@ class Recording:
             real_time: Whether it plays at the speed of life, pictures being repeated or left out; else it has
                 each answer once.
             draw: Makes the picture of an answer, HxWx3 uint8 BGR; None for the frame as it is.
-            part_s: Seconds after which a new file is begun; ``math.inf`` for a film in one file, of which nothing is
-                removed.
+            part_s: Seconds after which a new file is begun; ``math.inf`` for one file, for which no older one
+                is removed where the disk is full.
             keep: How many old files stay.
-            min_free_bytes: What must stay free on the disk. Where the film's own files take it, the oldest ones go.
+            min_free_bytes: What must stay free on the disk: the oldest files of the film go for it.
             free_bytes: Tells what is free in a folder.
 
         Raises:
@@ -111,7 +111,7 @@ class Recording:
         writer.release()
         if _length(self._path) <= max(before, _HEAD_BYTES):  # every film ends with an index of its pictures
             self._remove_if_empty()
-            raise SinkError(f"{self._path} does not grow any more: is the disk, or what this user may use of it, full?")
+            raise SinkError(f"{self._path} does not grow any more: is the disk, or its quota, full?")
 
     def _begin(self, picture: np.ndarray, time_s: float) -> None:
         try:

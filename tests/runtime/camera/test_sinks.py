@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import threading
 import time
@@ -83,6 +84,42 @@ def test_files_are_rotated_and_the_oldest_one_goes(tmp_path, answer):
     frames = [line["frame"] for file in files for line in lines_of(file)]
     assert frames == list(range(frames[0], 40))
     assert all(file.stat().st_size <= 4000 for file in files)
+
+
+def test_lines_into_a_pipe(tmp_path, answer):
+    out, into = os.pipe()
+    (tmp_path / "stdout").symlink_to(f"/proc/self/fd/{into}")
+    sink = JsonLines(tmp_path / "stdout", max_bytes=1000)
+    for index in range(5):
+        sink.write(answer(index))
+    sink.close()
+    os.close(into)
+    with os.fdopen(out, encoding="utf-8") as file:
+        assert [json.loads(line)["frame"] for line in file] == list(range(5))
+    assert [path.name for path in tmp_path.glob("std*")] == ["stdout"], "what is no file is not rotated"
+
+
+def test_the_file_behind_a_link_is_rotated(tmp_path, answer):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "out.jsonl").touch()
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "logs" / "out.jsonl")
+    sink = JsonLines(tmp_path / "link.jsonl", max_bytes=1000)
+    for index in range(5):
+        sink.write(answer(index))
+    sink.close()
+    assert (tmp_path / "link.jsonl").is_symlink() and (tmp_path / "logs" / "out.1.jsonl").exists()
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf], ids=["nan", "inf"])
+def test_a_score_that_is_no_number_is_null(tmp_path, answer, score):
+    path = tmp_path / "out.jsonl"
+    bad = answer()
+    bad.result.scores[:] = score
+    sink = JsonLines(path)
+    sink.write(bad)
+    sink.close()
+    line = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name))
+    assert {best["score"] for best in line["top"]} == {None}
 
 
 def test_a_file_that_cannot_be_begun_pushes_no_old_one_out(tmp_path):

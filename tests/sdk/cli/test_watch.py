@@ -54,7 +54,7 @@ def test_of_a_camera_the_newest_stays_and_of_a_film_all(bundle, film, tmp_path, 
 def test_the_help_tells_how_much_stays(capsys):
     with pytest.raises(SystemExit):
         main(["watch", "--help"])
-    assert "files of 10 minutes of film or 64 MB of lines, 4 old ones of each" in capsys.readouterr().out
+    assert "files of 10 minutes of film or 64 MB of lines, 4 old\nones of each" in capsys.readouterr().out
 
 
 def test_a_camera_is_watched_for_a_while(bundle, capsys, monkeypatch):
@@ -100,6 +100,7 @@ def test_how_to_look(bundle, film, words, capsys):
         (["env:NO_SUCH_CAMERA"], "NO_SUCH_CAMERA is not set"),
         (["synthetic", "--jsonl", "no/such/folder/x.jsonl"], "no/such/folder/x.jsonl cannot be written"),
         (["synthetic", "--record", "x.gif"], "a film's name ends in .mp4, .mkv, .avi"),
+        (["synthetic", "synthetic:64x48", "--record", "no/x.mp4"], "--record films one camera: run one"),
         (["synthetic", "--size", "96"], "96"),
         (["rtsp://me:geheim@127.0.0.1:9/x"], "nobody listens on port 9"),
     ],
