@@ -342,7 +342,7 @@ def test_answers_push_no_event_out(answer):
 
 def test_events_wait_for_a_sink_to_work_again(answer, monkeypatch, until):
     monkeypatch.setattr("boardfit.runtime.camera.sinks._RETRY_S", 0.2)
-    fails, items = [True], []
+    fails, items, told = [True], [], []
 
     class Sink(Slow):
         def write(self, item):
@@ -350,7 +350,7 @@ def test_events_wait_for_a_sink_to_work_again(answer, monkeypatch, until):
                 raise SinkError("the disk is full")
             items.append(item)
 
-    thread = SinkThread(Sink(), waits=lambda: False, tell=lambda event: None)
+    thread = SinkThread(Sink(), waits=lambda: False, tell=lambda event: told.append(event.kind))
     thread.put(answer(0))
     until(lambda: thread.dropped == 1)
     for number in range(100):
@@ -361,8 +361,9 @@ def test_events_wait_for_a_sink_to_work_again(answer, monkeypatch, until):
     fails.clear()
     until(lambda: len(items) == 64)
     assert [item.detail for item in items] == [str(number) for number in range(36, 100)]
+    assert told == ["sink-failed"], "a film takes every event: only an answer tells that it works"
     thread.put(answer(200))
-    until(lambda: thread.written == 1)
+    until(lambda: thread.written == 1 and told[1:] == ["sink-works"])
     thread.end(10.0)
     assert thread.join(10.0) and thread.dropped == 101
 
