@@ -63,15 +63,17 @@ class Capture:
             if self._device is None:
                 self._open()
                 return 0.0
-            image = self._call(self._device.read)
+            self._judge(self._call(self._device.read))
         except CameraError as error:
             return self._failed(error)
         except StreamEnded:
             with self._lock:
-                self._watch.ended(self._clock())
+                if not self.abandoned:
+                    self._watch.ended(self._clock())
             self.close()
             return None
-        self._judge(image)
+        except Exception as error:  # for want of memory, say: the thread must live
+            return self._failed(CameraError(f"a frame could not be taken in: {error!r}"))
         return 0.0
 
     def hangs_for_s(self, now: float) -> float:

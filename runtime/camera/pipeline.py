@@ -334,9 +334,11 @@ class Loop:
             self._tell(Event(SIZE_LIMIT, now, "loop", f"{before} to {limit}: {budget.reason}"))
 
     def _notify(self) -> None:
-        """Tell systemd that the loop moves; a model that hangs is none of that."""
+        """Tell systemd that the loop moves; a model that hangs is none of that, nor a camera that is lost."""
         hangs_s = self._notifier.watchdog_s
-        if hangs_s is not None and self._lanes.longest_s() < hangs_s / 2.0:
+        if hangs_s is None or any(source.is_lost for source in self._sources):
+            return
+        if self._lanes.longest_s() < hangs_s / 2.0:
             self._notifier.alive()
 
     def _tell(self, event: Event) -> None:

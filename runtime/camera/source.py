@@ -136,6 +136,11 @@ class Source:
         return (self.state == ENDED or self._stop.is_set()) and self.slot.is_empty()
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the driver hangs, and so do all threads that may be left behind: nothing more is tried."""
+        return len(self._given_up) >= _MOST_GIVEN_UP and self._hangs(time.monotonic())
+
+    @property
     def counters(self) -> dict[str, int]:
         """Good frames, dropped ones, and how often each state was entered."""
         with self._lock:
@@ -159,18 +164,20 @@ class Source:
         self._thread.start()
 
     def _read(self, capture: Capture) -> None:
-        while not (self._stop.is_set() or capture.abandoned):
-            pause_s = capture.step()
-            self._tell()
-            if pause_s is None:
-                self.slot.close()
-                self._first.set()
-                break
-            if capture.error is not None:
-                self._first.set()
-            if pause_s > 0.0:
-                self._stop.wait(pause_s)
-        capture.close()
+        try:
+            while not (self._stop.is_set() or capture.abandoned):
+                pause_s = capture.step()
+                self._tell()
+                if pause_s is None:
+                    self.slot.close()
+                    self._first.set()
+                    break
+                if capture.error is not None:
+                    self._first.set()
+                if pause_s > 0.0:
+                    self._stop.wait(pause_s)
+        finally:
+            capture.close()
 
     def _take_in(self, image: np.ndarray, now: float) -> None:
         frame = Frame(image, now, self._frames, self.name)
@@ -180,18 +187,27 @@ class Source:
 
     def _supervise(self) -> None:
         while not self._stop.wait(TICK_S):
-            now = time.monotonic()
+            try:
+                self._look_after()
+            except Exception:  # no memory, no more threads: perhaps there are some in the next tick
+                logging.getLogger("boardfit").exception("%s: the watch failed", self.name)
+
+    def _look_after(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._watch.tick(now)
+        self._tell()
+        self._given_up = [thread for thread in self._given_up if thread.is_alive()]
+        if not (self._thread.is_alive() or self.state == ENDED):
             with self._lock:
-                self._watch.tick(now)
-            self._tell()
-            self._given_up = [thread for thread in self._given_up if thread.is_alive()]
-            limit_s = self._settings.stuck_s if self._watch.has_frames else self._settings.open_s
-            if (
-                self.live
-                and self._capture.hangs_for_s(now) > limit_s
-                and len(self._given_up) < _MOST_GIVEN_UP
-            ):
-                self._replace_capture(now)
+                self._watch.closed()
+            self._start_capture()
+        elif self._hangs(now) and len(self._given_up) < _MOST_GIVEN_UP:
+            self._replace_capture(now)
+
+    def _hangs(self, now: float) -> bool:
+        limit_s = self._settings.stuck_s if self._watch.has_frames else self._settings.open_s
+        return self.live and self._capture.hangs_for_s(now) > limit_s
 
     def _replace_capture(self, now: float) -> None:
         with self._lock:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -145,6 +146,30 @@ def test_only_a_signal_tells_that_the_service_ends(systemd, bench, model, monkey
                 link.recv(100)
             os.kill(os.getpid(), signal.SIGTERM)
             assert link.recv(100) == b"STOPPING=1"
+def test_a_loop_with_a_camera_that_is_lost_is_not_alive(systemd, bench, model, until, monkeypatch):
+    link, path = systemd
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    monkeypatch.setenv("WATCHDOG_USEC", "30000")
+    settings = WatchSettings(stuck_s=0.2, open_s=0.3, first_frame_s=0.1)
+    with camera.open(bench, settings=settings) as source, camera.loop(source, model) as running:
+        threading.Thread(target=lambda: list(running), daemon=True).start()
+        until(lambda: running.stats.results > 3)
+        assert not source.is_lost
+        bench.fault = "stuck"
+        until(lambda: source.is_lost)
+        time.sleep(0.3)
+        link.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while link.recv(100):
+                pass
+        time.sleep(0.5)
+        with pytest.raises(BlockingIOError):
+            link.recv(100)
+        bench.fault = ""
+        bench.mended.set()
+        until(lambda: not source.is_lost)
+        link.settimeout(5.0)
+        assert link.recv(100) == b"WATCHDOG=1"
 
 
 def test_signals_end_a_loop_and_come_back_to_what_they_were(bench, model):

@@ -66,6 +66,25 @@ def test_a_driver_that_hangs_is_left_behind(bench, until):
     assert {"stalled", "stuck"} <= {event.kind for event in events}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("where", ["as_bgr", "Capture.step"], ids=["a frame", "the thread"])
+def test_what_fails_in_the_thread_is_no_end(where, bench, until, monkeypatch):
+    with camera.open(bench, settings=FAST) as source:
+        first(source, 3)
+        failed = []
+
+        def fail(*_):
+            failed.append(True)
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"boardfit.runtime.camera.capture.{where}", fail)
+            until(lambda: failed)
+        count = source.counters["frames"]
+        until(lambda: source.state == "live" and source.counters["frames"] > count + 5)
+    until(lambda: bench.opened == bench.closed)
+
+
 def test_a_driver_that_hangs_does_not_hold_the_end(bench, until):
     source = camera.open(bench, settings=FAST)
     first(source)
