@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 import numpy as np
@@ -19,6 +21,9 @@ from boardfit.runtime.camera.watch import Watch
 TICK_S = 0.1
 _MOST_GIVEN_UP = 3
 """Threads that may hang in a driver at once; more would be a leak."""
+_CLOSE_S = 0.2
+_AT_EXIT_S = 1.0
+"""For readers to come back from their drivers: a service has a second to end in."""
 
 
 class Source:
@@ -67,6 +72,7 @@ class Source:
         self._start_capture()
         self._supervisor = threading.Thread(target=self._supervise, name=f"watch {name}", daemon=True)
         self._supervisor.start()
+        _READ.add(self)
 
     def __enter__(self) -> Source:
         return self
@@ -149,10 +155,15 @@ class Source:
 
     def close(self) -> None:
         """Stop reading, and wait for a moment. A driver that does not return is left to itself."""
+        close_all([self])
+
+    def _ask_to_stop(self) -> None:
         self._stop.set()
         self.slot.close()
+
+    def _join(self, until_s: float) -> None:
         self._supervisor.join()
-        self._thread.join(0.2)
+        self._thread.join(max(0.0, until_s - time.monotonic()))
 
     def _start_capture(self) -> None:
         self._capture = Capture(
@@ -233,3 +244,27 @@ class Source:
                     listener(event)
                 except Exception:
                     log.exception("a listener to camera events failed")
+
+
+def close_all(sources: Iterable[Source], *, timeout_s: float = _CLOSE_S) -> None:
+    """Close sources together: no camera that is silent lets the next one wait.
+
+    Args:
+        sources: May be closed already.
+        timeout_s: For the readers of all of them.
+    """
+    closing = list(sources)
+    for source in closing:
+        source._ask_to_stop()
+    until_s = time.monotonic() + timeout_s
+    for source in closing:
+        source._join(until_s)
+
+
+_READ: weakref.WeakSet[Source] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_all_end() -> None:
+    """Wait for the readers: one that is inside OpenCV when the interpreter ends takes the process down."""
+    close_all(_READ, timeout_s=_AT_EXIT_S)

@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -31,6 +32,10 @@ boardfit SUBCOMMAND --help shows more. BOARDFIT_DEBUG=1 shows the traceback of a
 """
 
 
+_INSIDE = ("read ", "sink ")
+"""Threads of cameras and sinks: one that is in its library while the interpreter ends aborts the process."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
@@ -41,6 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 if all went well, 1 after an error, 130 if interrupted. Wrong usage leaves
         through argparse with 2.
     """
+    status = _run(argv)
+    if argv is None and any(thread.name.startswith(_INSIDE) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = tuple(sys.argv[1:] if argv is None else argv)
     try:
         args = make_parser().parse_args(argv)

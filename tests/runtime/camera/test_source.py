@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -192,6 +194,32 @@ def test_events_are_logged(caplog, bench, until):
         bench.fault = "unplugged"
         until(lambda: source.state == "unplugged")
     assert "unplugged, gone" in caplog.text
+
+
+LEFT_OPEN = """
+import sys, time, types, cv2, numpy as np
+from boardfit.runtime import camera
+large = np.zeros((1500, 1500, 3), np.float32)
+class Slow:
+    def read(self):
+        cv2.GaussianBlur(large, (0, 0), 15)
+        return np.random.randint(0, 256, (48, 64, 3)).astype(np.uint8)
+    def close(self):
+        pass
+class Late:
+    def __del__(self, sleep=time.sleep):
+        sleep(1.0)  # while the interpreter ends
+sys.modules["late"] = types.ModuleType("late")
+sys.modules["late"].late = Late()
+source = camera.open(Slow)
+assert source.take(5.0) is not None
+"""
+
+
+def test_a_reader_that_is_inside_opencv_at_the_end_does_no_harm():
+    """Where it comes back while the interpreter ends, the process was aborted."""
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture

@@ -74,6 +74,34 @@ def test_a_server_that_stops_and_goes_on(mjpeg, until):
         until(lambda: source.state == "live")
 
 
+LATE = """
+import sys, time
+class Late:
+    def __del__(self, sleep=time.sleep):
+        sleep(4.0)  # while the interpreter ends
+late = Late()
+from boardfit.cli import main
+sys.exit(main())
+"""
+
+
+def test_the_command_ends_beside_a_stream_that_is_silent(mjpeg, fake_bundle, tmp_path, until):
+    out = tmp_path / "out.jsonl"
+    words = ["watch", str(fake_bundle), f"http://127.0.0.1:{mjpeg.port}/x.mjpg", "--quiet"]
+    child = subprocess.Popen([sys.executable, "-c", LATE, *words, "--jsonl", str(out)])
+    try:
+        until(lambda: out.exists() and out.read_text().count("\n") > 3, 60.0)
+        mjpeg.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        child.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert child.wait(20.0) == 0
+        assert time.monotonic() - began < 3.5
+    finally:
+        child.kill()
+        mjpeg.process.send_signal(signal.SIGCONT)
+
+
 def test_a_password(capfd, caplog, until):
     server = Server("mjpeg", "me:geheim")
     try:
