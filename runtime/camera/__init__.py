@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from boardfit.runtime.camera.address import open
     from boardfit.runtime.camera.pipeline import Loop, loop
     from boardfit.runtime.camera.records import Event, Frame, WatchSettings
-    from boardfit.runtime.camera.source import Source
+    from boardfit.runtime.camera.source import Source, close_all
 
 _LAZY = {
     "Event": "boardfit.runtime.camera.records",
@@ -20,11 +20,12 @@ _LAZY = {
     "Loop": "boardfit.runtime.camera.pipeline",
     "Source": "boardfit.runtime.camera.source",
     "WatchSettings": "boardfit.runtime.camera.records",
+    "close_all": "boardfit.runtime.camera.source",
     "loop": "boardfit.runtime.camera.pipeline",
     "open": "boardfit.runtime.camera.address",
 }
 
-__all__ = ["Event", "Frame", "Loop", "Source", "WatchSettings", "loop", "open"]
+__all__ = ["Event", "Frame", "Loop", "Source", "WatchSettings", "close_all", "loop", "open"]
 
 
 def __getattr__(name: str) -> Any:

@@ -112,7 +112,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Watch until the sources end, the time is over, or a signal comes."""
     from boardfit.loading import load
-    from boardfit.runtime.camera import loop
+    from boardfit.runtime.camera import close_all, loop
     from boardfit.runtime.camera.service import stopped_by_signals
     from boardfit.runtime.policy.motion import MotionSettings
 
@@ -139,7 +139,10 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(_log_on_stderr())
         budget = _budget(args, model)
         words = [_resolved(word) for word in args.sources]
-        sources = [stack.enter_context(_open(word, args)) for word in words]
+        sources: list[Source] = []
+        stack.callback(close_all, sources)
+        for word in words:
+            sources.append(_open(word, args))
         sinks = _sinks(args, words[0], live=all(source.live for source in sources))
         running = loop(
             sources,
@@ -161,8 +164,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _leave(running: Loop, sources: Sequence[Source]) -> NoReturn:
     """End at once, beside an engine that cannot be told to: the sinks are closed, its process ends too."""
-    for source in sources:
-        source.close()
+    from boardfit.runtime.camera import close_all
+
+    close_all(sources)
     print(f"{_summary(running)}\nthe engine was in the middle of a frame, and is left", file=sys.stderr)
     sys.stderr.flush()
     sys.stdout.flush()

@@ -99,6 +99,20 @@ def test_a_driver_that_hangs_does_not_hold_the_end(bench, until):
     until(lambda: bench.opened == bench.closed)
 
 
+def test_silent_cameras_end_together(new_bench, until):
+    benches = [new_bench() for _ in range(6)]
+    sources = [camera.open(bench, settings=FAST, name=str(index)) for index, bench in enumerate(benches)]
+    for bench in benches:
+        bench.fault = "stuck"
+    time.sleep(0.1)
+    began = time.monotonic()
+    camera.close_all(sources)
+    assert time.monotonic() - began < 0.7  # 0.2 s for all of them
+    for bench in benches:
+        bench.mended.set()
+    until(lambda: all(bench.opened == bench.closed for bench in benches))
+
+
 @pytest.mark.parametrize(
     "cycles",
     [60, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(3000)])],

@@ -9,6 +9,7 @@ import pytest
 
 from boardfit.bundle import write_bundle
 from boardfit.cli import main
+from boardfit.runtime.camera.source import Source
 from boardfit.runtime.engines.fake import fake_artifact, fake_files
 from boardfit.specs import ImageSpec, PolicySpec
 
@@ -65,6 +66,19 @@ def test_a_camera_is_watched_for_a_while(bundle, capsys, monkeypatch):
     assert out == ""
     assert len(re.findall(r"^stage +p50 ms", err, re.MULTILINE)) >= 2
     assert "2 live" in err
+
+
+def test_cameras_are_closed_together(bundle, monkeypatch):
+    closed = []
+    for name, method in (("_ask_to_stop", Source._ask_to_stop), ("_join", Source._join)):
+
+        def noted(source, *words, name=name, method=method):
+            closed.append(name)
+            method(source, *words)
+
+        monkeypatch.setattr(Source, name, noted)
+    assert main(["watch", str(bundle), "synthetic:64x48@100", "synthetic:32x32@100", "--for", "0.3"]) == 0
+    assert closed == ["_ask_to_stop", "_ask_to_stop", "_join", "_join"]
 
 
 def test_what_is_no_classifier_is_watched_too(tmp_path, film, capsys):
