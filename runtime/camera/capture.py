@@ -86,6 +86,14 @@ class Capture:
         self.abandoned = True
         return Event(STUCK, now, source, f"the driver has not returned for {self.hangs_for_s(now):.1f} s")
 
+    def interrupt(self) -> None:
+        """Have a read under way come back, where the device can; from another thread, before the end."""
+        self.abandoned = True
+        interrupt = getattr(self._device, "interrupt", None)
+        if interrupt is not None:
+            with suppress(Exception):
+                interrupt()
+
     def close(self) -> None:
         """Let go of the device. A driver that fails over it, as one may after an unplug, is left alone."""
         device, self._device = self._device, None

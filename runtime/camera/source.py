@@ -160,6 +160,7 @@ class Source:
     def _ask_to_stop(self) -> None:
         self._stop.set()
         self.slot.close()
+        self._capture.interrupt()
 
     def _join(self, until_s: float) -> None:
         self._supervisor.join()

@@ -10,7 +10,11 @@ class StreamEnded(Exception):
 
 
 class Device(Protocol):
-    """An open camera, stream or file. Made by a function without arguments, which may raise CameraError."""
+    """An open camera, stream or file. Made by a function without arguments, which may raise CameraError.
+
+    One whose ``read`` takes long may have an ``interrupt`` too: without arguments, called from another thread
+    before the end, after which ``read`` raises soon.
+    """
 
     def read(self) -> object:
         """Wait for the next picture.

@@ -74,6 +74,10 @@ class GStreamerDevice:
         planes = np.frombuffer(self._bytes(width * height * 3 // 2, deadline), np.uint8)
         return cv2.cvtColor(planes.reshape(height * 3 // 2, width), cv2.COLOR_YUV2BGR_I420)
 
+    def interrupt(self) -> None:
+        """Kill the child: a read that waits for it sees its end."""
+        self._process.kill()
+
     def close(self) -> None:
         """Stop the child: asked first, then killed."""
         self._process.terminate()

@@ -17,6 +17,7 @@ import pytest
 
 from boardfit.errors import CameraError
 from boardfit.runtime import camera
+from boardfit.runtime.camera.devices.gstreamer import GStreamerDevice
 
 SERVERS = Path(__file__).with_name("servers.py")
 
@@ -150,6 +151,30 @@ def running_pipelines() -> list[int]:
             if name.startswith("(gst-launch") and fields.split()[1] == str(os.getpid()):
                 found.append(int(number))
     return found
+
+
+@pytest.fixture
+def silent_gst(tmp_path, monkeypatch):
+    """A program that stands in for gst-launch-1.0: it writes one grey picture, and hangs."""
+    program = tmp_path / "gst-launch-1.0"
+    header = r"printf 'YUV4MPEG2 C420 W8 H2\nFRAME\nabcdefghijklmnopqrstuvwx'"
+    program.write_text(f"#!/bin/sh\n{header}\ntrap '' TERM\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+def test_no_pipeline_is_left_behind_where_a_camera_is_silent(silent_gst):
+    devices, events = [], []
+
+    def opener():
+        devices.append(GStreamerDevice("nvarguscamerasrc"))
+        return devices[-1]
+
+    source = camera.open(opener, on_event=events.append)
+    time.sleep(0.3)
+    source.close()
+    assert [device._process.poll() for device in devices] == [-signal.SIGKILL]
+    assert [event.kind for event in events] == ["live"], "the end is no outage"
 
 
 @pytest.mark.skipif(shutil.which("gst-launch-1.0") is None, reason="GStreamer is not installed")
