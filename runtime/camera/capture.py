@@ -141,6 +141,7 @@ class Capture:
             raise
         except Exception as error:
             said = without_password(str(error))
-            raise CameraError(f"the driver failed: {type(error).__name__}: {said}") from error
+            failed = CameraError(f"the driver failed: {type(error).__name__}: {said}")
+            raise failed from (error if said == str(error) else None)
         finally:
             self._call_began = None

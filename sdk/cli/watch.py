@@ -38,7 +38,8 @@ examples:
 
 SOURCE: a USB or V4L2 camera (0, /dev/video0), rtsp://..., http://... (MJPEG), a video file, a folder of
 images, 'gst:PIPELINE' without its sink, picamera, synthetic:640x480@30; env:NAME takes it from a variable,
-where no list of processes shows its password. Several sources share the engine.
+where no list of processes shows its password (but for gst:, whose child process has it in its own line, seen
+with ps by everybody on this machine). Several sources share the engine.
 
 Of a camera the newest part stays: files of {parts} minutes of film or {megabytes} MB of lines, {old} old
 ones of each (x.1.mp4 is the newest) besides the one that is written, and less film where less than 64 MB

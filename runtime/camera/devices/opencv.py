@@ -74,11 +74,12 @@ class FileDevice:
         Raises:
             CameraError: It is not there, may not be read, or has no frame that OpenCV can read.
         """
+        name = without_password(str(path))  # an address without its scheme looks like a file
         if not path.is_file():
-            raise CameraError(f"{path} is not there: expected a video file")
+            raise CameraError(f"{name} is not there: expected a video file, or an address such as rtsp://...")
         if not os.access(path, os.R_OK):
-            raise CameraError(f"{path} may not be read by this user: chmod +r, or run as its owner")
-        self._path = path
+            raise CameraError(f"{name} may not be read by this user: chmod +r, or run as its owner")
+        self._name = name
         with _quiet():
             self._capture = cv2.VideoCapture(str(path))
         self._interval_s = 1.0 / _fps_of(self._capture)
@@ -90,7 +91,7 @@ class FileDevice:
         """Return the next picture, when it is due; see ``Device.read``."""
         found, image = self._capture.read()
         if not found and self._count == 0:
-            raise CameraError(f"{self._path} has no frame that OpenCV can read: expected a whole video file")
+            raise CameraError(f"{self._name} has no frame that OpenCV can read: expected a whole video file")
         if not found:
             raise StreamEnded
         self._count += 1

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import replace
 
 import cv2
@@ -174,8 +175,11 @@ def test_what_a_driver_throws_is_an_outage():
     def driver():
         raise ZeroDivisionError("oh, rtsp://me:geheim@cam")
 
-    with pytest.raises(CameraError, match=r"the driver failed: ZeroDivisionError: oh, rtsp://\*\*\*@cam"):
+    with pytest.raises(
+        CameraError, match=r"the driver failed: ZeroDivisionError: oh, rtsp://\*\*\*@cam"
+    ) as failed:
         camera.open(driver, settings=FAST)
+    assert "geheim" not in "".join(traceback.format_exception(failed.value))
 
 
 def test_a_driver_that_fails_over_its_end_is_opened_again(bench, until):
@@ -377,12 +381,38 @@ def test_a_grey_camera_gives_three_channels():
             "gst:rtspsrc user-id=me user-pw=geheim ! decodebin",
             "gst:rtspsrc user-id=me user-pw=*** ! decodebin",
         ),
-        ("/dev/video0", "/dev/video0"),
+        ("me:geheim@192.168.1.20/stream", "***@192.168.1.20/stream"),
+        ("me:geh eim@192.168.1.20/stream", "***@192.168.1.20/stream"),
+        ("no such file: me:geheim@cam/x", "no such file: ***@cam/x"),
+        ("http://cam/?loginuse=admin&loginpas=geheim", "http://cam/?loginuse=admin&loginpas=***"),
+        ("rtsp://me:ge heim@cam/x", "rtsp://***@cam/x"),
+        ("http://cam/?pwd=ge heim&size=3", "http://cam/?pwd=***&size=3"),
+        ('gst:rtspsrc user-pw="ge heim" ! decodebin', "gst:rtspsrc user-pw=*** ! decodebin"),
+        ("gst:rtspsrc user-pw='ge heim' ! decodebin", "gst:rtspsrc user-pw=*** ! decodebin"),
+        ('gst:rtspsrc "user-pw=ge heim" ! decodebin', 'gst:rtspsrc "user-pw=***" ! decodebin'),
+        (r"gst:rtspsrc user-pw=ge\ heim ! decodebin", "gst:rtspsrc user-pw=*** ! decodebin"),
+        ('gst:rtspsrc user-pw = "ge heim" ! decodebin', "gst:rtspsrc user-pw = *** ! decodebin"),
+        (
+            'gst:rtspsrc location="rtsp://me:ge heim@cam" ! x name=a',
+            'gst:rtspsrc location="rtsp://***@cam" ! x name=a',
+        ),
+        *(
+            (text, text)
+            for text in ("/dev/video0", "synthetic:640x480@29.97", "picamera:1", "my film@home.avi")
+        ),
+        *((text, text) for text in ("gst:x camera-name=/base/i2c@1/imx219@10 ! y", "gst:v4l2src ! z a=0:1")),
     ],
 )
 def test_names_hold_no_password(text, shown):
     assert without_password(text) == shown
-    assert "geheim" not in shown
+    assert "heim" not in shown
+
+
+@pytest.mark.parametrize("word", ["me:geheim@192.168.1.20/x", "me:ge heim@cam/x", "cam/x?pas=geheim"])
+def test_an_address_without_its_scheme_shows_no_password(word, caplog):
+    with pytest.raises(CameraError, match=r"\*\*\*.* is not there") as failed:
+        camera.open(word)
+    assert "heim" not in str(failed.value) + caplog.text
 
 
 @pytest.mark.parametrize(
