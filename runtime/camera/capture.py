@@ -10,7 +10,7 @@ import numpy as np
 
 from boardfit.errors import CameraError
 from boardfit.names import without_password
-from boardfit.runtime.camera.devices import Device, StreamEnded
+from boardfit.runtime.camera.devices import Device, LoginRefused, StreamEnded
 from boardfit.runtime.camera.records import STUCK, Event
 from boardfit.runtime.camera.watch import Watch
 from boardfit.runtime.preprocess import as_bgr
@@ -129,7 +129,7 @@ class Capture:
         with self._lock:
             if self.abandoned:
                 return 0.0
-            self._watch.failed(self._clock(), str(error))
+            self._watch.failed(self._clock(), str(error), refused=isinstance(error, LoginRefused))
             return self._watch.pause_s()
 
     def _call(self, function: Callable[[], object]) -> object:

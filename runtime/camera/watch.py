@@ -22,6 +22,10 @@ from boardfit.runtime.camera.records import (
 )
 
 _OPENING = "opening"
+_REFUSED_S = 30.0
+"""The longest pause where the login is refused: servers lock out who asks twice a second."""
+_TELL_AGAIN_S = 60.0
+"""Before another reason for the same state is an event."""
 _ROWS = 16
 """Rows of a frame that are compared first: a camera's noise is in all of them."""
 
@@ -32,6 +36,7 @@ class Watch:
     Attributes:
         state: ``opening``, ``live``, ``ended``, or one of FAULTS.
         counters: How often each state was entered.
+        detail: Of the last event.
         events: Changes of state that the owner has not fetched yet.
     """
 
@@ -48,6 +53,7 @@ class Watch:
         """
         self.state = _OPENING
         self.counters: Counter[str] = Counter()
+        self.detail = ""
         self.events: list[Event] = []
         self._settings = settings
         self._source = source
@@ -57,7 +63,8 @@ class Watch:
         self._opened_at = now
         self._last_frame: float | None = None
         self._changed_at = now
-        self._failures = 0
+        self._failures = self._refusals = 0
+        self._told_at = now
         self._size_wh = settings.size_wh
         self._textured = False
         self._print = _Print()
@@ -69,8 +76,15 @@ class Watch:
         self._last_frame = None
         self._size_wh = self._settings.size_wh
 
-    def failed(self, now: float, detail: str) -> None:
-        """Note that opening or reading failed. What read nothing after a stall stays stalled."""
+    def failed(self, now: float, detail: str, *, refused: bool = False) -> None:
+        """Note that opening or reading failed. What read nothing after a stall stays stalled.
+
+        Args:
+            now: Seconds.
+            detail: Why, for people.
+            refused: Whether the user and password were refused: the pauses get long.
+        """
+        self._refusals = self._refusals + 1 if refused else 0
         if not (self.state == STALLED and self._is_open):
             self._enter(UNPLUGGED, now, detail)
         self.closed()
@@ -140,7 +154,10 @@ class Watch:
     def pause_s(self) -> float:
         """Return how long to wait before the next attempt to open."""
         first, longest = self._settings.retry_s
-        doubled = min(longest, first * 2.0 ** min(max(self._failures - 1, 0), 20))
+        if self._refusals:
+            longest = max(longest, _REFUSED_S)
+        failures = self._refusals or self._failures
+        doubled = min(longest, first * 2.0 ** min(max(failures - 1, 0), 20))
         return doubled * self._dice.uniform(0.75, 1.25)
 
     def ended(self, now: float) -> None:
@@ -175,9 +192,12 @@ class Watch:
 
     def _enter(self, state: str, now: float, detail: str) -> None:
         if state == self.state:
-            return
-        self.state, self._since = state, now
-        self.counters[state] += 1
+            if state not in FAULTS or detail == self.detail or now - self._told_at < _TELL_AGAIN_S:
+                return
+        else:
+            self.state, self._since = state, now
+            self.counters[state] += 1
+        self._told_at, self.detail = now, detail
         self.events.append(Event(state, now, self._source, detail))
 
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from boardfit.errors import CameraError
+
+
+class LoginRefused(CameraError):
+    """The server does not take the user and password: asked again soon, it may lock them out."""
+
 
 class StreamEnded(Exception):
     """Raised by ``read`` at the end of a file or folder."""

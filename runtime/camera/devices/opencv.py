@@ -13,7 +13,7 @@ import cv2
 from boardfit.errors import CameraError
 from boardfit.names import without_password
 from boardfit.runtime.camera.devices import StreamEnded
-from boardfit.runtime.camera.devices.reach import require_answer, why_unreachable
+from boardfit.runtime.camera.devices.reach import require_answer, unreachable
 
 OPEN_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 3.0
@@ -143,7 +143,7 @@ def open_stream(url: str) -> CvDevice:
         capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, [item for pair in settings.items() for item in pair])
     if not capture.isOpened():
         capture.release()
-        raise CameraError(f"{name} cannot be opened: {why_unreachable(url)}")
+        raise unreachable(url, name)
     return CvDevice(capture, name, still_there=lambda: True)
 
 

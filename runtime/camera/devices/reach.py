@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import socket
-from urllib.parse import urlsplit
+from base64 import b64encode
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from boardfit.errors import CameraError
+from boardfit.runtime.camera.devices import LoginRefused
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _TIMEOUT_S = 1.0
+_MAX_HEAD = 4096
+_FIELD = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s,]*))')
 _ANSWERS = {
     401: "it wants another user or password",
     403: "it refuses this user",
@@ -35,18 +41,23 @@ def require_answer(url: str, name: str) -> None:
         raise CameraError(f"{name} cannot be opened: {found}")
 
 
-def why_unreachable(url: str) -> str:
-    """Ask a stream's server, once and briefly, and say what is wrong in words for people.
+def unreachable(url: str, name: str) -> CameraError:
+    """Ask a stream's server, briefly, and say what is wrong in words for people.
 
     Args:
-        url: Of the stream; its user and password are not sent.
+        url: Of the stream; its user and password are sent as FFmpeg does, where the server asks for them.
+        name: For the message.
+
+    Returns:
+        A LoginRefused where that is what the server said of this very user and password.
     """
     found = _knock(url, "DESCRIBE")
     if isinstance(found, str):
-        return found
+        return CameraError(f"{name} cannot be opened: {found}")
+    why = _ANSWERS.get(found, "the server answers, but FFmpeg finds no video that it can read")
     if found == 401 and "@" in url:
-        return "the server does not take the user and password of the address"
-    return _ANSWERS.get(found, "the server answers, but FFmpeg finds no video that it can read")
+        why = "the server does not take the user and password of the address"
+    return (LoginRefused if found in (401, 403) else CameraError)(f"{name} cannot be opened: {why}")
 
 
 def _knock(url: str, method: str) -> int | str:
@@ -63,10 +74,11 @@ def _knock(url: str, method: str) -> int | str:
         return "the address is malformed"
     if not parts.hostname or not port:
         return "FFmpeg cannot read it"
+    method = method if parts.scheme == "rtsp" else "GET"
     try:
-        with socket.create_connection((parts.hostname, port), _TIMEOUT_S) as link:
-            link.settimeout(_TIMEOUT_S)
-            return _ask(link, parts.scheme, parts.netloc.rpartition("@")[2], parts.path or "/", method)
+        status, head = _ask(parts, port, method)
+        login = _login(head, parts, method) if status == 401 and method != "OPTIONS" else ""
+        return _ask(parts, port, method, login)[0] if login else status
     except socket.gaierror:
         return f"there is no host {parts.hostname}"
     except ConnectionRefusedError:
@@ -77,14 +89,61 @@ def _knock(url: str, method: str) -> int | str:
         return f"{parts.hostname} cannot be reached ({error.strerror or error})"
 
 
-def _ask(link: socket.socket, scheme: str, host: str, path: str, method: str) -> int:
-    """Return the status of the server's answer; 0 for one that is none, or is encrypted."""
-    if scheme == "rtsp":
-        request = f"{method} rtsp://{host}{path} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"
-    elif scheme == "http":
-        request = f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n"
-    else:
-        return 0
-    link.sendall(request.encode("ascii", "replace"))
-    words = link.recv(64).split(b" ", 2)
-    return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+def _ask(parts: SplitResult, port: int, method: str, login: str = "") -> tuple[int, str]:
+    """Return the status of the server's answer, and its head; 0 for one that is none, or is encrypted."""
+    with socket.create_connection((parts.hostname, port), _TIMEOUT_S) as link:
+        if parts.scheme not in ("rtsp", "http"):
+            return 0, ""
+        link.settimeout(_TIMEOUT_S)
+        protocol = "RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp"
+        if parts.scheme == "http":
+            protocol = f"HTTP/1.0\r\nHost: {parts.netloc.rpartition('@')[2]}"
+        request = f"{method} {_target(parts)} {protocol}\r\n{login}\r\n"
+        link.sendall(request.encode("ascii", "replace"))
+        answer = b""
+        while b"\r\n\r\n" not in answer and len(answer) < _MAX_HEAD and (more := link.recv(_MAX_HEAD)):
+            answer += more
+    words = answer.split(b" ", 2)
+    status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    return status, answer.partition(b"\r\n\r\n")[0].decode("latin-1")
+
+
+def _target(parts: SplitResult) -> str:
+    """Return what is asked for: of RTSP the address without its user, of HTTP the path."""
+    path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+    return f"rtsp://{parts.netloc.rpartition('@')[2]}{path}" if parts.scheme == "rtsp" else path
+
+
+def _login(head: str, parts: SplitResult, method: str) -> str:
+    """Return the line that answers a 401 with the address's user, by RFC 7617 or 7616; empty for none."""
+    if parts.username is None:
+        return ""
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    kinds = {}
+    for line in head.splitlines():
+        name, _, challenge = line.partition(":")
+        if name.lower() == "www-authenticate":
+            fields = {key.lower(): quoted or bare for key, quoted, bare in _FIELD.findall(challenge)}
+            if fields.get("algorithm", "MD5").upper() == "MD5":  # all that FFmpeg knows
+                kinds[challenge.split()[0].lower() if challenge.strip() else ""] = fields
+    if "digest" in kinds:
+        return _digest(kinds["digest"], user, password, method=method, target=_target(parts))
+    if "basic" in kinds:
+        return f"Authorization: Basic {b64encode(f'{user}:{password}'.encode()).decode()}\r\n"
+    return ""
+
+
+def _digest(fields: dict[str, str], user: str, password: str, *, method: str, target: str) -> str:
+    realm, nonce = fields.get("realm", ""), fields.get("nonce", "")
+    counted = ":00000001:boardfit:auth" if "auth" in fields.get("qop", "") else ""
+    secret, asked = _md5(f"{user}:{realm}:{password}"), _md5(f"{method}:{target}")
+    said = {"username": user, "realm": realm, "nonce": nonce, "uri": target}
+    said["response"] = _md5(f"{secret}:{nonce}{counted}:{asked}")
+    said |= {"opaque": fields["opaque"]} if "opaque" in fields else {}
+    end = ', qop=auth, nc=00000001, cnonce="boardfit"' if counted else ""
+    words = ", ".join(f'{key}="{value}"' for key, value in said.items())
+    return f"Authorization: Digest {words}{end}\r\n"
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

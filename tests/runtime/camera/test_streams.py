@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,13 +12,16 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from boardfit.errors import CameraError
 from boardfit.runtime import camera
+from boardfit.runtime.camera.devices import LoginRefused
 from boardfit.runtime.camera.devices.gstreamer import GStreamerDevice
+from boardfit.runtime.camera.devices.reach import unreachable
 
 SERVERS = Path(__file__).with_name("servers.py")
 
@@ -120,6 +124,57 @@ def test_a_password(capfd, caplog, until):
         server.kill()
     out, err = capfd.readouterr()
     assert "geheim" not in out + err + caplog.text
+
+
+@pytest.mark.parametrize("qop", ["", ', qop="auth", opaque="x"'], ids=["old", "counted"])
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_login_by_digest_is_known(scheme, qop):
+    """Whether the server refuses the user or has no picture: only the first is tried less and less."""
+    challenge = f'realm="a, b", nonce="n"{qop}'
+
+    def expected(target: str, method: str) -> str:
+        known = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        known.add_password(None, "http://camera/", "me", "ge heim")
+        oracle = urllib.request.AbstractDigestAuthHandler(known)
+        oracle.get_cnonce = lambda nonce: "boardfit"
+        request = urllib.request.Request("http://camera/", method=method)
+        request.selector = target
+        fields = urllib.request.parse_keqv_list(urllib.request.parse_http_list(challenge))
+        return re.search('response="(.*?)"', oracle.get_authorization(request, fields))[1]
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # the listener was closed
+            while True:
+                link, _ = listener.accept()
+                with link:
+                    asked = link.recv(1000).decode()
+                    method, target, _ = asked.split(" ", 2)
+                    known = f'response="{expected(target, method)}"' in asked
+                    status = "200 OK" if method == "OPTIONS" else "404 Not Found" if known else "401 No"
+                    more = f"WWW-Authenticate: Digest {challenge}\r\nWWW-Authenticate: Basic\r\n"
+                    link.sendall(f"X/1.0 {status}\r\n{more}\r\n".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}/x?y=1"
+        found = unreachable(f"{scheme}://me:ge%20heim@{address}", "cam")
+        assert "no stream of this path" in str(found) and not isinstance(found, LoginRefused)
+        found = unreachable(f"{scheme}://me:falsch@{address}", "cam")
+        assert "does not take the user and password" in str(found) and isinstance(found, LoginRefused)
+        assert isinstance(unreachable(f"{scheme}://{address}", "cam"), LoginRefused)
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_login_that_is_refused_is_not_tried_twice_a_second(until):
+    server = Server("mjpeg", "me:geheim")
+    failures = []
+    try:
+        with camera.open(f"http://me:falsch@127.0.0.1:{server.port}/x", wait=True) as source:
+            pause_s = source._watch.pause_s
+            source._watch.pause_s = lambda: failures.append(pause_s()) or failures[-1]
+            until(lambda: failures and failures[-1] > 0.75, 20.0)
+    finally:
+        server.kill()
 
 
 def test_a_server_that_is_no_camera():

@@ -151,6 +151,32 @@ def test_pauses_double_up_to_the_longest_and_are_shaken():
     assert watch.pause_s() <= 0.125
 
 
+def test_a_login_that_is_refused_is_tried_ever_less():
+    watch = watch_of(retry_s=(0.1, 0.5))
+    for attempt in range(50):
+        watch.failed(float(attempt), "gone")
+    pauses = []
+    for attempt in range(12):
+        watch.failed(50.0 + attempt, "401", refused=True)
+        pauses.append(watch.pause_s())
+    assert pauses[0] <= 0.125, "one such answer may come while a server starts"
+    assert all(0.75 * 30.0 <= pause <= 1.25 * 30.0 for pause in pauses[9:])
+    watch.failed(70.0, "gone")
+    assert watch.pause_s() <= 0.625
+
+
+def test_another_reason_for_the_same_state_is_told_once_a_minute():
+    watch = watch_of()
+    for second in range(200):
+        watch.failed(float(second), "nobody listens" if second < 3 else f"401, {second}")
+    assert [event.detail for event in watch.events] == ["nobody listens", "401, 60", "401, 120", "401, 180"]
+    assert watch.counters == {"unplugged": 1}
+    watch.opened(200.0)
+    for second in range(200, 400):
+        watch.saw(NOISE[second % 50], float(second))
+    assert kinds(watch)[4:] == [LIVE]
+
+
 def test_reading_nothing_after_a_stall_is_still_a_stall():
     watch = live_watch()
     watch.tick(1.0)
