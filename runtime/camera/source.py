@@ -103,7 +103,8 @@ class Source:
         error = self._capture.error
         if self._frames or (self.state == ENDED and error is None):
             return
-        raise error or CameraError(f"{self.name} gave no frame within {timeout_s:g} s: is the camera on?")
+        why = self._watch.detail or "is the camera on?"
+        raise error or CameraError(f"{self.name} gave no good frame within {timeout_s:g} s: {why}")
 
     def claim(self) -> None:
         """Take the source for one loop.

@@ -163,6 +163,14 @@ def test_the_first_failure_is_raised_and_nothing_stays(bench, held):
     assert held() == before
 
 
+def test_why_no_frame_is_good_enough_is_told(bench, held):
+    before = held()
+    settings = replace(FAST, size_wh=(640, 480), first_frame_s=0.2, open_s=0.3)
+    with pytest.raises(CameraError, match="a frame of 64x48 pixels where 640x480 are due"):
+        camera.open(bench, settings=settings)
+    assert held() == before
+
+
 def test_one_may_wait_for_a_camera(bench):
     bench.fault = "unplugged"
     with camera.open(bench, settings=FAST, wait=True) as source:
