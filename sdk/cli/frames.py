@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from boardfit.errors import InputError
+from boardfit.errors import CameraError, InputError
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".y4m")
 
@@ -74,7 +74,12 @@ def video_frames(path: Path) -> Iterator[tuple[FrameRef, np.ndarray]]:
     """
     import cv2
 
-    capture = cv2.VideoCapture(str(path))
+    from boardfit.runtime.camera.devices.opencv import capture_of
+
+    try:
+        capture = capture_of(str(path))
+    except CameraError as error:
+        raise InputError(str(error)) from error
     try:
         fps = capture.get(cv2.CAP_PROP_FPS)
         every = max(1, round(fps)) if 0.0 < fps < 1000.0 else 25

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -80,8 +81,7 @@ class FileDevice:
         if not os.access(path, os.R_OK):
             raise CameraError(f"{name} may not be read by this user: chmod +r, or run as its owner")
         self._name = name
-        with _quiet():
-            self._capture = cv2.VideoCapture(str(path))
+        self._capture = capture_of(str(path))
         self._interval_s = 1.0 / _fps_of(self._capture)
         self._real_time = real_time
         self._due = time.monotonic()
@@ -105,10 +105,28 @@ class FileDevice:
         self._capture.release()
 
 
+def capture_of(address: str, *options: Any) -> cv2.VideoCapture:
+    """Return OpenCV's capture, open or not, without its lines in the log.
+
+    Args:
+        address: Of a stream, a file or a device.
+        options: As ``cv2.VideoCapture`` takes them: which of its readers, and settings.
+
+    Raises:
+        CameraError: The address is not in UTF-8.
+    """
+    try:
+        address.encode()
+    except UnicodeEncodeError:  # OpenCV 5.0 takes the process down
+        name = repr(without_password(address))
+        raise CameraError(f"{name} is not in UTF-8, which OpenCV cannot read: give it another name") from None
+    with _quiet():
+        return cv2.VideoCapture(address, *options)
+
+
 def video_fps(path: Path) -> float:
     """Return the frames per second of a video file; 25 where it does not tell."""
-    with _quiet():
-        capture = cv2.VideoCapture(str(path))
+    capture = capture_of(str(path))
     fps = _fps_of(capture)
     capture.release()
     return fps
@@ -139,8 +157,7 @@ def open_stream(url: str) -> CvDevice:
     }
     if hasattr(cv2, "CAP_PROP_N_THREADS"):  # not in OpenCV 4.6; each further one delays by a frame
         settings[cv2.CAP_PROP_N_THREADS] = 1
-    with _quiet():
-        capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, [item for pair in settings.items() for item in pair])
+    capture = capture_of(url, cv2.CAP_FFMPEG, [item for pair in settings.items() for item in pair])
     if not capture.isOpened():
         capture.release()
         raise unreachable(url, name)
@@ -165,8 +182,7 @@ def open_v4l2(path: str, *, size_wh: tuple[int, int] | None, fps: float | None) 
         raise CameraError(f"{path} may not be used by this user: add it to the group video, and log in anew")
     # Read once per process; OpenCV's ten seconds would hold the camera's thread.
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
-    with _quiet():
-        capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
+    capture = capture_of(path, cv2.CAP_V4L2)
     if not capture.isOpened():
         capture.release()
         raise CameraError(f"{path} is there but cannot be opened: another program has it, or it is no camera")

@@ -87,6 +87,8 @@ def _knock(url: str, method: str) -> int | str:
         return f"{parts.hostname} does not answer: is the camera on, and in this network?"
     except OSError as error:
         return f"{parts.hostname} cannot be reached ({error.strerror or error})"
+    except ValueError:
+        return f"{parts.hostname!r} is no name of a host"
 
 
 def _ask(parts: SplitResult, port: int, method: str, login: str = "") -> tuple[int, str]:

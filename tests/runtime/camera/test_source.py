@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -318,6 +319,10 @@ def test_the_images_of_a_folder(tmp_path):
         ("/dev/video77", "/dev/video77 is not there"),
         ("no.mp4", "no.mp4 is not there: expected a video file"),
         ("rtsp://127.0.0.1:9/x", "nobody listens on port 9"),
+        ("rtsp://a..b/x", "'a..b' is no name of a host"),
+        ("http://a..b/x", "'a..b' is no name of a host"),
+        ("rtsp://127.0.0.1:9/\udcff", "nobody listens on port 9"),
+        ("http://127.0.0.1:9/\udcff", "is not in UTF-8"),
         ("http://no-such-host.invalid/x", "there is no host no-such-host.invalid"),
         ("gst:nosuchelement", "pipeline|gst-launch"),
         ("picamera", "picamera2 cannot be imported"),
@@ -337,6 +342,13 @@ def test_a_device_of_somebody_else(monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(CameraError, match="add it to the group video"):
         camera.open("/dev/null")
+
+
+def test_a_film_whose_name_is_not_utf_8(film):
+    path = film.rename(film.with_name(os.fsdecode(b"fil\xff.avi")))
+    for word in (path, str(path)):
+        with pytest.raises(CameraError, match=r"fil\\udcff.avi' is not in UTF-8"):
+            camera.open(word)
 
 
 @pytest.mark.parametrize("content", [b"", b"no film"], ids=["empty", "text"])

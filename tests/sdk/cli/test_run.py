@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from itertools import pairwise
 
@@ -213,6 +214,13 @@ def test_a_broken_video_is_skipped(bundle, photos, tmp_path, capsys):
     assert main(["run", str(bundle), str(photos), str(tmp_path / "bad.mp4")]) == 1
     out, err = capsys.readouterr()
     assert "3 frames, 1 skipped" in out and "bad.mp4 has no frame" in err
+
+
+def test_a_video_whose_name_is_not_utf_8_is_skipped(bundle, film, photos, capsys):
+    path = film.rename(film.with_name(os.fsdecode(b"fil\xff.avi")))
+    assert main(["run", str(bundle), str(photos), str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert "3 frames, 1 skipped" in out and "is not in UTF-8" in err
 
 
 def test_inputs_are_found_once_each(photos, film):
