@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from boardfit.errors import CameraError, RecipeError
@@ -25,6 +26,7 @@ def open(
     fps: float | None = None,
     every_frame: bool = False,
     wait: bool = False,
+    still: bool = False,
     settings: WatchSettings | None = None,
     name: str | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -38,10 +40,13 @@ def open(
             ``synthetic:640x480@30``; or a function that opens a Device.
         size_wh: Width and height in pixels to ask for, where the camera lets itself be asked. Frames of
             another size then count as faulty.
-        fps: Frames per second to ask for, likewise; of a folder, at which its images come.
+        fps: Frames per second to ask for, likewise; of a folder, at which its images come. What is slower
+            than one in two seconds has to be told so, else it counts as dead.
         every_frame: Of a file or folder: hand over every frame, as fast as they are taken, instead of the
             newest one at the file's own speed.
         wait: Whether to return at once and go on trying, where the camera is not there yet.
+        still: Whether a picture that stays the same is in order, as of a scene that a camera encodes
+            without any change.
         settings: When the camera counts as faulty, and how it is opened again.
         name: For events and answers; by default the source itself, without any password.
         on_event: Called with every change of state, from the threads of the source.
@@ -60,6 +65,10 @@ def open(
             settings = WatchSettings(
                 stall_s=None, frozen_s=None, patience_s=None, stuck_s=math.inf, one_size=False
             )
+    if not own_pace:
+        settings = settings.for_rate(fps)
+    if still:
+        settings = replace(settings, frozen_s=None)
     opened = Source(
         opener,
         name=name or without_password(word),
@@ -146,7 +155,7 @@ def _open_live(kind: str, text: str, size_wh: tuple[int, int] | None, fps: float
     if kind == "gstreamer":
         from boardfit.runtime.camera.devices.gstreamer import GStreamerDevice
 
-        return GStreamerDevice(text.removeprefix("gst:"), ends=_ends(text))
+        return GStreamerDevice(text.removeprefix("gst:"), ends=_ends(text), fps=fps)
     if kind == "picamera":
         from boardfit.runtime.camera.devices.picamera import PiCameraDevice
 
@@ -154,5 +163,5 @@ def _open_live(kind: str, text: str, size_wh: tuple[int, int] | None, fps: float
     from boardfit.runtime.camera.devices.opencv import open_stream, open_v4l2
 
     if kind == "stream":
-        return open_stream(text)
+        return open_stream(text, fps=fps)
     return open_v4l2(f"/dev/video{text}" if text.isdecimal() else text, size_wh=size_wh, fps=fps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,9 @@ STUCK = "stuck"
 """The driver does not come back from a call: its thread was given up, and another one opens the camera."""
 ENDED = "ended"
 """The file is over."""
+
+_GAPS = 2.5
+"""Between frames, for which a slow camera may be silent."""
 
 FAULTS = (UNPLUGGED, STALLED, FROZEN, GARBAGE, WRONG_SIZE)
 
@@ -69,15 +72,17 @@ class WatchSettings:
     """When a camera counts as faulty, and how it is opened again.
 
     Attributes:
-        stall_s: Seconds without a frame; None for a source that has its own pace.
-        frozen_s: Seconds of the same frame; None where still pictures, and those of one colour, are in
-            order. Frames of a frozen camera are held back.
+        stall_s: Seconds without a frame; None for a source that has its own pace. A slow camera has time
+            for two and a half of its usual gaps.
+        frozen_s: Seconds of the same frame, likewise; None where still pictures, and those of one colour,
+            are in order. Frames of a frozen camera are held back.
         first_frame_s: Seconds that an opened camera has for its first frame.
         patience_s: Seconds that an open camera may go on being faulty before it is opened again; None for
             a file, which would begin anew.
         retry_s: First and longest pause between two attempts to open; each is doubled and shaken by a
             quarter, so that many devices do not come back in step.
-        stuck_s: Seconds after which a driver that does not return from reading is given up with its thread.
+        stuck_s: Seconds after which a driver that does not return from reading is given up with its thread;
+            a slow camera's likewise.
         open_s: The same for opening, and for reading the first frame.
         size_wh: The only size in pixels to take; None for that of the first frame.
         one_size: Whether all frames must be of one size.
@@ -104,3 +109,24 @@ class WatchSettings:
             raise RecipeError(f"retry_s is {self.retry_s!r}: expected the shorter pause first")
         if self.size_wh is not None and min(self.size_wh) < 1:
             raise RecipeError(f"size_wh is {self.size_wh!r}: expected width and height in pixels")
+
+    def for_rate(self, fps: float | None) -> WatchSettings:
+        """Return the same for a camera of so many frames a second: one that is slow is given longer.
+
+        Args:
+            fps: None where nobody knows.
+        """
+        silent_s = silence_s(fps)
+        return replace(
+            self,
+            stall_s=None if self.stall_s is None else max(self.stall_s, silent_s),
+            frozen_s=None if self.frozen_s is None else max(self.frozen_s, silent_s),
+            first_frame_s=max(self.first_frame_s, silent_s),
+            stuck_s=max(self.stuck_s, 1.5 * silent_s),
+            open_s=max(self.open_s, 2.0 * silent_s),
+        )
+
+
+def silence_s(fps: float | None) -> float:
+    """Return for how long a camera of so many frames a second may be silent; 0 where nobody knows."""
+    return _GAPS / fps if fps else 0.0

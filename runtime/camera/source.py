@@ -219,7 +219,9 @@ class Source:
             self._replace_capture(now)
 
     def _hangs(self, now: float) -> bool:
-        limit_s = self._settings.stuck_s if self._watch.has_frames else self._settings.open_s
+        limit_s = self._settings.open_s
+        if self._watch.has_frames:
+            limit_s = max(self._settings.stuck_s, 1.5 * self._watch.silence_s())
         return self.live and self._capture.hangs_for_s(now) > limit_s
 
     def _replace_capture(self, now: float) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, deque
+from statistics import median_low
 from zlib import crc32
 
 import numpy as np
@@ -19,6 +20,7 @@ from boardfit.runtime.camera.records import (
     WRONG_SIZE,
     Event,
     WatchSettings,
+    silence_s,
 )
 
 _OPENING = "opening"
@@ -26,6 +28,8 @@ _REFUSED_S = 30.0
 """The longest pause where the login is refused: servers lock out who asks twice a second."""
 _TELL_AGAIN_S = 60.0
 """Before another reason for the same state is an event."""
+_GAPS_KEPT = 7
+"""Their median is no outage's, nor is it that of a camera that was faster a while ago."""
 _ROWS = 16
 """Rows of a frame that are compared first: a camera's noise is in all of them."""
 
@@ -62,6 +66,7 @@ class Watch:
         self._since = now
         self._opened_at = now
         self._last_frame: float | None = None
+        self._gaps: deque[float] = deque(maxlen=_GAPS_KEPT)
         self._changed_at = now
         self._failures = self._refusals = 0
         self._told_at = now
@@ -104,6 +109,8 @@ class Watch:
         Returns:
             Whether to hand it on.
         """
+        if self._last_frame is not None:
+            self._gaps.append(now - self._last_frame)
         self._last_frame = now
         fault = self._fault_in(image)
         if fault:
@@ -134,8 +141,13 @@ class Watch:
             return
         last = self._last_frame
         silent_s = now - (self._opened_at if last is None else last)
-        if silent_s >= (stall_s if last is not None else self._settings.first_frame_s):
+        if silent_s >= (self._settings.first_frame_s if last is None else max(stall_s, self.silence_s())):
             self._enter(STALLED, now, f"no frame for {silent_s:.1f} s")
+
+    def silence_s(self) -> float:
+        """Return for how long nothing may come, by the usual gap between the last frames; 0 if unknown."""
+        gap_s = median_low(self._gaps) if len(self._gaps) > 1 else 0.0
+        return silence_s(1.0 / gap_s) if gap_s > 0.0 else 0.0
 
     def should_reopen(self, now: float) -> bool:
         """Return whether an open camera has been faulty for so long that it is to be opened again."""
@@ -188,7 +200,8 @@ class Watch:
             self._changed_at = now
             return False
         # Opened again and still the same picture: nothing is better yet.
-        return self.state == FROZEN or now - self._changed_at >= self._settings.frozen_s
+        frozen_s = max(self._settings.frozen_s, self.silence_s())
+        return self.state == FROZEN or now - self._changed_at >= frozen_s
 
     def _enter(self, state: str, now: float, detail: str) -> None:
         if state == self.state:

@@ -84,6 +84,13 @@ def add_parser(subparsers: Any) -> None:
     )
     how.add_argument("--wait", action="store_true", help="wait for cameras that are not there yet")
     how.add_argument("--camera-size", type=size_wh, metavar="WxH", help="size in pixels to ask cameras for")
+    how.add_argument(
+        "--camera-fps",
+        type=_above_zero,
+        metavar="N",
+        help="frames a second to ask cameras for; those below 0.5 count as dead without",
+    )
+    how.add_argument("--still", action="store_true", help="a picture that stays the same is no fault")
     how.add_argument("--every-frame", action="store_true", help="of files: every frame, as fast as possible")
     how.add_argument(
         "--fps", type=_above_zero, metavar="N", help="smaller inputs where N frames a second are missed"
@@ -228,7 +235,14 @@ def _resolved(word: str) -> str:
 def _open(word: str, args: argparse.Namespace) -> Source:
     from boardfit.runtime import camera
 
-    return camera.open(word, size_wh=args.camera_size, every_frame=args.every_frame, wait=args.wait)
+    return camera.open(
+        word,
+        size_wh=args.camera_size,
+        fps=args.camera_fps,
+        every_frame=args.every_frame,
+        wait=args.wait,
+        still=args.still,
+    )
 
 
 def _sinks(args: argparse.Namespace, source: str, *, live: bool) -> list[Sink | Callable[[Answer], object]]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from boardfit.errors import CameraError
 from boardfit.runtime.camera.devices import StreamEnded
+from boardfit.runtime.camera.devices.pace import Pace
 
 # BT.601 is what OpenCV's I420 conversion takes a picture for. The sides are those at which GStreamer pads no
 # row: y4menc of GStreamer 1.22 writes the padding out. Cameras have such sides; others are scaled.
@@ -29,18 +30,18 @@ _TAIL = f"videoconvert ! videoscale ! {_CAPS} ! y4menc ! fdsink fd=1 sync=false"
 _MAX_HEADER = 4096
 _PIPE_BYTES = 1 << 20
 _FIRST_S = 5.0
-_READ_S = 1.0
 
 
 class GStreamerDevice:
     """Reads what ``gst-launch-1.0`` writes; no read takes longer than its timeout."""
 
-    def __init__(self, pipeline: str, *, ends: bool = False) -> None:
+    def __init__(self, pipeline: str, *, ends: bool = False, fps: float | None = None) -> None:
         """Start the pipeline.
 
         Args:
             pipeline: Without a sink: ``v4l2src device=/dev/video0 ! video/x-raw,width=640,height=480``.
             ends: Whether the pipeline's end is that of a file, and no fault.
+            fps: Frames per second, where they are known: a slow camera is given longer.
 
         Raises:
             CameraError: GStreamer is not installed, or the pipeline is malformed.
@@ -48,6 +49,7 @@ class GStreamerDevice:
         if shutil.which("gst-launch-1.0") is None:
             raise CameraError("a GStreamer pipeline needs gst-launch-1.0: apt install gstreamer1.0-tools")
         self._ends = ends
+        self._pace = Pace(fps)
         self._buffer = bytearray()
         self._size_wh: tuple[int, int] | None = None
         # Its stderr may name a location with a password: it is kept for nobody.
@@ -65,13 +67,15 @@ class GStreamerDevice:
 
     def read(self) -> object:
         """Wait for the next picture; see ``Device.read``."""
-        deadline = time.monotonic() + (_FIRST_S if self._size_wh is None else _READ_S)
+        wait_s = self._pace.wait_s()
+        deadline = time.monotonic() + (max(_FIRST_S, wait_s) if self._size_wh is None else wait_s)
         if self._size_wh is None:
             self._size_wh = size_in(self._line(deadline))
         if not self._line(deadline).startswith(b"FRAME"):
             raise CameraError("the pipeline's pictures are out of step")
         width, height = self._size_wh
         planes = np.frombuffer(self._bytes(width * height * 3 // 2, deadline), np.uint8)
+        self._pace.came()
         return cv2.cvtColor(planes.reshape(height * 3 // 2, width), cv2.COLOR_YUV2BGR_I420)
 
     def interrupt(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ import cv2
 from boardfit.errors import CameraError
 from boardfit.names import without_password
 from boardfit.runtime.camera.devices import StreamEnded
+from boardfit.runtime.camera.devices.pace import Pace
 from boardfit.runtime.camera.devices.reach import require_answer, unreachable
+from boardfit.runtime.camera.records import silence_s
 
 OPEN_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 3.0
-"""For a first key frame; that nothing comes is noticed long before, by the watch."""
+"""For a first key frame, or longer; that nothing comes is noticed long before, by the watch."""
+_SELECT_S = 1.0
+"""V4L2's own timeout, the same for all cameras of a process."""
 
 # A fifth of a second to find out what the stream is, where FFmpeg takes two; and no reordering queue. Files
 # that are opened later get the same: "fflags;nobuffer" would take their first frame.
@@ -32,31 +36,19 @@ _ERRORS_ONLY = 2
 class CvDevice:
     """A ``cv2.VideoCapture`` that says what is wrong."""
 
-    def __init__(self, capture: cv2.VideoCapture, name: str, *, still_there: Callable[[], bool]) -> None:
+    def __init__(self, capture: cv2.VideoCapture, name: str) -> None:
         """Take an open capture.
 
         Args:
             capture: Open.
             name: For messages, without any password.
-            still_there: Says whether the camera's file is there: OpenCV may go on returning the last frame.
         """
         self._capture = capture
         self._name = name
-        self._still_there = still_there
-        self._looked_at = 0.0
 
     def read(self) -> object:
         """Wait for the next picture; see ``Device.read``."""
-        began = time.monotonic()
-        found, image = self._capture.read()
-        now = time.monotonic()
-        if found and now - began > 0.95 * READ_TIMEOUT_S:
-            # FFmpeg gave up waiting, and its decoder let go of an old picture.
-            raise CameraError(f"{self._name} gave no frame for {now - began:.1f} s")
-        if now - self._looked_at > _LOOK_EVERY_S:
-            self._looked_at = now
-            if not self._still_there():
-                raise CameraError(f"{self._name} is gone: plug it in again")
+        found, image = self._next()
         if not found:
             raise CameraError(f"{self._name} gave no frame: is the camera, or its server, still on?")
         return image
@@ -64,6 +56,58 @@ class CvDevice:
     def close(self) -> None:
         """Release the capture."""
         self._capture.release()
+
+    def _next(self) -> tuple[bool, object]:
+        return self._capture.read()
+
+
+class _Stream(CvDevice):
+    """Read by FFmpeg, which was given its timeout when it was opened."""
+
+    def __init__(self, capture: cv2.VideoCapture, name: str, *, timeout_s: float) -> None:
+        super().__init__(capture, name)
+        self._timeout_s = timeout_s
+
+    def _next(self) -> tuple[bool, object]:
+        began = time.monotonic()
+        found, image = self._capture.read()
+        took_s = time.monotonic() - began
+        if found and took_s > 0.95 * self._timeout_s:
+            # FFmpeg gave up waiting, and its decoder let go of an old picture.
+            raise CameraError(f"{self._name} gave no frame for {took_s:.1f} s")
+        return found, image
+
+
+class V4l2Device(CvDevice):
+    """A V4L2 camera. OpenCV may go on returning the last frame when it is gone."""
+
+    def __init__(self, capture: cv2.VideoCapture, path: str, *, fps: float | None) -> None:
+        """Take an open capture.
+
+        Args:
+            capture: Open.
+            path: The camera's file.
+            fps: Frames per second, where they are known: a slow camera is read for longer.
+        """
+        super().__init__(capture, path)
+        self._pace = Pace(fps)
+        self._looked_at = 0.0
+
+    def _next(self) -> tuple[bool, object]:
+        until = time.monotonic() + self._pace.wait_s()
+        while True:
+            began = time.monotonic()
+            found, image = self._capture.read()
+            now = time.monotonic()
+            if not found or now - self._looked_at > _LOOK_EVERY_S:
+                self._looked_at = now
+                if not Path(self._name).exists():
+                    raise CameraError(f"{self._name} is gone: plug it in again")
+            if found:
+                self._pace.came()
+            timed_out = not found and now - began > 0.9 * _SELECT_S
+            if not timed_out or now > until - 0.1 * _SELECT_S:
+                return found, image
 
 
 class FileDevice:
@@ -137,11 +181,12 @@ def _fps_of(capture: cv2.VideoCapture) -> float:
     return fps if 0.5 <= fps <= 1000.0 else _DEFAULT_FPS
 
 
-def open_stream(url: str) -> CvDevice:
+def open_stream(url: str, *, fps: float | None = None) -> CvDevice:
     """Open RTSP, MJPEG over HTTP, or whatever else FFmpeg reads from a network.
 
     Args:
         url: May hold a user and a password, which no message repeats.
+        fps: Frames per second, where they are known: FFmpeg waits longer for a slow camera.
 
     Raises:
         CameraError: The stream cannot be opened, with the reason where it can be found out.
@@ -151,9 +196,10 @@ def open_stream(url: str) -> CvDevice:
     name = without_password(url)
     if url.startswith("rtsp://"):
         require_answer(url, name)
+    timeout_s = max(READ_TIMEOUT_S, silence_s(fps))
     settings = {
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(OPEN_TIMEOUT_S * 1e3),
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(READ_TIMEOUT_S * 1e3),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(timeout_s * 1e3),
     }
     if hasattr(cv2, "CAP_PROP_N_THREADS"):  # not in OpenCV 4.6; each further one delays by a frame
         settings[cv2.CAP_PROP_N_THREADS] = 1
@@ -161,7 +207,7 @@ def open_stream(url: str) -> CvDevice:
     if not capture.isOpened():
         capture.release()
         raise unreachable(url, name)
-    return CvDevice(capture, name, still_there=lambda: True)
+    return _Stream(capture, name, timeout_s=timeout_s)
 
 
 def open_v4l2(path: str, *, size_wh: tuple[int, int] | None, fps: float | None) -> CvDevice:
@@ -181,14 +227,14 @@ def open_v4l2(path: str, *, size_wh: tuple[int, int] | None, fps: float | None) 
     if not os.access(path, os.R_OK | os.W_OK):
         raise CameraError(f"{path} may not be used by this user: add it to the group video, and log in anew")
     # Read once per process; OpenCV's ten seconds would hold the camera's thread.
-    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{_SELECT_S:g}")
     capture = capture_of(path, cv2.CAP_V4L2)
     if not capture.isOpened():
         capture.release()
         raise CameraError(f"{path} is there but cannot be opened: another program has it, or it is no camera")
     for setting, value in _wishes(size_wh, fps):
         capture.set(setting, value)
-    return CvDevice(capture, path, still_there=Path(path).exists)
+    return V4l2Device(capture, path, fps=fps)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from boardfit.errors import CameraError
-
-_TIMEOUT_S = 1.0
+from boardfit.runtime.camera.devices.pace import Pace
 
 
 class PiCameraDevice:
@@ -33,6 +32,7 @@ class PiCameraDevice:
             self._camera: Any = Picamera2(number)
         except (IndexError, RuntimeError) as error:
             raise CameraError(f"there is no free Pi camera {number} ({error}): is it in use?") from error
+        self._pace = Pace(fps)
         controls = {} if fps is None else {"FrameRate": float(fps)}
         # libcamera's RGB888 lies in memory as blue, green, red (picamera2 manual, appendix A).
         main = {"format": "RGB888", "size": size_wh or (640, 480)}
@@ -47,9 +47,11 @@ class PiCameraDevice:
         """Wait for the next picture; see ``Device.read``."""
         job = self._camera.capture_array("main", wait=False)
         try:
-            return self._camera.wait(job, timeout=_TIMEOUT_S)
+            image = self._camera.wait(job, timeout=self._pace.wait_s())
         except TimeoutError as error:
             raise CameraError("the Pi camera gave no frame: is its cable firm?") from error
+        self._pace.came()
+        return image
 
     def close(self) -> None:
         """Stop and free the camera."""

@@ -16,6 +16,7 @@ from boardfit.errors import CameraError, RecipeError
 from boardfit.names import without_password
 from boardfit.runtime import camera
 from boardfit.runtime.camera.devices.gstreamer import size_in
+from boardfit.runtime.camera.devices.opencv import V4l2Device
 from boardfit.runtime.camera.records import FAULTS, WatchSettings
 from boardfit.runtime.camera.source import Source
 
@@ -170,6 +171,53 @@ def test_why_no_frame_is_good_enough_is_told(bench, held):
     with pytest.raises(CameraError, match="a frame of 64x48 pixels where 640x480 are due"):
         camera.open(bench, settings=settings)
     assert held() == before
+
+
+def test_a_driver_that_takes_its_time_for_a_slow_camera_does_not_hang(bench):
+    bench.interval_s = 0.7
+    settings = replace(FAST, stuck_s=0.3)
+    with camera.open(bench, settings=settings, fps=2.0) as source:
+        assert [frame.index for frame in first(source, 4)] == [0, 1, 2, 3]
+        assert source.counters["stuck"] == source.counters.get("stalled", 0) == 0
+    with camera.open("synthetic:64x48@1", fps=1.0) as source:
+        first(source, 3)
+        assert set(source.counters) == {"frames", "dropped", "stuck", "live"}
+
+
+def test_a_still_picture_may_be_in_order(bench):
+    with camera.open(bench, settings=FAST, still=True) as source:
+        bench.fault = "frozen"
+        first(source, 20)
+        time.sleep(0.3)
+        assert source.state == "live" and len(first(source, 10)) == 10
+
+
+class Selected:
+    """A capture that reads as OpenCV does from V4L2, which gives up after a while."""
+
+    def __init__(self, gap_s: float) -> None:
+        self.gap_s, self.due = gap_s, time.monotonic()
+
+    def read(self):
+        self.due = self.due or time.monotonic() + self.gap_s
+        wait_s = self.due - time.monotonic()
+        time.sleep(max(0.0, min(0.1, wait_s)))
+        if wait_s > 0.1:
+            return False, None
+        self.due = 0.0
+        return True, "a picture"
+
+
+def test_a_v4l2_camera_may_be_slow(monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.devices.opencv._SELECT_S", 0.1)
+    monkeypatch.setattr("boardfit.runtime.camera.devices.pace._LEAST_S", 0.1)
+    device = V4l2Device(Selected(0.25), "/dev/null", fps=None)
+    assert [device.read() for _ in range(3)] == ["a picture"] * 3
+    device._capture.gap_s = 9.0
+    began = time.monotonic()
+    with pytest.raises(CameraError, match="gave no frame"):
+        device.read()
+    assert 0.5 < time.monotonic() - began < 3.0
 
 
 def test_one_may_wait_for_a_camera(bench):

@@ -209,16 +209,30 @@ def running_pipelines() -> list[int]:
 
 
 @pytest.fixture
-def silent_gst(tmp_path, monkeypatch):
-    """A program that stands in for gst-launch-1.0: it writes one grey picture, and hangs."""
-    program = tmp_path / "gst-launch-1.0"
-    header = r"printf 'YUV4MPEG2 C420 W8 H2\nFRAME\nabcdefghijklmnopqrstuvwx'"
-    program.write_text(f"#!/bin/sh\n{header}\ntrap '' TERM\nexec sleep 60\n")
-    program.chmod(0o755)
+def stand_in_gst(tmp_path, monkeypatch):
+    """Makes a program that stands in for gst-launch-1.0: it writes one picture, and does as it is told."""
+
+    def write(then: str) -> None:
+        program = tmp_path / "gst-launch-1.0"
+        header, picture = r"YUV4MPEG2 C420 W8 H2\n", r"FRAME\nabcdefghijklmnopqrstuvwx"
+        program.write_text(f"#!/bin/sh\npicture='{picture}'\nprintf '{header}{picture}'\n{then}\n")
+        program.chmod(0o755)
+
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return write
 
 
-def test_no_pipeline_is_left_behind_where_a_camera_is_silent(silent_gst):
+def test_a_pipeline_may_be_slow(stand_in_gst):
+    stand_in_gst('for _ in 1 2; do sleep 1.3; printf "$picture"; done; exec sleep 60')
+    device = GStreamerDevice("nvarguscamerasrc")
+    try:
+        assert [device.read().shape for _ in range(3)] == [(2, 8, 3)] * 3
+    finally:
+        device.close()
+
+
+def test_no_pipeline_is_left_behind_where_a_camera_is_silent(stand_in_gst):
+    stand_in_gst("trap '' TERM\nexec sleep 60")
     devices, events = [], []
 
     def opener():

@@ -108,6 +108,54 @@ def test_a_frozen_camera_stays_frozen_until_the_picture_changes():
     assert watch.saw(NOISE[1], 5.2)
 
 
+def run_slowly(watch: Watch, gap_s: float, frames: int = 40) -> float:
+    """Have a camera give frames, tick between them, and return when the last one came."""
+    now = 0.0
+    watch.opened(now)
+    for frame in range(frames):
+        for _ in range(round(gap_s * 10)):
+            now += 0.1
+            watch.tick(now)
+        watch.saw(NOISE[frame % 50], now)
+    return now
+
+
+def test_a_slow_camera_is_stalled_until_its_pace_is_known_and_no_more():
+    watch = watch_of()
+    last = run_slowly(watch, 1.0)
+    assert kinds(watch) == [LIVE, *["stalled", LIVE] * 2]
+    watch.tick(last + 2.4)
+    assert watch.state == LIVE
+    watch.tick(last + 2.6)
+    assert watch.state == "stalled"
+
+
+def test_two_same_frames_of_a_slow_camera_are_no_frozen_one():
+    watch = watch_of()
+    last = run_slowly(watch, 1.0)
+    handed_on = [watch.saw(NOISE[39], last + second) for second in (1.0, 2.0, 3.0)]
+    assert handed_on == [True, True, False]
+
+
+@pytest.mark.parametrize("gap_s", [0.1, 0.2, 0.3])
+def test_an_outage_does_not_make_a_camera_slow(gap_s):
+    watch = watch_of()
+    last = run_slowly(watch, gap_s)
+    for back in (last + 5.0, last + 15.0, last + 15.1):
+        watch.saw(NOISE[int(back) % 50], back)
+    watch.tick(last + 15.1 + 0.9)
+    assert watch.state == "stalled"
+
+
+def test_a_camera_that_is_declared_slow_is_no_stalled_one():
+    watch = Watch(WatchSettings().for_rate(0.2), source="cam", now=0.0)
+    last = run_slowly(watch, 5.0)
+    assert kinds(watch) == [LIVE]
+    watch.tick(last + 12.6)
+    assert watch.state == "stalled"
+    assert WatchSettings().for_rate(15.0) == WatchSettings().for_rate(None) == WatchSettings()
+
+
 @pytest.mark.parametrize("name", ["stall_s", "frozen_s"])
 def test_what_is_not_watched_is_no_fault(name):
     watch = live_watch(**{name: None})

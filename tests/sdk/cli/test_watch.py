@@ -100,6 +100,20 @@ def test_what_is_no_classifier_is_watched_too(tmp_path, film, capsys):
     assert (answer["top"], answer["outputs"]) == ([], {"scores": [1, 10]})
 
 
+@pytest.mark.parametrize("words", [[], ["--still", "--camera-fps", "0.4"]], ids=["usual", "still and slow"])
+def test_what_a_camera_is_told_to_be(bundle, words, monkeypatch):
+    opened = []
+    original = Source.__init__
+
+    def noted(source, *args, **named):
+        opened.append(named["settings"])
+        original(source, *args, **named)
+
+    monkeypatch.setattr(Source, "__init__", noted)
+    assert main(["watch", str(bundle), "synthetic:64x48@50", "--for", "0.2", *words]) == 0
+    assert (opened[0].frozen_s, opened[0].stall_s) == ((None, 6.25) if words else (0.7, 0.7))
+
+
 @pytest.mark.parametrize("words", [["--fps", "1000"], ["--reuse"], ["--size", "32"]], ids=" ".join)
 def test_how_to_look(bundle, film, words, capsys):
     assert main(["watch", str(bundle), str(film), "--every-frame", *words]) == 0
