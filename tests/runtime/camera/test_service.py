@@ -146,6 +146,8 @@ def test_only_a_signal_tells_that_the_service_ends(systemd, bench, model, monkey
                 link.recv(100)
             os.kill(os.getpid(), signal.SIGTERM)
             assert link.recv(100) == b"STOPPING=1"
+
+
 def test_a_loop_with_a_camera_that_is_lost_is_not_alive(systemd, bench, model, until, monkeypatch):
     link, path = systemd
     monkeypatch.setenv("NOTIFY_SOCKET", path)
