@@ -44,12 +44,16 @@ class Deadlines:
             return max(first_s, self._options.deadline_s or 0.0)
         return self._options.deadline_s or max(FLOOR_S, FACTOR * runs.p99_s)
 
-    def usual_s(self, shape: Shape) -> float | None:
-        """Return the time in which a quarter of a shape's last 16 runs ended, in seconds; None with fewer."""
+    def usual_s(self, shape: Shape) -> tuple[float, float] | None:
+        """Return the times in which a quarter and three quarters of a shape's last 16 runs ended.
+
+        In seconds; None with fewer runs.
+        """
         runs = self._runs.get(shape)
         if runs is None or runs.fresh or len(runs.last_s) < _RECENT:
             return None
-        return sorted(runs.last_s[-number] for number in range(1, _RECENT + 1))[_RECENT // 4 - 1]
+        last_s = sorted(runs.last_s[-number] for number in range(1, _RECENT + 1))
+        return last_s[_RECENT // 4 - 1], last_s[-_RECENT // 4]
 
     def took(self, shape: Shape, seconds: float) -> None:
         """Remember a run that ended; the first one of a shape in a process counts for no percentile."""

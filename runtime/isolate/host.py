@@ -171,15 +171,14 @@ class EngineHost:
         # By its file: a model that is unloaded and loaded again has another key each time.
         shape = (model.artifact.files[0], *(array.shape for array in feeds.values()))
         within_s = self._deadlines.allowed_s(shape)
-        limit_bytes = self._limit_bytes()
         begin = perf_counter()
         shared = process.share(sum(aligned(array.nbytes) for array in feeds.values()))
         message = {"op": "run", "key": key, "inputs": _placed(feeds, shared)}
+        process.request(message, within_s=within_s)  # what can wait comes after it, while the engine runs
+        limit_bytes = self._limit_bytes()
         # Where the engine's threads take every core, one that looks would be in their way.
         looks = model.threads < self._cores
-        usual_s = self._deadlines.usual_s(shape) if looks else None
-        process.request(message, within_s=within_s, usual_s=usual_s)
-        answer = process.reply(limit_bytes)
+        answer = process.reply(limit_bytes, usual_s=self._deadlines.usual_s(shape) if looks else None)
         try:
             if "grow" in answer:
                 shared = process.grow(int(answer["grow"]), within_s)

@@ -41,7 +41,7 @@ class Isolation:
             pools do; only where the run before came within them. A core that slept is slow at first. The
             default serves loops without a pause; where frames come within this time after an answer, a core
             is never idle, and a container's share of processor time is used up by waiting. Where the
-            engine has fewer threads than there are cores, the caller does not sleep either, for 1 to 2 ms
+            engine has fewer threads than there are cores, the caller does not sleep either, for 1 to 4 ms
             about the time at which the answer is due. 0 always sleeps, as does a machine with one core, and
             a process at real-time priority.
     """

@@ -23,8 +23,9 @@ from boardfit.runtime.isolate.shared import SharedFeeds
 from boardfit.runtime.isolate.worker import PACKET_BYTES
 
 CHECK_EVERY_S = 0.05
-_EARLY_S, _LATE_S = 0.0003, 0.0007
-"""Before and after the time at which an answer is due, in which nobody sleeps: like runs hardly differ."""
+_EARLY_S, _LATE_S, _SPREAD_S = 0.0003, 0.0007, 0.002
+"""Before and after the time at which an answer is due, in which nobody sleeps, and the most that like runs
+may differ for that."""
 _PATIENCE = 10.0
 _CODE = """\
 import sys
@@ -82,7 +83,6 @@ class EngineProcess:
         fds: Sequence[int] = (),
         *,
         within_s: float,
-        usual_s: float | None = None,
         loads: int | None = None,
     ) -> None:
         """Send a message that will be answered.
@@ -91,7 +91,6 @@ class EngineProcess:
             message: JSON values.
             fds: File descriptors to lend.
             within_s: Seconds that ``reply`` will wait for its answer.
-            usual_s: After which the answer is likely to come; None where that is not known.
             loads: The key that it loads; a refusal is then kept in ``failed``.
 
         Raises:
@@ -100,7 +99,7 @@ class EngineProcess:
         self._seq += 1
         data = json.dumps({**message, "seq": self._seq}).encode()
         # First: one who is interrupted over the sending leaves an answer that the next one has to read.
-        self._pending.append(_Pending(self._seq, within_s, usual_s, loads))
+        self._pending.append(_Pending(self._seq, within_s, loads))
         self._send(data, fds)
 
     def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
@@ -112,19 +111,20 @@ class EngineProcess:
         """Whether an answer is still to come."""
         return bool(self._pending)
 
-    def reply(self, memory_bytes: int) -> dict[str, Any]:
+    def reply(self, memory_bytes: int, *, usual_s: tuple[float, float] | None = None) -> dict[str, Any]:
         """Wait for the oldest answer.
 
         Args:
             memory_bytes: Resident memory that the process may reach.
+            usual_s: Between which times from now the answer is likely to come; None where that is not known.
 
         Raises:
             EngineLost: It died, missed the deadline or took too much memory. It still has to be closed.
         """
-        within_s, usual_s = self._pending[0].within_s, self._pending[0].usual_s
+        within_s = self._pending[0].within_s
         now = begin = monotonic()
         until = now + within_s
-        due_s = begin + usual_s if usual_s is not None and self._stays_awake else None
+        due_s = (begin + usual_s[0], begin + usual_s[1]) if usual_s and self._stays_awake else None
         before: tuple[float, float] | None = None
         while True:
             if now - self._checked >= CHECK_EVERY_S:
@@ -219,13 +219,16 @@ class EngineProcess:
         except OSError as error:
             raise self._crashed() from error
 
-    def _has_come(self, until_s: float, due_s: float | None) -> bool:
+    def _has_come(self, until_s: float, due_s: tuple[float, float] | None) -> bool:
         """Wait for an answer, until the next check at most; return whether it is there."""
         now = monotonic()
-        if due_s is None or not now - _LATE_S < due_s < now + CHECK_EVERY_S:
-            return bool(self._poll.poll(max(0.0, min(until_s - now, CHECK_EVERY_S)) * 1e3))
-        whole_ms = max(0, int((due_s - _EARLY_S - now) * 1e3))  # poll would round up
-        return bool(self._poll.poll(whole_ms)) or comes_soon(self._poll, due_s + _LATE_S)
+        if due_s is not None:
+            first_s = due_s[0] - _EARLY_S
+            last_s = min(due_s[1], due_s[0] + _SPREAD_S) + _LATE_S
+            if now < last_s and first_s < now + CHECK_EVERY_S:
+                whole_ms = max(0, int((first_s - now) * 1e3))  # poll would round up
+                return bool(self._poll.poll(whole_ms)) or comes_soon(self._poll, last_s)
+        return bool(self._poll.poll(max(0.0, min(until_s - now, CHECK_EVERY_S)) * 1e3))
 
     def _starved_since(self, ran_s: float, starved_s: float, *, elapsed_s: float) -> float:
         """Return for how long the child could have run, but had no processor.
@@ -284,11 +287,10 @@ class EngineProcess:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """An answer to come: to which message, within and usually after how many seconds, for which load."""
+    """An answer to come: to which message, within how many seconds, for which load."""
 
     seq: int
     within_s: float
-    usual_s: float | None
     loads: int | None
 
 

@@ -177,15 +177,17 @@ class Poll:
 @pytest.mark.parametrize(
     ("due_in_s", "until_in_s", "slept_ms", "over_after_s"),
     [
-        (0.0104, 9.0, [10], 0.0111),
-        (0.0002, 9.0, [], 0.0009),
-        (-0.0006, 9.0, [], 0.0001),
-        (-0.0008, 9.0, [50], 0.05),
-        (0.06, 9.0, [50], 0.05),
+        ((0.0104, 0.0104), 9.0, [10], 0.0111),
+        ((0.0104, 0.0114), 9.0, [10], 0.0121),
+        ((0.0104, 0.0304), 9.0, [10], 0.0131),
+        ((0.0002, 0.0002), 9.0, [], 0.0009),
+        ((-0.0006, -0.0006), 9.0, [], 0.0001),
+        ((-0.0008, -0.0008), 9.0, [50], 0.05),
+        ((0.06, 0.06), 9.0, [50], 0.05),
         (None, 9.0, [50], 0.05),
         (None, 0.02, [20], 0.02),
     ],
-    ids=["soon", "now", "late", "later", "not yet", "nobody knows", "the deadline"],
+    ids=["soon", "they differ", "much", "now", "late", "later", "not yet", "nobody knows", "the deadline"],
 )
 def test_the_owner_sleeps_but_about_the_time_at_which_it_is_due(
     due_in_s, until_in_s, slept_ms, over_after_s, monkeypatch
@@ -193,7 +195,7 @@ def test_the_owner_sleeps_but_about_the_time_at_which_it_is_due(
     poll = Poll(monkeypatch)
     owner = object.__new__(process.EngineProcess)
     owner._poll = poll
-    due_s = None if due_in_s is None else 100.0 + due_in_s
+    due_s = None if due_in_s is None else (100.0 + due_in_s[0], 100.0 + due_in_s[1])
     assert not owner._has_come(100.0 + until_in_s, due_s)
     assert poll.slept_ms == pytest.approx(slept_ms)
     assert poll.now_s - 100.0 == pytest.approx(over_after_s, abs=1.1e-4)

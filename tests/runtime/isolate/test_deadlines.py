@@ -53,14 +53,16 @@ def test_so_may_a_model_that_is_loaded_anew_and_no_other():
     assert deadlines.allowed_s(SHAPE) == pytest.approx(0.5)  # its precedents are known
 
 
-def test_what_is_usual_is_known_after_sixteen_runs_and_ends_a_quarter_of_the_last():
+def test_what_is_usual_is_known_after_sixteen_runs_and_is_the_middle_half_of_the_last():
     deadlines = after([3.0] + [0.1] * 15)
     assert deadlines.usual_s(SHAPE) is None
     deadlines.took(SHAPE, 0.2)
-    assert deadlines.usual_s(SHAPE) == 0.1
+    assert deadlines.usual_s(SHAPE) == (0.1, 0.1)
     assert deadlines.usual_s(OTHER) is None
-    assert after([3.0] + [0.1] * 50 + [0.2] * 12 + [0.15] * 4).usual_s(SHAPE) == 0.15
-    assert after([3.0] + [0.1] * 50 + [0.2] * 13 + [0.15] * 3).usual_s(SHAPE) == 0.2
+    assert after([3.0] + [0.1] * 50 + [0.2] * 12 + [0.15] * 4).usual_s(SHAPE) == (0.15, 0.2)
+    assert after([3.0] + [0.1] * 50 + [0.2] * 13 + [0.15] * 3).usual_s(SHAPE) == (0.2, 0.2)
+    assert after([3.0] + [0.2] * 50 + [0.1] * 12 + [0.15] * 4).usual_s(SHAPE) == (0.1, 0.15)
+    assert after([3.0] + [0.2] * 50 + [0.1] * 13 + [0.15] * 3).usual_s(SHAPE) == (0.1, 0.1)
 
 
 def test_of_a_new_process_nothing_is_usual_before_its_first_run():
