@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 
 from boardfit.errors import CameraError
-from boardfit.names import without_password
+from boardfit.names import text_without_password
 from boardfit.runtime.camera.devices import Device, LoginRefused, StreamEnded
 from boardfit.runtime.camera.records import STUCK, Event
 from boardfit.runtime.camera.watch import Watch
@@ -140,7 +140,7 @@ class Capture:
         except (CameraError, StreamEnded):
             raise
         except Exception as error:
-            said = without_password(str(error))
+            said = text_without_password(str(error))
             failed = CameraError(f"the driver failed: {type(error).__name__}: {said}")
             raise failed from (error if said == str(error) else None)
         finally:
