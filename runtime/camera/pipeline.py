@@ -357,7 +357,7 @@ class Loop:
 def gains_by_batches(model: Model, images: list[np.ndarray]) -> bool:
     """Measure whether frames as one batch take less time than one by one.
 
-    Where one by one they take more than half a second, they do not, and nothing is measured.
+    False without a measurement where one by one they take more than half a second.
 
     Args:
         model: Takes a frame or a list of frames.
