@@ -25,7 +25,7 @@ STUCK = "stuck"
 ENDED = "ended"
 """The file is over."""
 
-_GAPS = 2.5
+_SILENT_GAPS = 2.5
 """Between frames, for which a slow camera may be silent."""
 
 FAULTS = (UNPLUGGED, STALLED, FROZEN, GARBAGE, WRONG_SIZE)
@@ -129,4 +129,4 @@ class WatchSettings:
 
 def silence_s(fps: float | None) -> float:
     """Return for how long a camera of so many frames a second may be silent; 0 where nobody knows."""
-    return _GAPS / fps if fps else 0.0
+    return _SILENT_GAPS / fps if fps else 0.0

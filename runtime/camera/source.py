@@ -72,7 +72,7 @@ class Source:
         self._start_capture()
         self._supervisor = threading.Thread(target=self._supervise, name=f"watch {name}", daemon=True)
         self._supervisor.start()
-        _READ.add(self)
+        _OPEN_SOURCES.add(self)
 
     def __enter__(self) -> Source:
         return self
@@ -265,10 +265,10 @@ def close_all(sources: Iterable[Source], *, timeout_s: float = _CLOSE_S) -> None
         source._join(until_s)
 
 
-_READ: weakref.WeakSet[Source] = weakref.WeakSet()
+_OPEN_SOURCES: weakref.WeakSet[Source] = weakref.WeakSet()
 
 
 @atexit.register
 def _let_all_end() -> None:
     """Wait for the readers: one that is inside OpenCV when the interpreter ends takes the process down."""
-    close_all(_READ, timeout_s=_AT_EXIT_S)
+    close_all(_OPEN_SOURCES, timeout_s=_AT_EXIT_S)
