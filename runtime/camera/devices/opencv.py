@@ -197,8 +197,9 @@ def open_stream(url: str, *, fps: float | None = None) -> CvDevice:
     if url.startswith("rtsp://"):
         require_answer(url, name)
     timeout_s = max(READ_TIMEOUT_S, silence_s(fps))
+    open_s = max(OPEN_TIMEOUT_S, silence_s(fps))  # FFmpeg opens nothing before a whole picture came
     settings = {
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(OPEN_TIMEOUT_S * 1e3),
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(open_s * 1e3),
         cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(timeout_s * 1e3),
     }
     if hasattr(cv2, "CAP_PROP_N_THREADS"):  # not in OpenCV 4.6; each further one delays by a frame

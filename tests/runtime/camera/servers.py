@@ -1,6 +1,6 @@
 """Small servers that stand in for network cameras: processes that can be stopped, killed and started again.
 
-Usage: python servers.py mjpeg PORT [USER:PASSWORD]
+Usage: python servers.py mjpeg PORT [USER:PASSWORD [SECONDS]]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def jpeg(index: int) -> bytes:
 PICTURES = [jpeg(index) for index in range(50)]
 
 
-def handler_for(password: str) -> type[BaseHTTPRequestHandler]:
+def handler_for(password: str, gap_s: float) -> type[BaseHTTPRequestHandler]:
     expected = f"Basic {base64.b64encode(password.encode()).decode()}"
 
     class Handler(BaseHTTPRequestHandler):
@@ -41,10 +41,10 @@ def handler_for(password: str) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             try:
                 for index in range(10**9):
+                    time.sleep(gap_s)
                     data = PICTURES[index % len(PICTURES)]
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                     self.wfile.write(head.encode() + data + b"\r\n")
-                    time.sleep(1 / 20)
             except OSError:
                 pass  # the client went away
 
@@ -52,8 +52,7 @@ def handler_for(password: str) -> type[BaseHTTPRequestHandler]:
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", int(sys.argv[2])), handler_for(sys.argv[3] if len(sys.argv) > 3 else "")
-    )
+    port, password, gap_s = [*sys.argv[2:], *["", "0.05"][len(sys.argv) - 3 :]]
+    server = ThreadingHTTPServer(("127.0.0.1", int(port)), handler_for(password, float(gap_s)))
     print("ready", flush=True)
     server.serve_forever()

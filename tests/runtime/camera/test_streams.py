@@ -29,11 +29,11 @@ SERVERS = Path(__file__).with_name("servers.py")
 class Server:
     """One of servers.py's, as a process."""
 
-    def __init__(self, kind: str, password: str = "") -> None:
+    def __init__(self, kind: str, password: str = "", gap_s: float = 0.05) -> None:
         with socket.socket() as link:
             link.bind(("127.0.0.1", 0))
             self.port = link.getsockname()[1]
-        self.words = [sys.executable, str(SERVERS), kind, str(self.port), *([password] if password else [])]
+        self.words = [sys.executable, str(SERVERS), kind, str(self.port), password, str(gap_s)]
         self.start()
 
     def start(self) -> None:
@@ -77,6 +77,17 @@ def test_a_server_that_stops_and_goes_on(mjpeg, until):
         assert source.take(0.05) is None or source.take(0.05) is None
         mjpeg.process.send_signal(signal.SIGCONT)
         until(lambda: source.state == "live")
+
+
+def test_a_stream_that_is_declared_slow_opens(until, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.devices.opencv.OPEN_TIMEOUT_S", 0.5)
+    server = Server("mjpeg", gap_s=1.0)
+    try:
+        with camera.open(f"http://127.0.0.1:{server.port}/x.mjpg", fps=1.0) as source:
+            until(lambda: source.counters["frames"] >= 3)
+            assert set(source.counters) == {"frames", "dropped", "stuck", "live"}
+    finally:
+        server.kill()
 
 
 LATE = """
