@@ -164,8 +164,8 @@ class Source:
         self._capture.interrupt()
 
     def _join(self, until_s: float) -> None:
-        self._supervisor.join()
-        self._thread.join(max(0.0, until_s - time.monotonic()))
+        for thread in (self._supervisor, self._thread, *self._given_up):
+            thread.join(max(0.0, until_s - time.monotonic()))
 
     def _start_capture(self) -> None:
         self._capture = Capture(

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from dataclasses import replace
@@ -99,6 +100,35 @@ def test_a_driver_that_hangs_does_not_hold_the_end(bench, until):
     assert time.monotonic() - began < 10.0
     bench.mended.set()
     until(lambda: bench.opened == bench.closed)
+
+
+def test_a_listener_that_blocks_does_not_hold_the_end(bench, until):
+    told, over = [], threading.Event()
+
+    def listener(event):
+        told.append(event.kind)
+        if event.kind == "stalled":  # from the thread that watches
+            over.wait(20.0)
+
+    source = camera.open(bench, settings=FAST, on_event=listener)
+    bench.fault = "stuck"
+    until(lambda: "stalled" in told)
+    began = time.monotonic()
+    source.close()
+    assert time.monotonic() - began < 5.0
+    over.set()
+    bench.mended.set()
+
+
+def test_the_end_waits_for_a_driver_that_was_left_behind(bench, until):
+    source = camera.open(bench, settings=FAST)
+    bench.fault = "stuck"
+    until(lambda: source.counters["stuck"])
+    left_behind = source._given_up[0]
+    bench.fault = ""
+    threading.Timer(0.3, bench.mended.set).start()
+    camera.close_all([source], timeout_s=10.0)
+    assert not left_behind.is_alive()
 
 
 def test_silent_cameras_end_together(new_bench, until):
