@@ -168,13 +168,12 @@ class Source:
             thread.join(max(0.0, until_s - time.monotonic()))
 
     def _start_capture(self) -> None:
-        self._capture = Capture(
+        capture = Capture(
             self._opener, self._watch, lock=self._lock, clock=time.monotonic, deliver=self._take_in
         )
-        self._thread = threading.Thread(
-            target=self._read, args=(self._capture,), name=f"read {self.name}", daemon=True
-        )
-        self._thread.start()
+        thread = threading.Thread(target=self._read, args=(capture,), name=f"read {self.name}", daemon=True)
+        thread.start()
+        self._capture, self._thread = capture, thread
 
     def _read(self, capture: Capture) -> None:
         try:
@@ -225,12 +224,13 @@ class Source:
         return self.live and self._capture.hangs_for_s(now) > limit_s
 
     def _replace_capture(self, now: float) -> None:
-        with self._lock:
+        hung, thread = self._capture, self._thread
+        with self._lock:  # neither of the two is heard before the old one is given up
+            self._start_capture()
             self._stuck += 1
-            self._watch.events.append(self._capture.give_up(now, self.name))
+            self._watch.events.append(hung.give_up(now, self.name))
             self._watch.closed()
-        self._given_up.append(self._thread)
-        self._start_capture()
+        self._given_up.append(thread)
         self._tell()
 
     def _tell(self) -> None:

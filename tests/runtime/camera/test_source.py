@@ -90,6 +90,32 @@ def test_what_fails_in_the_thread_is_no_end(where, bench, until, monkeypatch):
     until(lambda: bench.opened == bench.closed)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("fault", ["stuck", "unplugged"])
+def test_a_thread_that_cannot_start_is_tried_again(fault, bench, until, monkeypatch):
+    start, refused = threading.Thread.start, []
+
+    def fail(thread):
+        if thread.name.startswith("read"):
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    source = camera.open(bench, settings=FAST)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        bench.fault = fault
+        if fault == "unplugged":
+            patch.setattr("boardfit.runtime.camera.capture.Capture.step", lambda _: 1 / 0)
+        until(lambda: len(refused) > 1)
+        assert source.counters["stuck"] == 0
+        source._join(time.monotonic())
+    bench.fault = ""
+    until(lambda: source.state == "live" and source.counters["stuck"] == (fault == "stuck"))
+    source.close()
+    bench.mended.set()
+
+
 def test_a_driver_that_hangs_does_not_hold_the_end(bench, until):
     source = camera.open(bench, settings=FAST)
     first(source)
