@@ -21,6 +21,8 @@ from boardfit.runtime.camera.watch import Watch
 TICK_S = 0.1
 _MOST_GIVEN_UP = 3
 """Threads that may hang in a driver at once; more would be a leak."""
+_SLOW_OPENING_S = 60.0
+"""Beyond the limit before a camera that never gave a frame is lost: a name without a server takes a minute."""
 _CLOSE_S = 0.2
 _AT_EXIT_S = 1.0
 """For readers to come back from their drivers: a service has a second to end in."""
@@ -145,7 +147,8 @@ class Source:
     @property
     def is_lost(self) -> bool:
         """Whether the driver hangs, and so do all threads that may be left behind: nothing more is tried."""
-        return len(self._given_up) >= _MOST_GIVEN_UP and self._hangs(time.monotonic())
+        now = time.monotonic() - (0.0 if self._frames else _SLOW_OPENING_S)
+        return len(self._given_up) >= _MOST_GIVEN_UP and self._hangs(now)
 
     @property
     def counters(self) -> dict[str, int]:

@@ -116,6 +116,23 @@ def test_a_thread_that_cannot_start_is_tried_again(fault, bench, until, monkeypa
     bench.mended.set()
 
 
+def test_a_camera_whose_opening_is_slow_is_not_lost(until, monkeypatch):
+    over = threading.Event()
+
+    def opener():
+        over.wait(20.0)
+        raise CameraError("no name server")
+
+    settings = replace(FAST, open_s=0.1)
+    with camera.open(opener, settings=settings, wait=True) as source:
+        until(lambda: source.counters["stuck"] == 3)
+        time.sleep(0.5)
+        assert not source.is_lost
+        monkeypatch.setattr("boardfit.runtime.camera.source._SLOW_OPENING_S", 0.2)
+        until(lambda: source.is_lost)
+        over.set()
+
+
 def test_a_driver_that_hangs_does_not_hold_the_end(bench, until):
     source = camera.open(bench, settings=FAST)
     first(source)
