@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
-from statistics import median_low
+from collections import Counter
 from zlib import crc32
 
 import numpy as np
 
+from boardfit.runtime.camera.devices.pace import Gaps
 from boardfit.runtime.camera.records import (
     ENDED,
     FAULTS,
@@ -20,7 +20,6 @@ from boardfit.runtime.camera.records import (
     WRONG_SIZE,
     Event,
     WatchSettings,
-    silence_s,
 )
 
 _OPENING = "opening"
@@ -28,8 +27,6 @@ _REFUSED_S = 30.0
 """The longest pause where the login is refused: servers lock out who asks twice a second."""
 _TELL_AGAIN_S = 60.0
 """Before another reason for the same state is an event."""
-_GAPS_KEPT = 7
-"""Their median is no outage's, nor is it that of a camera that was faster a while ago."""
 _ROWS = 16
 """Rows of a frame that are compared first: a camera's noise is in all of them."""
 
@@ -66,7 +63,7 @@ class Watch:
         self._since = now
         self._opened_at = now
         self._last_frame: float | None = None
-        self._gaps: deque[float] = deque(maxlen=_GAPS_KEPT)
+        self._gaps = Gaps()
         self._changed_at = now
         self._failures = self._refusals = 0
         self._told_at = now
@@ -110,7 +107,7 @@ class Watch:
             Whether to hand it on.
         """
         if self._last_frame is not None:
-            self._gaps.append(now - self._last_frame)
+            self._gaps.add(now - self._last_frame)
         self._last_frame = now
         fault = self._fault_in(image)
         if fault:
@@ -146,8 +143,7 @@ class Watch:
 
     def silence_s(self) -> float:
         """Return for how long nothing may come, by the usual gap between the last frames; 0 if unknown."""
-        gap_s = median_low(self._gaps) if len(self._gaps) > 1 else 0.0
-        return silence_s(1.0 / gap_s) if gap_s > 0.0 else 0.0
+        return self._gaps.silence_s()
 
     def should_reopen(self, now: float) -> bool:
         """Return whether an open camera has been faulty for so long that it is to be opened again."""

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import random
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from boardfit.errors import CameraError, RecipeError
 from boardfit.runtime.camera.capture import Capture
+from boardfit.runtime.camera.devices.pace import Pace
 from boardfit.runtime.camera.records import FAULTS, LIVE, WatchSettings
 from boardfit.runtime.camera.watch import Watch
 
@@ -145,6 +147,20 @@ def test_an_outage_does_not_make_a_camera_slow(gap_s):
         watch.saw(NOISE[int(back) % 50], back)
     watch.tick(last + 15.1 + 0.9)
     assert watch.state == "stalled"
+
+
+def test_a_read_waits_no_longer_than_the_watch_allows(monkeypatch):
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("boardfit.runtime.camera.devices.pace.time", clock)
+    pace, watch = Pace(None), watch_of()
+    watch.opened(0.0)
+    for index, gap_s in enumerate([0.2] * 7 + [3.0, 0.2, 3.0] + [0.8] * 7):  # it stutters, then it is slow
+        clock.now += gap_s
+        pace.came()
+        watch.saw(NOISE[index], clock.now)
+        if index > 1:
+            assert pace.wait_s() == max(1.0, watch.silence_s())
+    assert pace.wait_s() == pytest.approx(2.0)
 
 
 def test_a_camera_that_is_declared_slow_is_no_stalled_one():
