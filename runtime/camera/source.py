@@ -22,7 +22,7 @@ TICK_S = 0.1
 _MOST_GIVEN_UP = 3
 """Threads that may hang in a driver at once; more would be a leak."""
 _SLOW_OPENING_S = 60.0
-"""Beyond the limit before a camera that never gave a frame is lost: a name without a server takes a minute."""
+"""Beyond the limit, before a camera that never gave a frame is lost: looking a name up may take a minute."""
 _CLOSE_S = 0.2
 _AT_EXIT_S = 1.0
 """For readers to come back from their drivers: a service has a second to end in."""
