@@ -13,6 +13,7 @@ import os
 import select
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 
@@ -30,6 +31,8 @@ _TAIL = f"videoconvert ! videoscale ! {_CAPS} ! y4menc ! fdsink fd=1 sync=false"
 _MAX_HEADER = 4096
 _PIPE_BYTES = 1 << 20
 _FIRST_S = 5.0
+_INTERRUPT_S = 0.1
+_CLOSE_S = 0.3
 
 
 class GStreamerDevice:
@@ -79,19 +82,22 @@ class GStreamerDevice:
         return cv2.cvtColor(planes.reshape(height * 3 // 2, width), cv2.COLOR_YUV2BGR_I420)
 
     def interrupt(self) -> None:
-        """Kill the child: a read that waits for it sees its end."""
-        self._process.kill()
+        """Stop the child: a read that waits for it sees its end."""
+        self._stop(_INTERRUPT_S)
 
     def close(self) -> None:
         """Stop the child: asked first, then killed."""
-        self._process.terminate()
-        try:
-            self._process.wait(0.3)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._stop(_CLOSE_S)
+        self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+    def _stop(self, within_s: float) -> None:
+        self._process.send_signal(signal.SIGINT)  # gst-launch's own way to end: nvargus lets go of the camera
+        try:
+            self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
     def _line(self, deadline: float) -> bytes:
         while (end := self._buffer.find(b"\n")) < 0:

@@ -242,8 +242,23 @@ def test_a_pipeline_may_be_slow(stand_in_gst):
         device.close()
 
 
+@pytest.mark.parametrize("frames", ['sleep 0.05; printf "$picture"', "sleep 0.05"], ids=["on", "silent"])
+def test_a_pipeline_ends_in_its_own_way(frames, stand_in_gst, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.devices.gstreamer._INTERRUPT_S", 5.0)
+    monkeypatch.setattr("boardfit.runtime.camera.devices.gstreamer._CLOSE_S", 5.0)
+    stand_in_gst(f"trap 'exit 7' INT\nwhile :; do {frames}; done")
+    devices = []
+
+    def opener():
+        devices.append(GStreamerDevice("nvarguscamerasrc"))
+        return devices[-1]
+
+    camera.open(opener).close()
+    assert [device._process.wait(5.0) for device in devices] == [7]
+
+
 def test_no_pipeline_is_left_behind_where_a_camera_is_silent(stand_in_gst):
-    stand_in_gst("trap '' TERM\nexec sleep 60")
+    stand_in_gst("trap '' INT TERM\nexec sleep 60")
     devices, events = [], []
 
     def opener():
