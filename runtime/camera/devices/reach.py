@@ -17,7 +17,7 @@ _MAX_HEAD = 4096
 _FIELD = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s,]*))')
 _ANSWERS = {
     401: "it wants another user or password",
-    403: "it refuses this user",
+    403: "it lets this user in not at all, or not now",
     404: "it has no stream of this path",
     454: "it does not know the session",
     503: "it has no picture to give at the moment",
@@ -49,19 +49,23 @@ def unreachable(url: str, name: str) -> CameraError:
         name: For the message.
 
     Returns:
-        A LoginRefused where that is what the server said of this very user and password.
+        A LoginRefused where the server was sent this very user and password, and answered 401; never of https
+        and rtsps, whose servers are not asked.
     """
     found = _knock(url, "DESCRIBE")
     if isinstance(found, str):
         return CameraError(f"{name} cannot be opened: {found}")
-    why = _ANSWERS.get(found, "the server answers, but FFmpeg finds no video that it can read")
-    if found == 401 and "@" in url:
-        why = "the server does not take the user and password of the address"
-    return (LoginRefused if found in (401, 403) else CameraError)(f"{name} cannot be opened: {why}")
+    status, sent = found
+    why = _ANSWERS.get(status, "the server answers, but FFmpeg finds no video that it can read")
+    if status == 401 and sent:
+        return LoginRefused(
+            f"{name} cannot be opened: the server does not take the user and password of the address"
+        )
+    return CameraError(f"{name} cannot be opened: {why}")
 
 
-def _knock(url: str, method: str) -> int | str:
-    """Return the status of a server's answer, or why there is none in words for people.
+def _knock(url: str, method: str) -> tuple[int, bool] | str:
+    """Return the status of a server's answer and whether it was sent a login, or why there is no answer.
 
     Args:
         url: Of the stream.
@@ -78,7 +82,7 @@ def _knock(url: str, method: str) -> int | str:
     try:
         status, head = _ask(parts, port, method)
         login = _login(head, parts, method) if status == 401 and method != "OPTIONS" else ""
-        return _ask(parts, port, method, login)[0] if login else status
+        return (_ask(parts, port, method, login)[0] if login else status), bool(login)
     except socket.gaierror:
         return f"there is no host {parts.hostname}"
     except ConnectionRefusedError:
