@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import time
 from base64 import b64encode
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -107,8 +108,12 @@ def _ask(parts: SplitResult, port: int, method: str, login: str = "") -> tuple[i
         request = f"{method} {_target(parts)} {protocol}\r\n{login}\r\n"
         link.sendall(request.encode("ascii", "replace"))
         answer = b""
+        until = time.monotonic() + _TIMEOUT_S
         while b"\r\n\r\n" not in answer and len(answer) < _MAX_HEAD and (more := link.recv(_MAX_HEAD)):
             answer += more
+            link.settimeout(
+                max(1e-3, until - time.monotonic())
+            )  # of the whole answer: it may come drop by drop
     words = answer.split(b" ", 2)
     status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
     return status, answer.partition(b"\r\n\r\n")[0].decode("latin-1")

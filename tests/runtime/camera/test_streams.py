@@ -190,6 +190,21 @@ def test_a_login_that_is_refused_is_not_tried_twice_a_second(until):
         server.kill()
 
 
+def test_a_server_that_answers_drop_by_drop_does_not_hold_the_camera():
+    def serve() -> None:
+        link, _ = listener.accept()
+        with link, contextlib.suppress(OSError):  # the client went away
+            for _ in range(60):
+                link.sendall(b"x")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        began = time.monotonic()
+        found = unreachable(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/x", "cam")
+        assert time.monotonic() - began < 4.0 and "does not answer" in str(found)
+
+
 def test_a_server_that_is_no_camera():
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
