@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -72,8 +73,12 @@ class Capture:
                     self._watch.ended(self._clock())
             self.close()
             return None
-        except Exception as error:  # for want of memory, say: the thread must live
-            return self._failed(CameraError(f"a frame could not be taken in: {error!r}"))
+        except Exception as error:  # our own slip, or a want of memory: the thread must live
+            failed = CameraError(f"a frame could not be taken in: {error!r}")
+            failed.__cause__ = error
+            if str(failed) != str(self.error):
+                logging.getLogger("boardfit").exception("a frame could not be taken in")
+            return self._failed(failed)
         return 0.0
 
     def hangs_for_s(self, now: float) -> float:
@@ -118,8 +123,8 @@ class Capture:
             if reopen:
                 self._watch.closed()
         if good:
-            self.error = None
             self._deliver(as_bgr(image), now)  # type: ignore[arg-type]
+            self.error = None
         elif reopen:
             self.close()
 

@@ -125,7 +125,8 @@ class Watch:
         if self._is_frozen(image, now):
             self._enter(FROZEN, now, "the same frame over and over")
             return False
-        self._failures = 0
+        if self.state == LIVE:  # the frame before was taken in, too
+            self._failures = 0
         self._enter(
             LIVE, now, "" if self.state == _OPENING else f"after {now - self._since:.1f} s {self.state}"
         )

@@ -212,6 +212,11 @@ def test_pauses_double_up_to_the_longest_and_are_shaken():
     watch.opened(6.0)
     watch.saw(NOISE[0], 6.1)
     watch.failed(6.2, "gone")
+    assert watch.pause_s() > 0.25, "a single frame is no recovery"
+    watch.opened(6.3)
+    watch.saw(NOISE[0], 6.4)
+    watch.saw(NOISE[1], 6.5)
+    watch.failed(6.6, "gone")
     assert watch.pause_s() <= 0.125
 
 
@@ -264,6 +269,28 @@ def test_reading_nothing_after_a_stall_is_still_a_stall():
 def test_settings_that_make_no_sense(settings):
     with pytest.raises(RecipeError):
         WatchSettings(**settings)
+
+
+def test_a_slip_of_our_own_is_told_once_and_tried_ever_less(caplog):
+    slips = [ZeroDivisionError("oh"), ZeroDivisionError("oh"), ZeroDivisionError("oh"), ValueError("no")]
+
+    def deliver(image, now) -> None:
+        if slips:
+            raise slips.pop(0)
+
+    device = SimpleNamespace(read=lambda: NOISE[len(slips)], close=lambda: None)
+    watch = watch_of(retry_s=(0.1, 0.5))
+    capture = Capture(lambda: device, watch, lock=threading.Lock(), clock=lambda: 0.0, deliver=deliver)
+    pauses, causes = [], []
+    while slips:
+        pauses.append(capture.step())  # opens
+        pauses.append(capture.step())
+        assert capture.error is not None
+        causes.append(type(capture.error.__cause__))
+    assert causes == [ZeroDivisionError] * 3 + [ValueError]
+    assert pauses[1] <= 0.125 and min(pauses[5], pauses[7]) > 0.25
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError, ValueError]
+    assert (capture.step(), capture.step(), capture.error) == (0.0, 0.0, None)
 
 
 class World:
