@@ -158,20 +158,24 @@ class Recording:
             )
 
     def _make_room(self) -> int:
-        """Remove the film's oldest parts where that brings enough room; return the bytes that are free."""
+        """Remove the film's oldest parts where that brings enough room; return the bytes that are free.
+
+        Their lengths are added up until the next look: a disk may report late what became free, or never,
+        where others have a part open or in a snapshot.
+        """
         folder = self._path.absolute().parent
         free = self._free_bytes(folder)
         parts = [numbered(self._path, number) for number in range(self._keep, 0, -1)]
         parts += [self._path] if self._writer is None else []
         if self._part_s == math.inf:
             parts = []
-        lengths = {part: _length(part) for part in parts if part.exists()}
+        lengths = {part: _length(part) for part in parts if part.exists() and part.stat().st_nlink == 1}
         if free + sum(lengths.values()) >= self._min_free_bytes:
-            for part in lengths:
+            for part, length in lengths.items():
                 if free >= self._min_free_bytes:
                     break
                 part.unlink()
-                free = self._free_bytes(folder)
+                free += length
         return free
 
     def _check_growth(self) -> None:

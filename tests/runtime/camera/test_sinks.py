@@ -228,6 +228,17 @@ def test_parts_that_fill_the_disk_make_room_the_oldest_one_first(tmp_path, answe
     assert [path.name for path in tmp_path.glob("*.avi")] == ["out.avi"]
 
 
+def test_a_part_at_a_look_goes_where_its_room_is_told_late(tmp_path, answer):
+    for number in (1, 2, 3):
+        (tmp_path / f"out.{number}.avi").write_bytes(bytes(1000))
+    (tmp_path / "link").hardlink_to(tmp_path / "out.3.avi")  # removing it would bring nothing
+    options = {"min_free_bytes": 10_000, "free_bytes": lambda folder: 9500}
+    sink = Recording(tmp_path / "out.avi", fps=10.0, real_time=False, **options)
+    sink.write(answer())
+    sink.close()
+    assert sorted(path.name for path in tmp_path.glob("*.avi")) == ["out.1.avi", "out.3.avi", "out.avi"]
+
+
 @pytest.fixture
 def file_limit():
     """A function that bounds the length of the files that this process writes."""
