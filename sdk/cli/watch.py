@@ -43,7 +43,8 @@ with ps by everybody on this machine). Several sources share the engine.
 
 Of a camera the newest part stays: files of {parts} minutes of film or {megabytes} MB of lines, {old} old
 ones of each (x.1.mp4 is the newest) besides the one that is written, and less film where less than 64 MB
-would stay free. Of a file or folder with --every-frame all stays, in one file.
+would stay free. Of a file or folder with --every-frame all stays, in one file
+(a new film after a full disk; older films under the name are kept as x.1.mp4, x.2.mp4 and so on).
 
 A camera that fails is opened again; what happened stands on stderr and among the JSON lines. Ctrl-C and
 SIGTERM end it. As a systemd service: sdk/examples/boardfit-watch.service.

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -53,9 +54,9 @@ class Recording:
             real_time: Whether it plays at the speed of life, pictures being repeated or left out; else it has
                 each answer once.
             draw: Makes the picture of an answer, HxWx3 uint8 BGR; None for the frame as it is.
-            part_s: Seconds after which a new file is begun; ``math.inf`` for one file, for which no older one
-                is removed where the disk is full.
-            keep: How many old files stay.
+            part_s: Seconds after which a new file is begun; ``math.inf`` for one file, a new one after an
+                outage, and no older one is ever removed.
+            keep: How many old files stay; with ``part_s=math.inf`` all.
             min_free_bytes: What must stay free on the disk: the oldest files of the film go for it.
             free_bytes: Tells what is free in a folder.
 
@@ -114,8 +115,11 @@ class Recording:
             raise SinkError(f"{self._path} does not grow any more: is the disk, or its quota, full?")
 
     def _begin(self, picture: np.ndarray, time_s: float) -> None:
+        keep = self._keep
+        if self._part_s == math.inf:  # to the first number that is free
+            keep = next(number for number in count(1) if not numbered(self._path, number).exists())
         try:
-            rotate(self._path, self._keep)
+            rotate(self._path, keep)
         except OSError as error:
             raise SinkError(f"{self._path} cannot be written: {error.strerror}") from error
         self._size_wh = (picture.shape[1], picture.shape[0])

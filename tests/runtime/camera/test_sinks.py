@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import threading
@@ -177,6 +178,16 @@ def test_a_film_has_parts(tmp_path, answer):
     sink.close()
     assert sorted(path.name for path in tmp_path.glob("*.avi")) == ["out.1.avi", "out.2.avi", "out.avi"]
     assert frames_in(tmp_path / "out.1.avi") == 10
+
+
+def test_what_stays_in_one_film_pushes_no_older_one_out(tmp_path, answer):
+    for index in range(4):
+        sink = Recording(tmp_path / "out.avi", fps=10.0, real_time=False, part_s=math.inf, keep=1)
+        for _ in range(index + 1):
+            sink.write(answer(index))
+        sink.close()
+    films = ["out.3.avi", "out.2.avi", "out.1.avi", "out.avi"]
+    assert [frames_in(tmp_path / name) for name in films] == [1, 2, 3, 4]
 
 
 def test_pictures_of_another_size_fit_into_the_film(tmp_path, answer):
