@@ -108,9 +108,10 @@ class Recording:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        before = _length(self._path)
+        before, there = _length(self._path), self._path.exists()  # it may be moved while it is written
         writer.release()
-        if _length(self._path) <= max(before, _HEAD_BYTES):  # every film ends with an index of its pictures
+        # Every film ends with an index of its pictures.
+        if there and _length(self._path) <= max(before, _HEAD_BYTES):
             self._remove_if_empty()
             raise SinkError(f"{self._path} does not grow any more: is the disk, or its quota, full?")
 

@@ -290,6 +290,19 @@ def test_a_film_whose_end_cannot_be_written_is_an_error(tmp_path, answer, file_l
         sink.close()
 
 
+def test_a_film_that_is_moved_is_finished_and_a_new_one_begun(tmp_path, answer, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
+    sink = Recording(tmp_path / "out.mp4", fps=10.0, real_time=False)
+    for index in range(5):
+        sink.write(answer(index))
+    (tmp_path / "out.mp4").rename(tmp_path / "kept.mp4")
+    for index in range(3):
+        sink.write(answer(index))
+    (tmp_path / "out.mp4").rename(tmp_path / "last.mp4")
+    sink.close()
+    assert [frames_in(tmp_path / name) for name in ("kept.mp4", "last.mp4")] == [5, 3]
+
+
 def test_a_still_film_goes_on(tmp_path, answer, monkeypatch):
     monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
     monkeypatch.setattr("boardfit.runtime.camera.sinks.video._STILL_PIXELS", 50 * 64 * 48)
