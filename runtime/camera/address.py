@@ -71,7 +71,7 @@ def open(
         settings = replace(settings, frozen_s=None)
     opened = Source(
         opener,
-        name=name or without_password(word),
+        name=(name or without_password(word)).encode("utf-8", "backslashreplace").decode(),
         settings=settings,
         live=not (own_pace and every_frame),
         on_event=on_event,

@@ -61,7 +61,7 @@ class JsonLines:
 
     def write(self, item: Answer | Event) -> None:
         """Append a line; see ``Sink.write``."""
-        line = _json(record(item, self._top)).encode() + b"\n"
+        line = _json(record(item, self._top)).encode("utf-8", "backslashreplace") + b"\n"
         try:
             if self._file is None:
                 self._open()

@@ -123,6 +123,13 @@ def test_a_score_that_is_no_number_is_null(tmp_path, answer, score):
     assert {best["score"] for best in line["top"]} == {None}
 
 
+def test_an_event_that_names_a_file_which_is_not_in_utf_8(tmp_path):
+    sink = JsonLines(tmp_path / "out.jsonl")
+    sink.write(Event("unplugged", time.monotonic(), "cam", "fotos\udcff is not there"))
+    sink.close()
+    assert lines_of(tmp_path / "out.jsonl")[0]["detail"] == "fotos\udcff is not there"
+
+
 def test_a_file_that_cannot_be_begun_pushes_no_old_one_out(tmp_path):
     (tmp_path / "out.1.mp4").write_text("old")
     for _ in range(3):

@@ -141,6 +141,16 @@ def test_what_cannot_be_had_is_named(bundle, words, named, capsys):
     assert "geheim" not in err
 
 
+def test_a_folder_whose_name_is_not_in_utf_8(bundle, photos, tmp_path, capsys):
+    folder = photos.rename(photos.with_name("fotos\udcff"))
+    out = tmp_path / "out.jsonl"
+    assert main(["watch", str(bundle), str(folder), "--every-frame", "--jsonl", str(out)]) == 0
+    assert "fotos\\udcff#0  class" in capsys.readouterr().out
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len([line for line in lines if "frame" in line]) == 3
+    assert {line["source"] for line in lines} == {str(folder).replace("\udcff", "\\udcff")}
+
+
 def test_a_source_from_the_environment(bundle, film, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MY_CAMERA", str(film))
     words = ["watch", str(bundle), "env:MY_CAMERA", "--every-frame", "--record", str(tmp_path / "out.mp4")]
