@@ -150,8 +150,8 @@ def run(args: argparse.Namespace) -> int:
         words = [_resolved(word) for word in args.sources]
         sources: list[Source] = []
         stack.callback(close_all, sources)
-        for word in words:
-            sources.append(_open(word, args))
+        for word, name in zip(words, _names(words), strict=True):
+            sources.append(_open(word, name, args))
         sinks = _sinks(args, words[0], live=all(source.live for source in sources))
         running = loop(
             sources,
@@ -233,7 +233,16 @@ def _resolved(word: str) -> str:
     return source
 
 
-def _open(word: str, args: argparse.Namespace) -> Source:
+def _names(words: Sequence[str]) -> list[str]:
+    """Return what sources are called: where two look alike without their passwords, the second one is #2."""
+    from boardfit.names import without_password
+
+    names = [without_password(word) for word in words]
+    before = [names[:index].count(name) for index, name in enumerate(names)]
+    return [f"{name}#{count + 1}" if count else name for name, count in zip(names, before, strict=True)]
+
+
+def _open(word: str, name: str, args: argparse.Namespace) -> Source:
     from boardfit.runtime import camera
 
     return camera.open(
@@ -243,6 +252,7 @@ def _open(word: str, args: argparse.Namespace) -> Source:
         every_frame=args.every_frame,
         wait=args.wait,
         still=args.still,
+        name=name,
     )
 
 

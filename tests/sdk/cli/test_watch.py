@@ -68,6 +68,15 @@ def test_a_camera_is_watched_for_a_while(bundle, capsys, monkeypatch):
     assert "2 live" in err
 
 
+def test_cameras_that_look_alike_without_their_passwords_have_numbers(bundle, tmp_path):
+    out = tmp_path / "out.jsonl"
+    words = ["synthetic:64x48@50"] * 3 + ["synthetic:32x32@50"]
+    assert main(["watch", str(bundle), *words, "--for", "1", "--jsonl", str(out)]) == 0
+    sources = {json.loads(line)["source"] for line in out.read_text().splitlines()}
+    same = "synthetic:64x48@50"
+    assert sources == {same, f"{same}#2", f"{same}#3", "synthetic:32x32@50"}
+
+
 def test_cameras_are_closed_together(bundle, monkeypatch):
     closed = []
     for name, method in (("_ask_to_stop", Source._ask_to_stop), ("_join", Source._join)):
