@@ -2,6 +2,6 @@
 
 import sys
 
-from boardfit.cli import main
+from boardfit.cli import entry
 
-sys.exit(main())
+sys.exit(entry())

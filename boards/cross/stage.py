@@ -49,9 +49,9 @@ _COMMAND = """\
 #!/usr/bin/env python3
 import sys
 
-from boardfit.cli import main
+from boardfit.cli import entry
 
-sys.exit(main())
+sys.exit(entry())
 """
 
 _HEADER = """\

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from boardfit._version import __version__
@@ -32,8 +33,23 @@ boardfit SUBCOMMAND --help shows more. BOARDFIT_DEBUG=1 shows the traceback of a
 """
 
 
-_INSIDE = ("read ", "sink ")
-"""Threads of cameras and sinks: one that is in its library while the interpreter ends aborts the process."""
+_CAMERA_THREADS = ("read ", "sink ")
+"""One that is in its library while the interpreter ends aborts the process."""
+
+
+def entry() -> int:
+    """Run the words of this process, which ends here where a thread of a camera or sink is left.
+
+    Returns:
+        Exit status, as of ``main``.
+    """
+    status = main()
+    if any(thread.name.startswith(_CAMERA_THREADS) for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    return status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,15 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 if all went well, 1 after an error, 130 if interrupted. Wrong usage leaves
         through argparse with 2.
     """
-    status = _run(argv)
-    if argv is None and any(thread.name.startswith(_INSIDE) for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
-
-
-def _run(argv: Sequence[str] | None) -> int:
     words = tuple(sys.argv[1:] if argv is None else argv)
     try:
         args = make_parser().parse_args(argv)

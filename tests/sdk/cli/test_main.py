@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -86,3 +87,26 @@ def test_a_reader_that_goes_away_causes_no_traceback(bundle):
         )
     assert done.stderr == ""
     assert done.returncode == 141
+
+
+def test_only_the_command_itself_leaves_beside_a_thread_of_a_camera(monkeypatch, bundle):
+    class Full:
+        def write(self, text):
+            return len(text)
+
+        def flush(self):
+            raise OSError(28, "No space left on device")
+
+    left, over = [], threading.Event()
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(sys, "argv", ["boardfit", "inspect", str(bundle)])
+    thread = threading.Thread(target=over.wait, name="read cam", daemon=True)
+    thread.start()
+    try:
+        assert main() == 0 and left == []
+        monkeypatch.setattr(sys, "stdout", Full())
+        assert cli.entry() == 1 and left == [1]
+    finally:
+        over.set()
+        thread.join()
+    assert cli.entry() == 1 and left == [1]
