@@ -72,7 +72,11 @@ def add_parser(subparsers: Any) -> None:
         "sources", metavar="SOURCE", nargs="+", help="camera, address, video, folder, pipeline"
     )
     out = parser.add_argument_group("where the answers go")
-    out.add_argument("--jsonl", metavar="FILE", help="append a line of JSON for each answer and event")
+    out.add_argument(
+        "--jsonl",
+        metavar="FILE",
+        help="append a line of JSON for each answer and event (/dev/stdout: with --quiet, else mixed)",
+    )
     out.add_argument(
         "--record", metavar="FILE", help="film with the answers: .mp4, .mkv (survives a power cut)"
     )
@@ -89,9 +93,11 @@ def add_parser(subparsers: Any) -> None:
         "--camera-fps",
         type=_above_zero,
         metavar="N",
-        help="frames a second to ask cameras for; those below 0.5 count as dead without",
+        help="frames a second to ask cameras for, needed below 0.5 (one in 2 s); of a folder, its rate",
     )
-    how.add_argument("--still", action="store_true", help="a picture that stays the same is no fault")
+    how.add_argument(
+        "--still", action="store_true", help="a picture that stays the same, or has one colour, is no fault"
+    )
     how.add_argument("--every-frame", action="store_true", help="of files: every frame, as fast as possible")
     how.add_argument(
         "--fps", type=_above_zero, metavar="N", help="smaller inputs where N frames a second are missed"
@@ -238,8 +244,8 @@ def _names(words: Sequence[str]) -> list[str]:
     from boardfit.names import without_password
 
     names = [without_password(word) for word in words]
-    before = [names[:index].count(name) for index, name in enumerate(names)]
-    return [f"{name}#{count + 1}" if count else name for name, count in zip(names, before, strict=True)]
+    earlier = [names[:index].count(name) for index, name in enumerate(names)]
+    return [f"{name}#{before + 1}" if before else name for name, before in zip(names, earlier, strict=True)]
 
 
 def _open(word: str, name: str, args: argparse.Namespace) -> Source:
