@@ -6,6 +6,7 @@ import os
 import resource
 import threading
 import time
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -257,12 +258,15 @@ def test_a_part_at_a_look_goes_where_its_room_is_told_late(tmp_path, answer):
     assert sorted(path.name for path in tmp_path.glob("*.avi")) == ["out.1.avi", "out.3.avi", "out.avi"]
 
 
-@pytest.fixture
-def file_limit():
-    """A function that bounds the length of the files that this process writes."""
+@contextmanager
+def file_limit(most):
+    """Bounds the length of the files that this process writes, pytest's own log among them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(
@@ -275,25 +279,23 @@ def file_limit():
     ],
 )
 def test_a_film_that_cannot_be_written_is_an_error_and_pushes_no_old_part_out(
-    tmp_path, answer, monkeypatch, file_limit, suffix, most, why
+    tmp_path, answer, monkeypatch, suffix, most, why
 ):
     monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
     monkeypatch.setattr("boardfit.runtime.camera.sinks.video._STILL_PIXELS", 3_000_000)
     (tmp_path / f"out.1.{suffix}").write_text("old")
     sink = Recording(tmp_path / f"out.{suffix}", fps=10.0, real_time=False, keep=1)
-    file_limit(most)
     for _ in range(2):
-        with pytest.raises(SinkError, match=why):
+        with file_limit(most), pytest.raises(SinkError, match=why):
             for index in range(3000):
                 sink.write(answer(index))
     assert (tmp_path / f"out.1.{suffix}").read_text() == "old"
 
 
-def test_a_film_whose_end_cannot_be_written_is_an_error(tmp_path, answer, file_limit):
+def test_a_film_whose_end_cannot_be_written_is_an_error(tmp_path, answer):
     sink = Recording(tmp_path / "out.mp4", fps=10.0, real_time=False)
     sink.write(answer(0))
-    file_limit(0)
-    with pytest.raises(SinkError, match="does not grow"):
+    with file_limit(0), pytest.raises(SinkError, match="does not grow"):
         sink.close()
 
 
