@@ -87,7 +87,8 @@ def test_pythons_from_3_10_on(config):
 
 
 def test_the_command_is_boardfit(config):
-    assert requirements(config["options.entry_points"]["console_scripts"]) == ["boardfit = boardfit.cli:main"]
+    scripts = requirements(config["options.entry_points"]["console_scripts"])
+    assert scripts == ["boardfit = boardfit.cli:entry"]
 
 
 def test_the_wheel_ships_the_boards(config):

@@ -96,8 +96,8 @@ class Late:
     def __del__(self, sleep=time.sleep):
         sleep(4.0)  # while the interpreter ends
 late = Late()
-from boardfit.cli import main
-sys.exit(main())
+from boardfit.cli import entry
+sys.exit(entry())
 """
 
 
