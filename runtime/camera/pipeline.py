@@ -227,14 +227,16 @@ class Loop:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Counts of the sources together, and those of the loop."""
+        """Counts of the sources together, of the loop, and of the engine's processes that were lost."""
         totals: dict[str, int] = {}
         for source in self._sources:
             for name, count in source.counters.items():
                 totals[name] = totals.get(name, 0) + count
         stats = self.stats
         totals |= {"results": stats.results, "reused": stats.reused, "failed": stats.failed}
-        return totals | {"sinks_dropped": sum(sink.dropped for sink in self._sinks)}
+        totals["sinks_dropped"] = sum(sink.dropped for sink in self._sinks)
+        isolation = getattr(self._model, "isolation", None)
+        return totals if isolation is None else totals | {"engines_replaced": isolation.replaced}
 
     def _take(self, timeout_s: float, newer_within_s: float) -> list[Frame] | None:
         most = len(self._sources) if self._batch is not False else 1

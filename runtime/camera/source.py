@@ -166,9 +166,13 @@ class Source:
         self.slot.close()
         self._capture.interrupt()
 
-    def _join(self, until_s: float) -> None:
-        for thread in (self._supervisor, self._thread, *self._given_up):
-            thread.join(max(0.0, until_s - time.monotonic()))
+    def _join(self, until_s: float) -> bool:
+        """Wait for the threads; return whether all have ended. A listener may close from one of them."""
+        threads = (self._supervisor, self._thread, *self._given_up)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, until_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
     def _start_capture(self) -> None:
         capture = Capture(
@@ -265,7 +269,8 @@ def close_all(sources: Iterable[Source], *, timeout_s: float = _CLOSE_S) -> None
         source._ask_to_stop()
     until_s = time.monotonic() + timeout_s
     for source in closing:
-        source._join(until_s)
+        if source._join(until_s):
+            _OPEN_SOURCES.discard(source)
 
 
 _OPEN_SOURCES: weakref.WeakSet[Source] = weakref.WeakSet()

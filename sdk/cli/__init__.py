@@ -8,10 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 
 from boardfit._version import __version__
+from boardfit.cli.ends import end_at_once
 from boardfit.errors import BoardfitError
 
 SUBCOMMANDS = (
@@ -45,10 +45,7 @@ def entry() -> int:
     """
     status = main()
     if any(thread.name.startswith(_CAMERA_THREADS) for thread in threading.enumerate()):
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
-                stream.flush()
-        os._exit(status)
+        end_at_once(status)
     return status
 
 

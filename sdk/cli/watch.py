@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from boardfit.cli.ends import end_at_once
 from boardfit.cli.lists import count, size_wh
 from boardfit.cli.opened import opened
 from boardfit.cli.tuned import add_tuning
@@ -170,10 +171,12 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(stopped_by_signals(running))
         if args.duration_s:
             stack.enter_context(_stopped_after(args.duration_s, running))
+        if args.stats:
+            stack.enter_context(_shown_every(_STATS_S, partial(_table, running)))
         _watch(running, args)
         if running.hangs:
             _leave(running, sources)
-    print(_summary(running), file=sys.stderr)
+    print(f"\n{_table(running)}", file=sys.stderr)
     return 0
 
 
@@ -182,10 +185,8 @@ def _leave(running: Loop, sources: Sequence[Source]) -> NoReturn:
     from boardfit.runtime.camera import close_all
 
     close_all(sources)
-    print(f"{_summary(running)}\nthe engine was in the middle of a frame, and is left", file=sys.stderr)
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(0)
+    print(f"\n{_table(running)}\nthe engine was in the middle of a frame, and is left", file=sys.stderr)
+    end_at_once(0)
 
 
 @contextmanager
@@ -215,17 +216,29 @@ def _stopped_after(seconds: float, running: Loop) -> Iterator[None]:
         timer.cancel()
 
 
+@contextmanager
+def _shown_every(seconds: float, text: Callable[[], str]) -> Iterator[None]:
+    """Show a text on stderr at intervals, whether answers come or not."""
+    over = threading.Event()
+
+    def show() -> None:
+        while not over.wait(seconds):
+            print(text(), file=sys.stderr, flush=True)
+
+    threading.Thread(target=show, name="stats", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 def _watch(running: Loop, args: argparse.Namespace) -> None:
-    stats = time.monotonic()
-    shown = stats - _SHOWN_S
+    shown = time.monotonic() - _SHOWN_S
     for frame, result in running:
         now = time.monotonic()
         if not args.quiet and now - shown >= _SHOWN_S:
             shown = now
             print(_line(frame, result, now), flush=True)
-        if args.stats and now - stats >= _STATS_S:
-            stats = now
-            print(_table(running), file=sys.stderr, flush=True)
 
 
 def _resolved(word: str) -> str:
@@ -293,6 +306,11 @@ def _budget(args: argparse.Namespace, model: Model) -> Budget | None:
     from boardfit.boards.probes.ahead import asked_ahead
 
     probes = Probes(detect().profile)
+    if args.max_temp is not None and probes.temperature_c() is None:
+        print(
+            "boardfit: --max-temp: no sensor tells a temperature here, only a clock that is held down counts",
+            file=sys.stderr,
+        )
     throttled = asked_ahead(probes.throttled)  # a tool on a Raspberry Pi: no frame waits for it
     settings = BudgetSettings(fps=args.fps, max_temp_c=args.max_temp)
     return Budget(settings, model.sizes, temperature_c=probes.temperature_c, throttled=throttled)
@@ -318,17 +336,15 @@ def _table(running: Loop) -> str:
     from boardfit.cli.text import table
     from boardfit.runtime.camera.stats import PERCENTS
 
+    counts = ", ".join(f"{count} {name}" for name, count in running.counters.items() if count)
     rows = [
         [stage, *(f"{value * 1e3:.2f}" for value in values)]
         for stage, values in running.stats.percentiles_s().items()
     ]
+    if not rows:
+        return "\n".join(["no frame was answered", counts]).rstrip()
     sizes = ", ".join(f"{count} at {size}" for size, count in sorted(running.stats.by_size.items()))
-    counts = ", ".join(f"{count} {name}" for name, count in running.counters.items() if count)
     return "\n".join([table(["stage", *(f"p{percent} ms" for percent in PERCENTS)], rows), sizes, counts])
-
-
-def _summary(running: Loop) -> str:
-    return f"\n{_table(running)}" if running.stats.results else "no frame was answered"
 
 
 def _above_zero(text: str) -> float:

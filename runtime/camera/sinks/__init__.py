@@ -136,7 +136,9 @@ class SinkThread:
             self._changed.notify_all()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end; return whether it came in time."""
+        """Wait for the end; return whether it came in time. A sink that closes its loop is not waited for."""
+        if self._thread is threading.current_thread():
+            return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

@@ -326,6 +326,20 @@ def test_a_driver_that_fails_over_its_end_is_opened_again(bench, until):
         assert bench.opened == 2
 
 
+def test_a_listener_may_close_the_camera(bench):
+    done = threading.Event()
+
+    def end(event) -> None:
+        if event.kind == "live":
+            source.close()
+            done.set()
+
+    source = Source(bench, name="bench", on_event=end)
+    assert done.wait(5.0)
+    source._thread.join(5.0)
+    assert not source._thread.is_alive() and bench.closed == 1
+
+
 def test_a_listener_that_fails_harms_nobody(caplog, bench):
     def listener(event):
         raise ZeroDivisionError

@@ -194,3 +194,18 @@ def test_heat_and_a_clock_that_is_held_down_take_smaller_inputs(
     sizes = [line["size"] for line in map(json.loads, out.read_text().splitlines()) if "frame" in line]
     assert sizes[0] == 64
     assert sizes[-1] == 48
+
+
+def test_where_no_sensor_tells_a_temperature_a_limit_to_it_is_no_secret(bundle, monkeypatch, capsys):
+    monkeypatch.setattr("boardfit.boards.probes.Probes.temperature_c", lambda self: None)
+    assert main(["watch", str(bundle), "synthetic:64x48@50", "--max-temp", "75", "--for", "0.3"]) == 0
+    assert "--max-temp: no sensor" in capsys.readouterr().err
+
+
+def test_stats_are_shown_while_no_answer_comes(bundle, monkeypatch, capsys):
+    monkeypatch.setattr("boardfit.cli.watch._STATS_S", 0.1)
+    words = ["watch", str(bundle), "rtsp://127.0.0.1:9/none", "--wait", "--stats", "--for", "0.6"]
+    assert main(words) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("no frame was answered") >= 3
+    assert "1 unplugged" in shown
