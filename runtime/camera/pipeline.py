@@ -11,7 +11,7 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 
-from boardfit.errors import BoardfitError, CameraError, RecipeError
+from boardfit.errors import BoardfitError, CameraError, EngineLost, RecipeError
 from boardfit.runtime.camera.gather import Gather
 from boardfit.runtime.camera.lanes import Lanes
 from boardfit.runtime.camera.records import Event, Frame
@@ -262,8 +262,8 @@ class Loop:
         if self._batch is None:
             try:
                 self._batch = gains_by_batches(self._model, [outcome.frame.image for outcome in due])
-            except Exception:
-                return False  # they will each have their error
+            except EngineLost:
+                return False  # its replacement is measured, with the next frames
         return self._batch
 
     def _run(self, together: Sequence[_Outcome]) -> None:
@@ -364,6 +364,9 @@ def gains_by_batches(model: Model, images: list[np.ndarray]) -> bool:
     Args:
         model: Takes a frame or a list of frames.
         images: HxWx3 uint8 BGR.
+
+    Raises:
+        EngineLost: An isolated engine is being replaced.
     """
     calls = {"together": lambda: model(images), "alone": lambda: [model(image) for image in images]}
     try:
@@ -371,7 +374,9 @@ def gains_by_batches(model: Model, images: list[np.ndarray]) -> bool:
         if one.p50_s * len(images) > _MOST_MEASURED_S:
             return False
         times = time_paired(calls, rounds=5, warmup=1)
-    except (BoardfitError, TypeError, AttributeError):
+    except EngineLost:
+        raise
+    except Exception:
         return False  # it takes no lists
     return times["together"].ratio_to(times["alone"]) < _BATCH_GAIN
 

@@ -22,7 +22,7 @@ TICK_S = 0.1
 _MOST_GIVEN_UP = 3
 """Threads that may hang in a driver at once; more would be a leak."""
 _SLOW_OPENING_S = 60.0
-"""Beyond the limit, before a camera that never gave a frame is lost: looking a name up may take a minute."""
+"""Beyond the limit, before a camera that is being opened is lost: looking a name up may take a minute."""
 _CLOSE_S = 0.2
 _AT_EXIT_S = 1.0
 """For readers to come back from their drivers: a service has a second to end in."""
@@ -64,6 +64,7 @@ class Source:
         self._settings = settings or WatchSettings()
         self._listeners = [on_event] if on_event else []
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
         self._watch = Watch(self._settings, source=name, now=time.monotonic())
         self._frames = 0
         self._stuck = 0
@@ -73,7 +74,11 @@ class Source:
         self._given_up: list[threading.Thread] = []
         self._start_capture()
         self._supervisor = threading.Thread(target=self._supervise, name=f"watch {name}", daemon=True)
-        self._supervisor.start()
+        try:
+            self._supervisor.start()
+        except BaseException:
+            self._ask_to_stop()
+            raise
         _OPEN_SOURCES.add(self)
 
     def __enter__(self) -> Source:
@@ -147,8 +152,8 @@ class Source:
     @property
     def is_lost(self) -> bool:
         """Whether the driver hangs, and so do all threads that may be left behind: nothing more is tried."""
-        now = time.monotonic() - (0.0 if self._frames else _SLOW_OPENING_S)
-        return len(self._given_up) >= _MOST_GIVEN_UP and self._hangs(now)
+        now = time.monotonic() - (0.0 if self._watch.has_frames else _SLOW_OPENING_S)
+        return len(self._given_up) >= _MOST_GIVEN_UP and not self._stop.is_set() and self._hangs(now)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -181,6 +186,8 @@ class Source:
         thread = threading.Thread(target=self._read, args=(capture,), name=f"read {self.name}", daemon=True)
         thread.start()
         self._capture, self._thread = capture, thread
+        if self._stop.is_set():  # a close in between has asked the one before
+            capture.interrupt()
 
     def _read(self, capture: Capture) -> None:
         try:
@@ -188,8 +195,9 @@ class Source:
                 pause_s = capture.step()
                 self._tell()
                 if pause_s is None:
-                    self.slot.close()
-                    self._first.set()
+                    if not capture.abandoned:
+                        self.slot.close()
+                        self._first.set()
                     break
                 if capture.error is not None:
                     self._first.set()
@@ -205,11 +213,15 @@ class Source:
         self._first.set()
 
     def _supervise(self) -> None:
+        fails = False
         while not self._stop.wait(TICK_S):
             try:
                 self._look_after()
+                fails = False
             except Exception:  # no memory, no more threads: perhaps there are some in the next tick
-                logging.getLogger("boardfit").exception("%s: the watch failed", self.name)
+                if not fails:
+                    logging.getLogger("boardfit").exception("%s: the watch failed", self.name)
+                fails = True
 
     def _look_after(self) -> None:
         now = time.monotonic()
@@ -241,20 +253,28 @@ class Source:
         self._tell()
 
     def _tell(self) -> None:
-        """Hand the watch's new events to the log and to whoever listens."""
-        if not self._watch.events:
-            return
-        with self._lock:
-            events, self._watch.events = self._watch.events, []
+        """Hand the watch's new events to the log and to whoever listens, in their order.
+
+        One thread at a time: what comes while it is at it, it hands on as well, and nobody waits for it.
+        """
+        while self._watch.events and self._telling.acquire(blocking=False):
+            try:
+                with self._lock:
+                    events, self._watch.events = self._watch.events, []
+                for event in events:
+                    self._tell_of(event)
+            finally:
+                self._telling.release()
+
+    def _tell_of(self, event: Event) -> None:
         log = logging.getLogger("boardfit")
-        for event in events:
-            level = logging.INFO if event.kind in (LIVE, ENDED) else logging.WARNING
-            log.log(level, "%s: %s%s", event.source, event.kind, f", {event.detail}" if event.detail else "")
-            for listener in self._listeners:
-                try:
-                    listener(event)
-                except Exception:
-                    log.exception("a listener to camera events failed")
+        level = logging.INFO if event.kind in (LIVE, ENDED) else logging.WARNING
+        log.log(level, "%s: %s%s", event.source, event.kind, f", {event.detail}" if event.detail else "")
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener to camera events failed")
 
 
 def close_all(sources: Iterable[Source], *, timeout_s: float = _CLOSE_S) -> None:

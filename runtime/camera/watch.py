@@ -75,7 +75,6 @@ class Watch:
         """Note that the camera was opened."""
         self._is_open = True
         self._opened_at = self._changed_at = now
-        self._last_frame = None
         self._size_wh = self._settings.size_wh
 
     def failed(self, now: float, detail: str, *, refused: bool = False) -> None:
@@ -94,6 +93,7 @@ class Watch:
     def closed(self) -> None:
         """Note that the camera was closed."""
         self._is_open = False
+        self._last_frame = None
         self._failures += 1
 
     def saw(self, image: object, now: float) -> bool:
@@ -151,13 +151,11 @@ class Watch:
         patience_s = self._settings.patience_s
         if self.state not in FAULTS or patience_s is None:
             return False
-        if not self.has_frames:
-            return now - self._opened_at >= self._settings.first_frame_s + patience_s
         return now - max(self._since, self._opened_at) >= patience_s
 
     @property
     def has_frames(self) -> bool:
-        """Whether anything came since the camera was opened."""
+        """Whether the camera is open, and anything came since."""
         return self._last_frame is not None
 
     def pause_s(self) -> float:

@@ -11,7 +11,8 @@ from boardfit.timing import percentile
 
 FLOOR_S = 0.2
 FACTOR = 5.0
-FIRST_RUNS = 5
+FIRST_RUNS = 4
+"""Precedents that a deadline needs, besides first runs."""
 WINDOW = 512
 _EVERY = 32
 _RECENT = 16
@@ -40,7 +41,7 @@ class Deadlines:
         """Return how many seconds the next run of a shape may take."""
         runs = self._runs.get(shape)
         first_s = self._options.first_deadline_s
-        if runs is None or runs.fresh or runs.count < FIRST_RUNS:
+        if runs is None or runs.fresh or len(runs.last_s) < FIRST_RUNS:
             return max(first_s, self._options.deadline_s or 0.0)
         return self._options.deadline_s or max(FLOOR_S, FACTOR * runs.p99_s)
 

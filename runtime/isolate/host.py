@@ -73,11 +73,11 @@ class EngineHost:
         """
         self._check()
         begin = perf_counter()
+        process = self._settled()  # before the model is known: a replacement loads all that are
         key = self._next_key
         self._next_key += 1
         self._models[key] = _Model.of(artifact, files, threads)
         try:
-            process = self._settled()
             if process is not None:
                 self._load(process, key)
                 if self._spare is not None:

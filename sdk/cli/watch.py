@@ -173,20 +173,30 @@ def run(args: argparse.Namespace) -> int:
             stack.enter_context(_stopped_after(args.duration_s, running))
         if args.stats:
             stack.enter_context(_shown_every(_STATS_S, partial(_table, running)))
-        _watch(running, args)
-        if running.hangs:
-            _leave(running, sources)
+        try:
+            _watch(running, args)
+        finally:
+            if running.hangs:
+                _leave(running, sources, failed=sys.exc_info()[1])
     print(f"\n{_table(running)}", file=sys.stderr)
     return 0
 
 
-def _leave(running: Loop, sources: Sequence[Source]) -> NoReturn:
-    """End at once, beside an engine that cannot be told to: the sinks are closed, its process ends too."""
+def _leave(running: Loop, sources: Sequence[Source], *, failed: BaseException | None) -> NoReturn:
+    """End at once, beside an engine that cannot be told to: the sinks are closed, its process ends too.
+
+    Args:
+        running: Is over.
+        sources: To be closed.
+        failed: Why it ended, if not by itself.
+    """
     from boardfit.runtime.camera import close_all
 
     close_all(sources)
     print(f"\n{_table(running)}\nthe engine was in the middle of a frame, and is left", file=sys.stderr)
-    end_at_once(0)
+    if failed is not None:
+        print(f"boardfit: error: {failed}", file=sys.stderr)
+    end_at_once(0 if failed is None else 1)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boardfit.errors import CameraError, EngineError, RecipeError
+from boardfit.errors import CameraError, EngineError, EngineLost, RecipeError
 from boardfit.runtime import camera
 from boardfit.runtime.camera.records import WatchSettings
 from boardfit.runtime.camera.source import Source
@@ -265,6 +265,23 @@ def test_slow_frames_are_not_held_up_for_a_measurement(model):
     counting = Counting(model, 0.2, 0.0)
     assert gains_by_batches(counting, [np.zeros((48, 64, 3), np.uint8)] * 3) is False
     assert counting.batches == 0
+
+
+def test_an_engine_that_is_lost_over_the_measurement_is_measured_again(model, new_bench, monkeypatch):
+    calls = []
+
+    def measured(*_: object) -> bool:
+        calls.append(None)
+        if len(calls) == 1:
+            raise EngineLost("killed", "hung")
+        return True
+
+    monkeypatch.setattr("boardfit.runtime.camera.pipeline.gains_by_batches", measured)
+    with camera.open(new_bench(), name="a") as one, camera.open(new_bench(), name="b") as other:
+        for count, _ in enumerate(camera.loop([one, other], model)):
+            if len(calls) == 2 or count == 1000:  # often only one of them has a frame
+                break
+    assert len(calls) == 2
 
 
 def test_a_model_without_lists_gets_none():

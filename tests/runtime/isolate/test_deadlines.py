@@ -18,7 +18,7 @@ def after(durations, **options) -> Deadlines:
 
 
 def test_a_run_without_precedent_has_the_long_deadline():
-    deadlines = after([0.001] * (FIRST_RUNS - 1), first_deadline_s=7.0)
+    deadlines = after([0.001] * FIRST_RUNS, first_deadline_s=7.0)
     assert deadlines.allowed_s(SHAPE) == 7.0
     deadlines.took(SHAPE, 0.001)
     assert deadlines.allowed_s(SHAPE) == FLOOR_S
@@ -40,6 +40,17 @@ def test_a_new_process_may_take_its_time_once_more():
     assert deadlines.allowed_s(SHAPE) == 7.0
     deadlines.took(SHAPE, 2.0)
     assert deadlines.allowed_s(SHAPE) == pytest.approx(0.5)
+
+
+def test_first_runs_are_no_precedents_however_many_there_are():
+    deadlines = Deadlines(Isolation(first_deadline_s=7.0))
+    for _ in range(2 * FIRST_RUNS):
+        deadlines.restarted()
+        deadlines.took(SHAPE, 0.3)
+    assert deadlines.allowed_s(SHAPE) == 7.0
+    for _ in range(FIRST_RUNS):
+        deadlines.took(SHAPE, 0.3)
+    assert deadlines.allowed_s(SHAPE) == pytest.approx(1.5)
 
 
 def test_so_may_a_model_that_is_loaded_anew_and_no_other():
