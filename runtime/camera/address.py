@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from boardfit.errors import CameraError, RecipeError
 from boardfit.names import without_password
 from boardfit.runtime.camera.capture import Opener
 from boardfit.runtime.camera.devices import Device
-from boardfit.runtime.camera.records import Event, WatchSettings
+from boardfit.runtime.camera.records import LONGEST_S, Event, WatchSettings, require_rate
 from boardfit.runtime.camera.source import Source
 
 _URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
@@ -53,8 +52,9 @@ def open(
 
     Raises:
         CameraError: The camera cannot be opened, and ``wait`` is false. Passwords are in no message.
-        RecipeError: The word means no source.
+        RecipeError: The word means no source, or ``fps`` is less than one frame a day, or not finite.
     """
+    require_rate(fps)
     word = source if isinstance(source, str) else str(getattr(source, "__name__", source))
     opener, own_pace = _find(source, size_wh=size_wh, fps=fps, every_frame=every_frame)
     if settings is None:
@@ -63,7 +63,7 @@ def open(
             # A file may fade to black and wait for its disk, a folder may hold images of all sizes and
             # damaged ones; neither is mended by beginning anew.
             settings = WatchSettings(
-                stall_s=None, frozen_s=None, patience_s=None, stuck_s=math.inf, one_size=False
+                stall_s=None, frozen_s=None, patience_s=None, stuck_s=LONGEST_S, one_size=False
             )
     if not own_pace:
         settings = settings.for_rate(fps)
