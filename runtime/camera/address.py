@@ -105,11 +105,20 @@ def _find(
         from boardfit.runtime.camera.devices.folder import FolderDevice
         from boardfit.runtime.camera.devices.opencv import FileDevice
 
-        if kind.is_dir():
+        if _is_folder(kind):
             rate = 0.0 if every_frame else (fps or 1.0)
             return lambda: FolderDevice(kind, fps=rate), True
         return lambda: FileDevice(kind, real_time=not every_frame), True
     return lambda: _open_live(kind, str(source), size_wh, fps), kind == "gstreamer" and _ends(str(source))
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is that of a folder; what the system refuses to look at may be an address."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        name = without_password(str(path))
+        raise CameraError(f"{name} cannot be opened as a file or folder: {error.strerror}") from None
 
 
 def _kind(source: str | int | Path) -> str | Path:
@@ -121,12 +130,12 @@ def _kind(source: str | int | Path) -> str | Path:
         return "v4l2"
     if _SYNTHETIC.match(text):
         return "synthetic"
+    if _URL.match(text):  # before a pipeline: a password may hold " ! "
+        return "stream"
     if text.startswith("gst:") or " ! " in text:
         return "gstreamer"
     if re.match(r"^picamera(:\d+)?$", text):
         return "picamera"
-    if _URL.match(text):
-        return "stream"
     if not text or text.startswith("synthetic:"):
         raise RecipeError(
             f"{text!r} is no source: expected a camera, an address, a file, or synthetic:640x480@30"

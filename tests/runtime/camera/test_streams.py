@@ -175,6 +175,19 @@ def test_a_login_by_digest_is_known(answer, said, scheme, qop):
         listener.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.parametrize("address", ["me:{}@cam", "cam?token={}"])
+def test_an_address_that_is_too_long_for_a_file_shows_no_password(address):
+    with pytest.raises(
+        CameraError, match=r"\*\*\*.* cannot be opened as a file or folder: File name too long"
+    ):
+        camera.open(address.format("geheim" * 60))
+
+
+def test_a_password_with_a_pipe_is_no_pipeline():
+    with pytest.raises(CameraError, match=r"rtsp://\*\*\*@127.0.0.1:9/x cannot be opened: nobody listens"):
+        camera.open("rtsp://admin:ge ! heim@127.0.0.1:9/x")
+
+
 def test_a_login_that_is_refused_is_not_tried_twice_a_second(until):
     server = Server("mjpeg", "me:geheim")
     failures = []
@@ -200,6 +213,28 @@ def test_a_server_that_answers_drop_by_drop_does_not_hold_the_camera():
         began = time.monotonic()
         found = unreachable(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/x", "cam")
         assert time.monotonic() - began < 4.0 and "does not answer" in str(found)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "admin:12/34@cam.invalid/x",
+        "admin:ge/heim@cam.invalid/x",
+        "DOM/me:geheim@cam.invalid",
+        "me:p@1/x@cam.invalid",
+    ],
+)
+def test_a_slash_in_a_password_is_told_without_showing_it(address, monkeypatch):
+    monkeypatch.setattr("socket.create_connection", lambda *_: (_ for _ in ()).throw(socket.gaierror()))
+    said = str(unreachable(f"rtsp://{address}", "cam"))
+    assert "where its user or password holds a /, write %2F" in said
+    assert not any(part in said for part in ("12", "34", "heim", "admin", "DOM", "host"))
+
+
+@pytest.mark.parametrize("address", ["host/img@2x.jpg", "host/?time=12:00&to=a@b", "me:p@host/img.jpg"])
+def test_an_at_in_a_path_is_no_password(address, monkeypatch):
+    monkeypatch.setattr("socket.create_connection", lambda *_: (_ for _ in ()).throw(socket.gaierror()))
+    assert "there is no host host" in str(unreachable(f"http://{address}", "cam"))
 
 
 def test_a_server_that_is_no_camera():
