@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from boardfit.errors import CameraError, RecipeError
 from boardfit.names import without_password
 from boardfit.runtime.camera.capture import Opener
 from boardfit.runtime.camera.devices import Device
-from boardfit.runtime.camera.records import Event, WatchSettings
+from boardfit.runtime.camera.records import LONGEST_S, Event, WatchSettings, require_rate
 from boardfit.runtime.camera.source import Source
 
 _URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
@@ -53,8 +52,9 @@ def open(
 
     Raises:
         CameraError: The camera cannot be opened, and ``wait`` is false. Passwords are in no message.
-        RecipeError: The word means no source.
+        RecipeError: The word means no source, or ``fps`` is less than one frame a day, or not finite.
     """
+    require_rate(fps)
     word = source if isinstance(source, str) else str(getattr(source, "__name__", source))
     opener, own_pace = _find(source, size_wh=size_wh, fps=fps, every_frame=every_frame)
     if settings is None:
@@ -63,7 +63,7 @@ def open(
             # A file may fade to black and wait for its disk, a folder may hold images of all sizes and
             # damaged ones; neither is mended by beginning anew.
             settings = WatchSettings(
-                stall_s=None, frozen_s=None, patience_s=None, stuck_s=math.inf, one_size=False
+                stall_s=None, frozen_s=None, patience_s=None, stuck_s=LONGEST_S, one_size=False
             )
     if not own_pace:
         settings = settings.for_rate(fps)
@@ -105,11 +105,20 @@ def _find(
         from boardfit.runtime.camera.devices.folder import FolderDevice
         from boardfit.runtime.camera.devices.opencv import FileDevice
 
-        if kind.is_dir():
+        if _is_folder(kind):
             rate = 0.0 if every_frame else (fps or 1.0)
             return lambda: FolderDevice(kind, fps=rate), True
         return lambda: FileDevice(kind, real_time=not every_frame), True
     return lambda: _open_live(kind, str(source), size_wh, fps), kind == "gstreamer" and _ends(str(source))
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is that of a folder; what the system refuses to look at may be an address."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        name = without_password(str(path))
+        raise CameraError(f"{name} cannot be opened as a file or folder: {error.strerror}") from None
 
 
 def _kind(source: str | int | Path) -> str | Path:
@@ -121,12 +130,12 @@ def _kind(source: str | int | Path) -> str | Path:
         return "v4l2"
     if _SYNTHETIC.match(text):
         return "synthetic"
+    if _URL.match(text):  # before a pipeline: a password may hold " ! "
+        return "stream"
     if text.startswith("gst:") or " ! " in text:
         return "gstreamer"
     if re.match(r"^picamera(:\d+)?$", text):
         return "picamera"
-    if _URL.match(text):
-        return "stream"
     if not text or text.startswith("synthetic:"):
         raise RecipeError(
             f"{text!r} is no source: expected a camera, an address, a file, or synthetic:640x480@30"

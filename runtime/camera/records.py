@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +26,10 @@ STUCK = "stuck"
 ENDED = "ended"
 """The file is over."""
 
+LONGEST_S = 100 * 365 * 86400.0
+"""A century: in the place of infinity, which no clock can wait for."""
+LEAST_FPS = 1.0 / 86400.0
+"""One frame a day."""
 _SILENT_GAPS = 2.5
 """Between frames, for which a slow camera may be silent."""
 
@@ -101,10 +106,12 @@ class WatchSettings:
     def __post_init__(self) -> None:
         seconds = {"stall_s": self.stall_s, "frozen_s": self.frozen_s, "first_frame_s": self.first_frame_s}
         seconds |= {"patience_s": self.patience_s, "stuck_s": self.stuck_s}
-        seconds |= {"open_s": self.open_s, "retry_s": min(self.retry_s)}
+        seconds |= {"open_s": self.open_s, "retry_s": min(self.retry_s), "retry_s[1]": max(self.retry_s)}
         for name, value in seconds.items():
-            if value is not None and not value > 0.0:
-                raise RecipeError(f"{name} is {value!r}: expected more than 0 seconds, or None for never")
+            if value is not None and not 0.0 < value <= LONGEST_S:
+                raise RecipeError(
+                    f"{name} is {value!r}: expected more than 0 and at most {LONGEST_S:g} seconds (a century)"
+                )
         if self.retry_s[0] > self.retry_s[1]:
             raise RecipeError(f"retry_s is {self.retry_s!r}: expected the shorter pause first")
         if self.size_wh is not None and min(self.size_wh) < 1:
@@ -115,7 +122,11 @@ class WatchSettings:
 
         Args:
             fps: None where nobody knows.
+
+        Raises:
+            RecipeError: It is less than one frame a day, or not finite.
         """
+        require_rate(fps)
         silent_s = silence_s(fps)
         return replace(
             self,
@@ -125,6 +136,16 @@ class WatchSettings:
             stuck_s=max(self.stuck_s, 1.5 * silent_s),
             open_s=max(self.open_s, 2.0 * silent_s),
         )
+
+
+def require_rate(fps: float | None) -> None:
+    """Check the frames per second of a camera or folder.
+
+    Raises:
+        RecipeError: They are less than one a day, or not finite.
+    """
+    if fps is not None and not LEAST_FPS <= fps < math.inf:
+        raise RecipeError(f"fps is {fps!r}: expected frames per second, at least 1/86400 (one a day)")
 
 
 def silence_s(fps: float | None) -> float:

@@ -19,7 +19,7 @@ from boardfit.cli.ends import end_at_once
 from boardfit.cli.lists import count, size_wh
 from boardfit.cli.opened import opened
 from boardfit.cli.tuned import add_tuning
-from boardfit.errors import InputError
+from boardfit.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,7 @@ def add_parser(subparsers: Any) -> None:
     how.add_argument("--camera-size", type=size_wh, metavar="WxH", help="size in pixels to ask cameras for")
     how.add_argument(
         "--camera-fps",
-        type=_above_zero,
+        type=_rate,
         metavar="N",
         help="frames a second to ask cameras for, needed below 0.5 (one in 2 s); of a folder, its rate",
     )
@@ -355,6 +355,17 @@ def _table(running: Loop) -> str:
         return "\n".join(["no frame was answered", counts]).rstrip()
     sizes = ", ".join(f"{count} at {size}" for size, count in sorted(running.stats.by_size.items()))
     return "\n".join([table(["stage", *(f"p{percent} ms" for percent in PERCENTS)], rows), sizes, counts])
+
+
+def _rate(text: str) -> float:
+    from boardfit.runtime.camera.records import require_rate
+
+    value = _above_zero(text)
+    try:
+        require_rate(value)
+    except RecipeError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected at least 1/86400, one frame a day") from None
+    return value
 
 
 def _above_zero(text: str) -> float:

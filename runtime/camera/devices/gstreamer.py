@@ -15,6 +15,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import cv2
@@ -31,8 +32,9 @@ _TAIL = f"videoconvert ! videoscale ! {_CAPS} ! y4menc ! fdsink fd=1 sync=false"
 _MAX_HEADER = 4096
 _PIPE_BYTES = 1 << 20
 _FIRST_S = 5.0
-_INTERRUPT_S = 0.1
-_CLOSE_S = 0.3
+_LOOK_S = 0.05
+_END_S = 0.15
+"""From SIGINT to SIGKILL; less than ``close_all`` gives the readers of all cameras."""
 
 
 class GStreamerDevice:
@@ -55,13 +57,10 @@ class GStreamerDevice:
         self._pace = Pace(fps)
         self._buffer = bytearray()
         self._size_wh: tuple[int, int] | None = None
-        # Its stderr may name a location with a password: it is kept for nobody.
-        self._process = subprocess.Popen(
-            ["gst-launch-1.0", "-q", *shlex.split(f"{pipeline} ! {_TAIL}")],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the loop, which closes its cameras itself
+        self._lock = threading.Lock()
+        self._ends_by: float | None = None
+        self._process, self._held_fd = _started(
+            ["gst-launch-1.0", "-q", *shlex.split(f"{pipeline} ! {_TAIL}")]
         )
         assert self._process.stdout is not None
         self._pipe = self._process.stdout.fileno()
@@ -82,22 +81,36 @@ class GStreamerDevice:
         return cv2.cvtColor(planes.reshape(height * 3 // 2, width), cv2.COLOR_YUV2BGR_I420)
 
     def interrupt(self) -> None:
-        """Stop the child: a read that waits for it sees its end."""
-        self._stop(_INTERRUPT_S)
+        """Ask the child to end, and wait for nothing: a read under way raises soon."""
+        self._ask_to_end()
 
     def close(self) -> None:
-        """Stop the child: asked first, then killed."""
-        self._stop(_CLOSE_S)
+        """End the child: asked first, then killed."""
+        ends_by = self._ask_to_end()
+        while (left_s := ends_by - time.monotonic()) > 0.0 and self._process.poll() is None:
+            # What it still writes is read: gst-launch that waits for room in the pipe does not end.
+            ready, _, _ = select.select([self._pipe], [], [], min(left_s, _LOOK_S))
+            if ready and not os.read(self._pipe, _PIPE_BYTES):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(left_s)
+                break
+        self._process.kill()
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
+        _let_go(self._held_fd)
+        self._held_fd = -1  # the next pipeline may get its number
 
-    def _stop(self, within_s: float) -> None:
-        self._process.send_signal(signal.SIGINT)  # gst-launch's own way to end: nvargus lets go of the camera
-        try:
-            self._process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+    def _ask_to_end(self) -> float:
+        """Send SIGINT, once, and return until when the child may take to end.
+
+        It is gst-launch's own way to end; the first one takes its handler away, and a second one kills.
+        """
+        with self._lock:
+            if self._ends_by is None:
+                self._process.send_signal(signal.SIGINT)
+                self._ends_by = time.monotonic() + _END_S
+            return self._ends_by
 
     def _line(self, deadline: float) -> bytes:
         while (end := self._buffer.find(b"\n")) < 0:
@@ -116,15 +129,70 @@ class GStreamerDevice:
         return data
 
     def _fill(self, deadline: float) -> None:
-        ready, _, _ = select.select([self._pipe], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise CameraError("the pipeline gave no frame in time")
+        while not select.select([self._pipe], [], [], max(0.0, min(deadline - time.monotonic(), _LOOK_S)))[0]:
+            if self._ends_by is not None:
+                raise CameraError("the pipeline was told to end")
+            if time.monotonic() >= deadline:
+                raise CameraError("the pipeline gave no frame in time")
         piece = os.read(self._pipe, _PIPE_BYTES)
         if not piece:
             if self._ends and self._size_wh is not None:
                 raise StreamEnded
             raise CameraError("the pipeline ended: try it with gst-launch-1.0 to see why")
         self._buffer += piece
+
+
+def _started(words: list[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a child that the kernel kills when this process dies, however it does.
+
+    The child has the read end of a pipe into which nobody writes; when the last writer is gone, the kernel
+    sends it the signal that was asked for. PR_SET_PDEATHSIG would need Python code between fork and exec, and
+    fires when the *thread* ends. An owner that dies while this function runs, a few milliseconds, leaves a
+    child that is silent behind; one that gives frames ends over the broken pipe.
+
+    Returns:
+        The child, and the write end, for ``_let_go``.
+    """
+    lifeline_fd, held_fd = os.pipe()
+    _HELD.add(held_fd)
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # it may name a location with a password: it is kept for nobody
+            start_new_session=True,  # Ctrl-C is for the loop, which closes its cameras itself
+            pass_fds=(lifeline_fd,),
+        )
+        with contextlib.suppress(AttributeError):  # F_SETSIG is Linux'; SIGIO ends the child as well
+            fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, process.pid)
+        fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, fcntl.fcntl(lifeline_fd, fcntl.F_GETFL) | os.O_ASYNC)
+    except BaseException:
+        _let_go(held_fd)
+        raise
+    finally:
+        os.close(lifeline_fd)
+    return process, held_fd
+
+
+_HELD: set[int] = set()
+"""The write ends of this process's children."""
+
+
+def _let_go(held_fd: int) -> None:
+    if held_fd in _HELD:
+        _HELD.remove(held_fd)
+        os.close(held_fd)
+
+
+def _let_all_go() -> None:
+    for held_fd in list(_HELD):
+        _let_go(held_fd)
+
+
+# A copy of this process that held the pipes would keep the children alive after their owner's death.
+os.register_at_fork(after_in_child=_let_all_go)
 
 
 def size_in(header: bytes) -> tuple[int, int]:

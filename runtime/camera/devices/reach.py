@@ -16,6 +16,8 @@ _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _TIMEOUT_S = 1.0
 _MAX_HEAD = 4096
 _FIELD = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s,]*))')
+# An @ behind what any reader of addresses takes for the host, and a colon before it.
+_SLASH_IN_LOGIN = re.compile(r"(?s)\w[\w+.-]*://(?=[^@?#]*:)[^/?#]*[/?#].*@")
 _ANSWERS = {
     401: "it wants another user or password",
     403: "it lets this user in not at all, or not now",
@@ -72,6 +74,14 @@ def _knock(url: str, method: str) -> tuple[int, bool] | str:
         url: Of the stream.
         method: Of RTSP; of HTTP it is always GET.
     """
+    found = _answer(url, method)
+    if isinstance(found, str) and _SLASH_IN_LOGIN.match(url):
+        # Said without the host and the port, which may be parts of the login.
+        return "nobody answers: where its user or password holds a /, write %2F, for ? %3F, and for # %23"
+    return found
+
+
+def _answer(url: str, method: str) -> tuple[int, bool] | str:
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme, 0)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +18,6 @@ import pytest
 from boardfit.errors import CameraError
 from boardfit.runtime import camera
 from boardfit.runtime.camera.devices import LoginRefused
-from boardfit.runtime.camera.devices.gstreamer import GStreamerDevice
 from boardfit.runtime.camera.devices.reach import unreachable
 
 SERVERS = Path(__file__).with_name("servers.py")
@@ -178,6 +175,19 @@ def test_a_login_by_digest_is_known(answer, said, scheme, qop):
         listener.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.parametrize("address", ["me:{}@cam", "cam?token={}"])
+def test_an_address_that_is_too_long_for_a_file_shows_no_password(address):
+    with pytest.raises(
+        CameraError, match=r"\*\*\*.* cannot be opened as a file or folder: File name too long"
+    ):
+        camera.open(address.format("geheim" * 60))
+
+
+def test_a_password_with_a_pipe_is_no_pipeline():
+    with pytest.raises(CameraError, match=r"rtsp://\*\*\*@127.0.0.1:9/x cannot be opened: nobody listens"):
+        camera.open("rtsp://admin:ge ! heim@127.0.0.1:9/x")
+
+
 def test_a_login_that_is_refused_is_not_tried_twice_a_second(until):
     server = Server("mjpeg", "me:geheim")
     failures = []
@@ -205,6 +215,28 @@ def test_a_server_that_answers_drop_by_drop_does_not_hold_the_camera():
         assert time.monotonic() - began < 4.0 and "does not answer" in str(found)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "admin:12/34@cam.invalid/x",
+        "admin:ge/heim@cam.invalid/x",
+        "DOM/me:geheim@cam.invalid",
+        "me:p@1/x@cam.invalid",
+    ],
+)
+def test_a_slash_in_a_password_is_told_without_showing_it(address, monkeypatch):
+    monkeypatch.setattr("socket.create_connection", lambda *_: (_ for _ in ()).throw(socket.gaierror()))
+    said = str(unreachable(f"rtsp://{address}", "cam"))
+    assert "where its user or password holds a /, write %2F" in said
+    assert not any(part in said for part in ("12", "34", "heim", "admin", "DOM", "host"))
+
+
+@pytest.mark.parametrize("address", ["host/img@2x.jpg", "host/?time=12:00&to=a@b", "me:p@host/img.jpg"])
+def test_an_at_in_a_path_is_no_password(address, monkeypatch):
+    monkeypatch.setattr("socket.create_connection", lambda *_: (_ for _ in ()).throw(socket.gaierror()))
+    assert "there is no host host" in str(unreachable(f"http://{address}", "cam"))
+
+
 def test_a_server_that_is_no_camera():
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -222,121 +254,3 @@ def test_a_server_that_is_no_camera():
         with pytest.raises(CameraError, match="has no stream of this path"):
             camera.open(f"http://127.0.0.1:{listener.getsockname()[1]}/x")
         listener.shutdown(socket.SHUT_RDWR)
-
-
-def running_pipelines() -> list[int]:
-    """Return the process ids of this process's children that run GStreamer."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            number, _, rest = stat.read_text().partition(" ")
-            name, _, fields = rest.rpartition(") ")
-            if name.startswith("(gst-launch") and fields.split()[1] == str(os.getpid()):
-                found.append(int(number))
-    return found
-
-
-@pytest.fixture
-def stand_in_gst(tmp_path, monkeypatch):
-    """Makes a program that stands in for gst-launch-1.0: it writes one picture, and does as it is told."""
-
-    def write(then: str) -> None:
-        program = tmp_path / "gst-launch-1.0"
-        header, picture = r"YUV4MPEG2 C420 W8 H2\n", r"FRAME\nabcdefghijklmnopqrstuvwx"
-        program.write_text(f"#!/bin/sh\npicture='{picture}'\nprintf '{header}{picture}'\n{then}\n")
-        program.chmod(0o755)
-
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    return write
-
-
-def test_a_pipeline_may_be_slow(stand_in_gst):
-    stand_in_gst('for _ in 1 2; do sleep 1.3; printf "$picture"; done; exec sleep 60')
-    device = GStreamerDevice("nvarguscamerasrc")
-    try:
-        assert [device.read().shape for _ in range(3)] == [(2, 8, 3)] * 3
-    finally:
-        device.close()
-
-
-@pytest.mark.parametrize("frames", ['sleep 0.05; printf "$picture"', "sleep 0.05"], ids=["on", "silent"])
-def test_a_pipeline_ends_in_its_own_way(frames, stand_in_gst, monkeypatch):
-    monkeypatch.setattr("boardfit.runtime.camera.devices.gstreamer._INTERRUPT_S", 5.0)
-    monkeypatch.setattr("boardfit.runtime.camera.devices.gstreamer._CLOSE_S", 5.0)
-    stand_in_gst(f"trap 'exit 7' INT\nwhile :; do {frames}; done")
-    devices = []
-
-    def opener():
-        devices.append(GStreamerDevice("nvarguscamerasrc"))
-        return devices[-1]
-
-    camera.open(opener).close()
-    assert [device._process.wait(5.0) for device in devices] == [7]
-
-
-def test_no_pipeline_is_left_behind_where_a_camera_is_silent(stand_in_gst):
-    stand_in_gst("trap '' INT TERM\nexec sleep 60")
-    devices, events = [], []
-
-    def opener():
-        devices.append(GStreamerDevice("nvarguscamerasrc"))
-        return devices[-1]
-
-    source = camera.open(opener, on_event=events.append)
-    time.sleep(0.3)
-    source.close()
-    assert [device._process.poll() for device in devices] == [-signal.SIGKILL]
-    assert [event.kind for event in events] == ["live"], "the end is no outage"
-
-
-@pytest.mark.skipif(shutil.which("gst-launch-1.0") is None, reason="GStreamer is not installed")
-class TestGStreamer:
-    PIPELINE = "gst:videotestsrc is-live=true pattern=ball ! video/x-raw,width={},height={},framerate=30/1"
-
-    @pytest.mark.parametrize("size_wh", [(320, 240), (328, 242)], ids=str)
-    def test_frames_come(self, size_wh):
-        with camera.open(self.PIPELINE.format(*size_wh)) as source:
-            frame = source.take(5.0)
-            assert frame is not None and frame.image.shape == (size_wh[1], size_wh[0], 3)
-
-    def test_colours(self):
-        pipeline = "gst:videotestsrc is-live=true pattern=solid-color foreground-color=0xff2040c0"
-        with camera.open(f"{pipeline} ! video/x-raw,width=64,height=48,framerate=30/1") as source:
-            frame = source.take(5.0)
-            assert frame is not None
-            blue, green, red = frame.image[24, 32].tolist()
-            assert abs(blue - 0xC0) < 6 and abs(green - 0x40) < 6 and abs(red - 0x20) < 6
-
-    def test_a_pipeline_that_dies_is_started_again(self, until, held):
-        with camera.open(self.PIPELINE.format(64, 48)) as source:
-            until(lambda: source.counters["frames"] > 2)
-            before = held()
-            pipelines = running_pipelines()
-            assert len(pipelines) == 1
-            os.kill(pipelines[0], signal.SIGKILL)
-            until(lambda: source.counters.get("unplugged") == 1 and source.state == "live")
-            assert held() == before
-        assert running_pipelines() == []
-
-    def test_a_pipeline_that_hangs_is_a_stall(self, until):
-        with camera.open(self.PIPELINE.format(64, 48)) as source:
-            until(lambda: source.counters["frames"] > 2)
-            os.kill(running_pipelines()[0], signal.SIGSTOP)
-            until(lambda: source.counters.get("stalled") == 1)
-            until(lambda: source.state == "live")
-        assert running_pipelines() == []
-
-    def test_a_pipeline_that_ends(self):
-        with camera.open("gst:videotestsrc num-buffers=5 ! video/x-raw,width=64,height=48") as source:
-            until_s = time.monotonic() + 10.0
-            while not source.ended:
-                source.take(0.1)
-                assert time.monotonic() < until_s
-            assert source.counters["frames"] == 5
-
-    def test_still_pictures_of_a_pipeline_that_ends_are_no_fault(self):
-        """Of a film, that is: it was taken for a frozen camera, and begun anew."""
-        still = "videotestsrc is-live=true num-buffers=50 pattern=smpte75 ! video/x-raw,width=64,height=48"
-        with camera.open(f"gst:{still},framerate=25/1", every_frame=True) as source:
-            assert [frame.index for frame in source] == list(range(50))
-            assert set(source.counters) <= {"frames", "dropped", "stuck", "live", "ended"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 import threading
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from boardfit.errors import CameraError, RecipeError
+from boardfit.runtime import camera
 from boardfit.runtime.camera.capture import Capture
 from boardfit.runtime.camera.devices.pace import Pace
 from boardfit.runtime.camera.records import FAULTS, LIVE, WatchSettings
@@ -263,12 +265,29 @@ def test_reading_nothing_after_a_stall_is_still_a_stall():
         {"retry_s": (1.0, 0.5)},
         {"retry_s": (0.0, 1.0)},
         {"size_wh": (0, 4)},
+        {"retry_s": (1.0, math.inf)},
+        *({name: math.inf} for name in ("stall_s", "frozen_s", "first_frame_s", "patience_s", "stuck_s")),
+        *({"open_s": value} for value in (math.inf, math.nan, 1e300)),
     ],
     ids=str,
 )
 def test_settings_that_make_no_sense(settings):
     with pytest.raises(RecipeError):
         WatchSettings(**settings)
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, 1e-7, 1e-11, 1e-300, math.inf, math.nan], ids=str)
+@pytest.mark.parametrize("source", ["http://127.0.0.1:9/x", "synthetic:64x48@10"])
+def test_rates_that_make_no_sense(source, fps):
+    with pytest.raises(RecipeError, match=r"expected frames per second, at least 1/86400 \(one a day\)"):
+        camera.open(source, fps=fps)
+    with pytest.raises(RecipeError, match="one a day"):
+        WatchSettings().for_rate(fps)
+
+
+def test_one_frame_a_day_is_a_rate():
+    with pytest.raises(CameraError, match="nobody listens on port 9"):
+        camera.open("http://127.0.0.1:9/x", fps=1.0 / 86400.0)
 
 
 def test_a_slip_of_our_own_is_told_once_and_tried_ever_less(caplog):

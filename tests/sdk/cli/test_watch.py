@@ -109,6 +109,13 @@ def test_what_is_no_classifier_is_watched_too(tmp_path, film, capsys):
     assert (answer["top"], answer["outputs"]) == ([], {"scores": [1, 10]})
 
 
+@pytest.mark.parametrize("word", ["1e-7", "1e-11", "0", "nan", "inf", "x"])
+def test_a_rate_that_makes_no_sense(word, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["watch", "x.boardfit", "synthetic", "--camera-fps", word])
+    assert f"--camera-fps: {word!r}: expected " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["--still", "--camera-fps", "0.4"]], ids=["usual", "still and slow"])
 def test_what_a_camera_is_told_to_be(bundle, words, monkeypatch):
     opened = []
