@@ -152,7 +152,7 @@ class Source:
     @property
     def is_lost(self) -> bool:
         """Whether the driver hangs, and so do all threads that may be left behind: nothing more is tried."""
-        now = time.monotonic() - (0.0 if self._watch.has_frames else _SLOW_OPENING_S)
+        now = time.monotonic() - (0.0 if self._watch.is_open else _SLOW_OPENING_S)
         return len(self._given_up) >= _MOST_GIVEN_UP and not self._stop.is_set() and self._hangs(now)
 
     @property
