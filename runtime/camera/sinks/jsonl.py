@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -17,6 +18,7 @@ from boardfit.runtime.camera.sinks import Answer
 from boardfit.runtime.camera.sinks.rotate import rotate
 
 _TAIL_BYTES = 1 << 20
+_HEAD_BYTES = 4096
 
 
 class JsonLines:
@@ -41,7 +43,7 @@ class JsonLines:
             sync_s: Seconds between two writes to the disk itself.
 
         Raises:
-            SinkError: The file cannot be written.
+            SinkError: The file cannot be written, or holds something else than JSON lines.
         """
         self._path = Path(path)
         if self._path.is_symlink() and self._path.is_file():
@@ -105,10 +107,27 @@ class JsonLines:
         self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         self._end = self._file.tell() if self._regular else 0
         if self._end:
-            whole = whole_length(self._path)
-            if whole < self._end:
-                self._file.truncate(whole)
-                self._end = whole
+            self._mend_end(self._file)
+
+    def _mend_end(self, file: IO[bytes]) -> None:
+        """Cut a torn last line off, and end one that lacks nothing but its end."""
+        with self._path.open("rb") as old:
+            head = old.read(_HEAD_BYTES)
+            start = max(0, self._end - _TAIL_BYTES)
+            old.seek(start)
+            tail = old.read()
+        if not head.startswith(b"{") and head.strip(b"\0"):  # zeros are what a power cut may leave
+            self.close()
+            raise FileExistsError(errno.EEXIST, "it holds something else than JSON lines")
+        last = tail.rfind(b"\n") + 1
+        if last == 0 and start > 0:  # no line of ours is that long
+            return
+        if _is_record(tail[last:]):
+            file.write(b"\n")
+            self._end += 1
+        elif start + last < self._end:
+            self._end = start + last
+            file.truncate(self._end)
 
     def _rotate(self) -> None:
         self.close()
@@ -124,19 +143,11 @@ def _json(values: dict[str, Any]) -> str:
         return json.dumps(strict, ensure_ascii=False)
 
 
-def whole_length(path: Path) -> int:
-    """Return how many bytes of a file are whole lines.
-
-    Args:
-        path: Of the file; the last mebibyte is read.
-    """
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        start = max(0, end - _TAIL_BYTES)
-        file.seek(start)
-        tail = file.read()
-    last = tail.rfind(b"\n")
-    return start + last + 1 if last >= 0 or start == 0 else end
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def record(item: Answer | Event, top: int) -> dict[str, Any]:

@@ -66,6 +66,10 @@ class Recording:
         self._path = Path(path)
         if self._path.suffix.lower() not in _CODECS:
             raise SinkError(f"{self._path}: a film's name ends in {', '.join(_CODECS)}")
+        try:
+            str(self._path).encode()
+        except UnicodeEncodeError:  # OpenCV takes the process down
+            raise SinkError(f"{str(self._path)!r} is not in UTF-8: give the film another name") from None
         if not self._path.absolute().parent.is_dir():
             raise SinkError(f"the folder of {self._path} does not exist: make it first")
         self._fps = fps
@@ -78,7 +82,9 @@ class Recording:
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
         self._began_s = 0.0
+        self._zero_s = 0.0  # when the first picture would have come, had there been no gaps
         self._count = 0
+        self._full_bytes: int | None = None  # free before a part went whose room is not to be seen yet
         self._looked_at = 0.0
         self._length = self._pixels = 0
 
@@ -131,17 +137,17 @@ class Recording:
             self._remove_if_empty()
             raise SinkError(f"{self._path} cannot be written: may this user write there?")
         self._writer = writer
-        self._began_s = time_s
+        self._began_s = self._zero_s = time_s
         self._count = self._length = self._pixels = 0
 
     def _repeats(self, time_s: float) -> int:
         """Return how often a picture must be written to keep the time of day; after a gap, once."""
         if not self._real_time:
             return 1
-        due = round((time_s - self._began_s) * self._fps) + 1
+        due = round((time_s - self._zero_s) * self._fps) + 1
         missing = due - self._count
         if missing > _MOST_REPEATED:  # an outage: it is not filmed
-            self._began_s += (missing - 1) / self._fps
+            self._zero_s += (missing - 1) / self._fps
             missing = 1
         missing = max(0, missing)
         self._count += missing
@@ -166,19 +172,24 @@ class Recording:
         """Remove the film's oldest parts where that brings enough room; return the bytes that are free.
 
         Their lengths are added up until the next look: a disk may report late what became free, or never,
-        where others have a part open or in a snapshot.
+        where others have a part open or in a snapshot. No other part goes before more is free than then.
         """
         folder = self._path.absolute().parent
         free = self._free_bytes(folder)
+        if self._full_bytes is not None and free <= self._full_bytes:
+            return free
+        self._full_bytes = None
         parts = [numbered(self._path, number) for number in range(self._keep, 0, -1)]
         parts += [self._path] if self._writer is None else []
         if self._part_s == math.inf:
             parts = []
         lengths = {part: _length(part) for part in parts if part.exists() and part.stat().st_nlink == 1}
         if free + sum(lengths.values()) >= self._min_free_bytes:
+            before = free
             for part, length in lengths.items():
                 if free >= self._min_free_bytes:
                     break
+                self._full_bytes = before
                 part.unlink()
                 free += length
         return free

@@ -9,6 +9,8 @@ import pytest
 
 from boardfit.errors import CameraError
 from boardfit.runtime.camera.devices import StreamEnded
+from boardfit.runtime.camera.records import Frame
+from boardfit.runtime.camera.sinks import Answer
 from boardfit.runtime.engines.fake import write_fake_bundle
 from boardfit.runtime.session import load
 
@@ -80,6 +82,18 @@ def fake_bundle(tmp_path) -> Path:
 def model(fake_bundle):
     with load(fake_bundle) as session:
         yield session
+
+
+@pytest.fixture
+def answer(model):
+    """Makes the answer to a picture that came at some second."""
+
+    def make(index: int = 0, time_s: float | None = None, size_wh: tuple[int, int] = (64, 48)) -> Answer:
+        image = np.full((size_wh[1], size_wh[0], 3), (37 * index) % 256, np.uint8)
+        frame = Frame(image, time.monotonic() if time_s is None else time_s, index, "cam")
+        return Answer(frame, model(image), age_s=0.01)
+
+    return make
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from boardfit.runtime.camera.records import WatchSettings
@@ -21,3 +22,13 @@ def first(source: Source, count: int = 1) -> list:
         if len(frames) == count:
             break
     return frames
+
+
+def frames_in(path) -> int:
+    """Count the pictures of a film."""
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    return count
