@@ -130,12 +130,15 @@ def run(args: argparse.Namespace) -> int:
     from boardfit.loading import load
     from boardfit.runtime.camera import close_all, loop
     from boardfit.runtime.camera.service import stopped_by_signals
+    from boardfit.runtime.camera.sinks.video import check_place
     from boardfit.runtime.policy.motion import MotionSettings
 
     if args.record and len(args.sources) > 1:
         raise InputError(
             "--record films one camera: run one boardfit watch for each, or take --jsonl, which names each"
         )
+    if args.record:
+        check_place(Path(args.record))
     with ExitStack() as stack:
         loading = partial(
             load,

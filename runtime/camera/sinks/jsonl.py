@@ -107,7 +107,11 @@ class JsonLines:
         self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         self._end = self._file.tell() if self._regular else 0
         if self._end:
-            self._mend_end(self._file)
+            try:
+                self._mend_end(self._file)
+            except OSError:
+                self.close()
+                raise
 
     def _mend_end(self, file: IO[bytes]) -> None:
         """Cut a torn last line off, and end one that lacks nothing but its end."""
@@ -117,7 +121,8 @@ class JsonLines:
             old.seek(start)
             tail = old.read()
         if not head.startswith(b"{") and head.strip(b"\0"):  # zeros are what a power cut may leave
-            self.close()
+            if _is_own_output(file):  # what else the program says stands there too
+                return
             raise FileExistsError(errno.EEXIST, "it holds something else than JSON lines")
         last = tail.rfind(b"\n") + 1
         if last == 0 and start > 0:  # no line of ours is that long
@@ -143,10 +148,19 @@ def _json(values: dict[str, Any]) -> str:
         return json.dumps(strict, ensure_ascii=False)
 
 
+def _is_own_output(file: IO[bytes]) -> bool:
+    here = os.fstat(file.fileno())
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # it may be closed
+            if os.path.samestat(here, os.fstat(number)):
+                return True
+    return False
+
+
 def _is_record(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

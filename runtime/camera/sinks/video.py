@@ -54,24 +54,19 @@ class Recording:
             real_time: Whether it plays at the speed of life, pictures being repeated or left out; else it has
                 each answer once.
             draw: Makes the picture of an answer, HxWx3 uint8 BGR; None for the frame as it is.
-            part_s: Seconds after which a new file is begun; ``math.inf`` for one file, a new one after an
-                outage, and no older one is ever removed.
+            part_s: Seconds after which a new file is begun, earlier where it takes half of what the disk has
+                for the film; ``math.inf`` for one file, a new one after an outage, and no older one is ever
+                removed.
             keep: How many old files stay; with ``part_s=math.inf`` all.
-            min_free_bytes: What must stay free on the disk: the oldest files of the film go for it.
+            min_free_bytes: What must stay free on the disk: the oldest files of the film go for it, never the
+                newest one.
             free_bytes: Tells what is free in a folder.
 
         Raises:
             SinkError: The name or the folder will not do.
         """
         self._path = Path(path)
-        if self._path.suffix.lower() not in _CODECS:
-            raise SinkError(f"{self._path}: a film's name ends in {', '.join(_CODECS)}")
-        try:
-            str(self._path).encode()
-        except UnicodeEncodeError:  # OpenCV takes the process down
-            raise SinkError(f"{str(self._path)!r} is not in UTF-8: give the film another name") from None
-        if not self._path.absolute().parent.is_dir():
-            raise SinkError(f"the folder of {self._path} does not exist: make it first")
+        check_place(self._path)
         self._fps = fps
         self._real_time = real_time
         self._draw = draw
@@ -84,7 +79,8 @@ class Recording:
         self._began_s = 0.0
         self._zero_s = 0.0  # when the first picture would have come, had there been no gaps
         self._count = 0
-        self._full_bytes: int | None = None  # free before a part went whose room is not to be seen yet
+        self._full_bytes = -1  # free before the last part was removed
+        self._awaited_bytes = 0.0  # free and the film together, once the disk tells what that part brought
         self._looked_at = 0.0
         self._length = self._pixels = 0
 
@@ -167,32 +163,38 @@ class Recording:
                 f"the disk of {self._path} has {free / 1e6:.0f} MB left, and "
                 f"{self._min_free_bytes / 1e6:.0f} MB stay free, so that other programs live"
             )
+        room = free - self._min_free_bytes + self._held_bytes()
+        if self._part_s < math.inf and _length(self._path) > room / 2:
+            self.close()  # later, no older part would be left to make room
 
     def _make_room(self) -> int:
         """Remove the film's oldest parts where that brings enough room; return the bytes that are free.
 
         Their lengths are added up until the next look: a disk may report late what became free, or never,
-        where others have a part open or in a snapshot. No other part goes before more is free than then.
+        where others have a part open or in a snapshot, or a quota is full. Until it does, no other part goes.
         """
-        folder = self._path.absolute().parent
-        free = self._free_bytes(folder)
-        if self._full_bytes is not None and free <= self._full_bytes:
+        free = self._free_bytes(self._path.absolute().parent)
+        room = free + self._held_bytes()  # the same however the film grows
+        if self._part_s == math.inf or free == self._full_bytes or room < self._awaited_bytes:
             return free
-        self._full_bytes = None
+        self._full_bytes, self._awaited_bytes = -1, 0.0
         parts = [numbered(self._path, number) for number in range(self._keep, 0, -1)]
-        parts += [self._path] if self._writer is None else []
-        if self._part_s == math.inf:
-            parts = []
         lengths = {part: _length(part) for part in parts if part.exists() and part.stat().st_nlink == 1}
-        if free + sum(lengths.values()) >= self._min_free_bytes:
-            before = free
-            for part, length in lengths.items():
-                if free >= self._min_free_bytes:
-                    break
-                self._full_bytes = before
-                part.unlink()
-                free += length
-        return free
+        if free + sum(lengths.values()) < self._min_free_bytes:
+            return free
+        removed = 0
+        for part, length in lengths.items():
+            if free + removed >= self._min_free_bytes:
+                break
+            part.unlink()
+            removed += length
+            self._full_bytes, self._awaited_bytes = free, room - removed / 2  # others write too
+        return free + removed
+
+    def _held_bytes(self) -> int:
+        """Return the length of all files of the film."""
+        parts = [numbered(self._path, number) for number in range(1, self._keep + 1)]
+        return sum(map(_length, [self._path, *parts]))
 
     def _check_growth(self) -> None:
         """Finish a file that does not grow: OpenCV does not say either that it cannot be written any more."""
@@ -206,6 +208,22 @@ class Recording:
         """Remove a film without pictures: it would push an old part out, at each new attempt another one."""
         if _length(self._path) < _HEAD_BYTES:
             self._path.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Check where a film is to be written, which a command does before it opens any camera.
+
+    Raises:
+        SinkError: The name or the folder will not do.
+    """
+    if path.suffix.lower() not in _CODECS:
+        raise SinkError(f"{path}: a film's name ends in {', '.join(_CODECS)}")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # OpenCV takes the process down
+        raise SinkError(f"{str(path)!r} is not in UTF-8: give the film another name") from None
+    if not path.absolute().parent.is_dir():
+        raise SinkError(f"the folder of {path} does not exist: make it first")
 
 
 def _length(path: Path) -> int:

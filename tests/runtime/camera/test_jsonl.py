@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -71,6 +73,40 @@ def test_what_is_no_file_of_json_lines_is_left_as_it_is(tmp_path, content):
     with pytest.raises(SinkError, match="holds something else than JSON lines"):
         JsonLines(path)
     assert path.read_bytes() == content
+
+
+def test_what_else_stands_in_the_standard_output_stays_there(tmp_path):
+    lines = """
+from boardfit.runtime.camera.records import Event
+from boardfit.runtime.camera.sinks.jsonl import JsonLines
+sink = JsonLines("/dev/stdout")
+sink.write(Event("live", 0.0, "cam", ""))
+sink.close()
+"""
+    path = tmp_path / "log.txt"
+    path.write_text("begun by cron\n")
+    with path.open("a") as log:
+        subprocess.run([sys.executable, "-c", lines], stdout=log, check=True)
+    first, second = path.read_text().splitlines()
+    assert first == "begun by cron" and json.loads(second)["event"] == "live"
+
+
+def test_what_came_in_the_place_of_the_file_is_left_as_it_is(tmp_path, answer):
+    path = tmp_path / "out.jsonl"
+    sink = JsonLines(path)
+    sink.close()
+    path.write_bytes(b"\x89PNG")
+    for _ in range(2):
+        with pytest.raises(SinkError, match="holds something else"):
+            sink.write(answer())
+    assert path.read_bytes() == b"\x89PNG"
+
+
+def test_a_torn_tail_that_no_reader_gets_to_the_end_of(tmp_path):
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + b'{"a":' * 100_000)
+    JsonLines(path).close()
+    assert lines_of(path) == [{"a": 1}]
 
 
 def test_of_a_file_that_a_power_cut_left_as_zeros_nothing_stays(tmp_path, answer):

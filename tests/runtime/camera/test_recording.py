@@ -8,6 +8,7 @@ import resource
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 from watched import frames_in
 
@@ -117,11 +118,48 @@ def test_parts_that_fill_the_disk_make_room_the_oldest_one_first(tmp_path, answe
     with pytest.raises(SinkError, match="MB stay free"):
         Recording(tmp_path / "out.avi", **options).write(answer())
     assert sorted(path.name for path in tmp_path.glob("*.avi")) == names
-    taken[0] = 18_000  # a single part may fill the disk too
+    taken[0] = 12_000  # the old parts bring enough, the newest film stays
+    frames = frames_in(tmp_path / "out.avi")
     sink = Recording(tmp_path / "out.avi", **options)
     sink.write(answer())
     sink.close()
-    assert [path.name for path in tmp_path.glob("*.avi")] == ["out.avi"]
+    assert frames_in(tmp_path / "out.1.avi") == frames and frames_in(tmp_path / "out.avi") == 1
+
+
+def test_the_film_that_was_closed_for_a_full_disk_stays(tmp_path, answer, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
+    (tmp_path / "out.1.avi").write_bytes(bytes(100))
+    free = [20_000]
+    options = {"min_free_bytes": 10_000, "free_bytes": lambda folder: free[0]}
+    sink = Recording(tmp_path / "out.avi", fps=10.0, real_time=False, **options)
+    for index in range(10):
+        sink.write(answer(index))
+    free[0] = 9000  # without the film it would be enough
+    for _ in range(3):
+        with pytest.raises(SinkError, match="MB stay free"):
+            sink.write(answer())
+    assert frames_in(tmp_path / "out.avi") == 10 and (tmp_path / "out.1.avi").exists()
+
+
+def test_a_part_that_would_fill_the_disk_is_two(tmp_path, answer, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
+    room = 6_000_000  # a picture takes a quarter of a megabyte
+
+    def noise(answer):
+        return np.random.RandomState(answer.frame.index).randint(0, 256, (480, 640, 3)).astype(np.uint8)
+
+    def held():
+        return sum(path.stat().st_size for path in tmp_path.glob("*.mp4"))
+
+    options = {"min_free_bytes": 10_000_000, "free_bytes": lambda folder: room + 10_000_000 - held()}
+    sink = Recording(tmp_path / "out.mp4", fps=10.0, real_time=False, draw=noise, **options)
+    most = 0
+    for index in range(120):
+        sink.write(answer(index))
+        most = max(most, held())
+        assert most < room / 3 or held() > room / 3, "a third of what there is room for stays at any time"
+    sink.close()
+    assert most > room / 2 and sum(map(frames_in, tmp_path.glob("*.mp4"))) < 120
 
 
 def test_a_part_at_a_look_goes_where_its_room_is_told_late(tmp_path, answer):
@@ -152,6 +190,26 @@ def test_no_further_part_goes_while_the_last_one_brought_nothing(tmp_path, answe
     sink.write(answer())
     sink.close()
     assert sorted(path.name for path in tmp_path.glob("out.?.avi")) == ["out.1.avi", "out.2.avi", "out.3.avi"]
+
+
+def test_a_small_part_whose_room_the_film_takes_at_once_has_brought_some(tmp_path, answer, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
+    for number, length in ((4, 600), (3, 9000), (2, 9000), (1, 9000)):
+        (tmp_path / f"out.{number}.avi").write_bytes(bytes(length))
+
+    room = [38_000]
+
+    def free_bytes(folder):
+        return room[0] - sum(path.stat().st_size for path in folder.glob("*.avi"))
+
+    options = {"part_s": 1.0, "min_free_bytes": 10_000, "free_bytes": free_bytes}
+    sink = Recording(tmp_path / "out.avi", fps=10.0, real_time=False, **options)
+    for tenth in range(25):
+        if tenth == 10:
+            room[0] = 37_500  # by others; this picture also brings the first part's end
+        sink.write(answer(tenth, tenth / 10))
+    sink.close()
+    assert sum(map(frames_in, tmp_path.glob("*.avi"))) == 25
 
 
 @contextmanager

@@ -143,7 +143,6 @@ def test_how_to_look(bundle, film, words, capsys):
         (["0"], "/dev/video0 is not there"),
         (["env:NO_SUCH_CAMERA"], "NO_SUCH_CAMERA is not set"),
         (["synthetic", "--jsonl", "no/such/folder/x.jsonl"], "no/such/folder/x.jsonl cannot be written"),
-        (["synthetic", "--record", "x.gif"], "a film's name ends in .mp4, .mkv, .avi"),
         (["synthetic", "synthetic:64x48", "--record", "no/x.mp4"], "--record films one camera: run one"),
         (["synthetic", "--size", "96"], "96"),
         (["rtsp://me:geheim@127.0.0.1:9/x"], "nobody listens on port 9"),
@@ -155,6 +154,21 @@ def test_what_cannot_be_had_is_named(bundle, words, named, capsys):
     out, err = capsys.readouterr()
     assert out == "" and "boardfit: error: " in err and named in err
     assert "geheim" not in err
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("\udcff.mp4", "'\\udcff.mp4' is not in UTF-8"),
+        ("x.gif", "a film's name ends in .mp4"),
+        ("no/x.mp4", "the folder of no/x.mp4 does not exist"),
+    ],
+    ids=["not-utf-8", "suffix", "folder"],
+)
+def test_where_no_film_can_be_is_said_before_anything_begins(bundle, capsys, name, why):
+    assert main(["watch", str(bundle), "synthetic", "--record", name]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and why in err and err.count("\n") == 1
 
 
 def test_a_folder_whose_name_is_not_in_utf_8(bundle, photos, tmp_path, capsys):
