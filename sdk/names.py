@@ -21,10 +21,10 @@ _IN_QUERY = re.compile(r"[?&;#]([^?&;#=\s]+)=")
 # as well, only if nothing but these two stands there. No user begins in a query. {0} are characters that no
 # user has, {1} is what a password may be, {2} the same without a slash.
 _LOGIN = (
-    r"(?<!/)(//+)(?!/)(?:[^/{0}:]*|[^/{0}:@]*:{1}|(?<!http://)(?<!https://)[^{0}:@?#]+:{1}"
+    r"(?<!/)(//+)(?!/)(?:[^/{0}:]*:{1}|[^/{0}:]*|(?<!http://)(?<!https://)[^{0}:@?#]+:{1}"
     r"|[^/{0}:@?#]+/[^/{0}:@?#]+:{2})@"
 )
-_BARE = r"(?:[^\s:/@.~{0}][^\s:/@{0}]*/)?[^\s:/@{0}]+:(?!//)"
+_BARE = r"(?:[^\s:/@.~{0}][^\s:/@{0}]*/)?[^\s:/{0}]+:(?!//)"
 _URL = re.compile(r"\s*[a-zA-Z][\w+.-]*://")
 # Of an address to the last @: an @, a slash or a space inside a password must not end it.
 _IN_URL = re.compile("(?is)" + _LOGIN.format("", ".*", "[^/]*"))
@@ -41,12 +41,18 @@ _BARE_IN_TEXT = re.compile(
 )
 
 
+_MOST_TEXT = 4000
+"""Looking for a password takes a time that grows with the square of a text's length."""
+
+
 def without_password(address: str) -> str:
     """Return an address or pipeline with ``***`` for its user, password, and values named like secrets.
 
     Args:
-        address: As it was given; what has none of these comes back as it is.
+        address: As it was given; what has none of these comes back as it is, but for more than 4000
+            characters.
     """
+    address = address[:_MOST_TEXT]
     if _URL.match(address):
         return _without_secrets(_without_values(_IN_URL.sub(r"\1***@", address), r"[^&]*"))
     shown = _AT_START.sub(r"\1***@", address)
@@ -59,9 +65,9 @@ def text_without_password(text: str) -> str:
     A password with a space is found there in quotation marks only.
 
     Args:
-        text: Any text.
+        text: Any text; what lies beyond 4000 characters is cut off.
     """
-    shown = _BARE_IN_TEXT.sub("***@", _IN_TEXT.sub(r"\1***@", text))
+    shown = _BARE_IN_TEXT.sub("***@", _IN_TEXT.sub(r"\1***@", text[:_MOST_TEXT]))
     return _without_secrets(_without_values(shown, r"[^&\s]*"))
 
 

@@ -24,6 +24,8 @@ class Capture:
 
     Attributes:
         error: Why the last attempt to open or read failed; None once frames came.
+        abandoned: Whether what it reads is thrown away.
+        opens: Whether the device is just being opened.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Capture:
             deliver: Gets every good picture and the time at which it came.
         """
         self.error: CameraError | None = None
-        self.abandoned = False
+        self.abandoned = self.opens = False
         self._opener = opener
         self._watch = watch
         self._lock = lock
@@ -107,7 +109,11 @@ class Capture:
                 self._call(device.close)
 
     def _open(self) -> None:
-        device = self._call(self._opener)
+        self.opens = True
+        try:
+            device = self._call(self._opener)
+        finally:
+            self.opens = False
         self._device = device  # type: ignore[assignment]
         with self._lock:
             if not self.abandoned:

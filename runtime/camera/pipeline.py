@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,6 +148,7 @@ class Loop:
         self._failures = 0
         self._failing: set[str] = set()
         self._stopped = self._closed = False
+        self._closing = threading.RLock()
         _claim_all(self._sources)
         self._live = all(source.live for source in sources)
         self._gather = Gather(sources)
@@ -202,10 +204,20 @@ class Loop:
         return not (self._live or self._stopped)
 
     def close(self) -> None:
-        """Stop, and let the sinks finish what they have. Sources and model stay open."""
-        if self._closed:
+        """Stop, and let the sinks finish what they have. Sources and model stay open.
+
+        Whoever calls it while another thread does waits for that one. A sink, which cannot wait for itself,
+        only stops the loop: the end of the iteration closes it.
+        """
+        if any(sink.is_here for sink in self._sinks):
+            self.stop()
             return
-        self._closed = True
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._close()
+
+    def _close(self) -> None:
         waits, until = self._waits(), self._end_sinks()
         self.hangs = not self._lanes.join(_CLOSE_S)
         while (left_s := until - time.monotonic()) > 0.0:
@@ -227,7 +239,7 @@ class Loop:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Counts of the sources together, of the loop, and of the engine's processes that were lost."""
+        """Counts of the sources together, of the loop, and of lost processes of the engine (since a swap)."""
         totals: dict[str, int] = {}
         for source in self._sources:
             for name, count in source.counters.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import threading
 import time
 import weakref
@@ -21,8 +22,8 @@ from boardfit.runtime.camera.watch import Watch
 TICK_S = 0.1
 _MOST_GIVEN_UP = 3
 """Threads that may hang in a driver at once; more would be a leak."""
-_SLOW_OPENING_S = 60.0
-"""Beyond the limit, before a camera that is being opened is lost: looking a name up may take a minute."""
+_SLOW_S = 60.0
+"""For a listener; and beyond its limit for a camera that is being opened: looking a name up may take that."""
 _CLOSE_S = 0.2
 _AT_EXIT_S = 1.0
 """For readers to come back from their drivers: a service has a second to end in."""
@@ -65,6 +66,7 @@ class Source:
         self._listeners = [on_event] if on_event else []
         self._lock = threading.Lock()
         self._telling = threading.Lock()
+        self._told_since = math.inf
         self._watch = Watch(self._settings, source=name, now=time.monotonic())
         self._frames = 0
         self._stuck = 0
@@ -72,8 +74,8 @@ class Source:
         self._stop = threading.Event()
         self._first = threading.Event()
         self._given_up: list[threading.Thread] = []
-        self._start_capture()
         self._supervisor = threading.Thread(target=self._supervise, name=f"watch {name}", daemon=True)
+        self._start_capture()
         try:
             self._supervisor.start()
         except BaseException:
@@ -151,9 +153,19 @@ class Source:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the driver hangs, and so do all threads that may be left behind: nothing more is tried."""
-        now = time.monotonic() - (0.0 if self._watch.is_open else _SLOW_OPENING_S)
-        return len(self._given_up) >= _MOST_GIVEN_UP and not self._stop.is_set() and self._hangs(now)
+        """Whether nothing but starting anew will bring a frame.
+
+        The driver hangs, and so do all threads that may be left behind; or a listener has held one of the
+        source's threads for a minute.
+        """
+        if self._stop.is_set():
+            return False
+        now = time.monotonic()
+        if now - self._told_since > _SLOW_S:
+            return True
+        return len(self._given_up) >= _MOST_GIVEN_UP and self._hangs(
+            now - _SLOW_S if self._capture.opens else now
+        )
 
     @property
     def counters(self) -> dict[str, int]:
@@ -169,6 +181,7 @@ class Source:
     def _ask_to_stop(self) -> None:
         self._stop.set()
         self.slot.close()
+        self._first.set()
         self._capture.interrupt()
 
     def _join(self, until_s: float) -> bool:
@@ -255,16 +268,28 @@ class Source:
     def _tell(self) -> None:
         """Hand the watch's new events to the log and to whoever listens, in their order.
 
-        One thread at a time: what comes while it is at it, it hands on as well, and nobody waits for it.
+        One thread at a time: the reader waits for its turn, so that a slow listener holds the camera, and
+        events do not pile up. The thread that watches has more to do: it looks again in its next tick.
         """
-        while self._watch.events and self._telling.acquire(blocking=False):
-            try:
-                with self._lock:
-                    events, self._watch.events = self._watch.events, []
-                for event in events:
-                    self._tell_of(event)
-            finally:
-                self._telling.release()
+        watches = threading.current_thread() is self._supervisor
+        while self._watch.events:
+            if self._telling.acquire(timeout=0.0 if watches else TICK_S):
+                try:
+                    self._hand_on()
+                finally:
+                    self._telling.release()
+            elif self._stop.is_set():
+                break
+            if watches:
+                break
+
+    def _hand_on(self) -> None:
+        with self._lock:
+            events, self._watch.events = self._watch.events, []
+        self._told_since = time.monotonic()
+        for event in events:
+            self._tell_of(event)
+        self._told_since = math.inf
 
     def _tell_of(self, event: Event) -> None:
         log = logging.getLogger("boardfit")
@@ -273,7 +298,7 @@ class Source:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:
+            except (Exception, SystemExit):
                 log.exception("a listener to camera events failed")
 
 

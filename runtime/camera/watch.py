@@ -38,7 +38,6 @@ class Watch:
         state: ``opening``, ``live``, ``ended``, or one of FAULTS.
         counters: How often each state was entered.
         detail: Of the last event.
-        is_open: Whether the camera was opened, and not closed since.
         events: Changes of state that the owner has not fetched yet.
     """
 
@@ -56,11 +55,11 @@ class Watch:
         self.state = _OPENING
         self.counters: Counter[str] = Counter()
         self.detail = ""
-        self.is_open = False
         self.events: list[Event] = []
         self._settings = settings
         self._source = source
         self._dice = dice or random.Random()
+        self._is_open = False
         self._since = now
         self._opened_at = now
         self._last_frame: float | None = None
@@ -74,7 +73,7 @@ class Watch:
 
     def opened(self, now: float) -> None:
         """Note that the camera was opened."""
-        self.is_open = True
+        self._is_open = True
         self._opened_at = self._changed_at = now
         self._size_wh = self._settings.size_wh
 
@@ -87,13 +86,13 @@ class Watch:
             refused: Whether the user and password were refused: the pauses get long.
         """
         self._refusals = self._refusals + 1 if refused else 0
-        if not (self.state == STALLED and self.is_open):
+        if not (self.state == STALLED and self._is_open):
             self._enter(UNPLUGGED, now, detail)
         self.closed()
 
     def closed(self) -> None:
         """Note that the camera was closed."""
-        self.is_open = False
+        self._is_open = False
         self._last_frame = None
         self._failures += 1
 
@@ -136,7 +135,7 @@ class Watch:
     def tick(self, now: float) -> None:
         """Notice what does not happen; to be called several times a second."""
         stall_s = self._settings.stall_s
-        if not self.is_open or stall_s is None or self.state == STALLED:
+        if not self._is_open or stall_s is None or self.state == STALLED:
             return
         last = self._last_frame
         silent_s = now - (self._opened_at if last is None else last)
@@ -170,7 +169,7 @@ class Watch:
 
     def ended(self, now: float) -> None:
         """Note that the source is over."""
-        self.is_open = False
+        self._is_open = False
         self._enter(ENDED, now, "")
 
     def _fault_in(self, image: object) -> str:

@@ -264,7 +264,9 @@ class EngineHost:
             self._process = None
 
     def _limit_bytes(self) -> int:
-        return self._options.memory_limit_bytes(sum(model.block.size for model in self._models.values()))
+        return self._options.memory_limit_bytes(
+            sum(model.block.size for model in list(self._models.values()))
+        )
 
 
 def _placed(feeds: Mapping[str, np.ndarray], shared: SharedFeeds) -> list[list[Any]]:

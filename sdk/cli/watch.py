@@ -238,11 +238,13 @@ def _shown_every(seconds: float, text: Callable[[], str]) -> Iterator[None]:
         while not over.wait(seconds):
             print(text(), file=sys.stderr, flush=True)
 
-    threading.Thread(target=show, name="stats", daemon=True).start()
+    thread = threading.Thread(target=show, name="stats", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         over.set()
+        thread.join(1.0)
 
 
 def _watch(running: Loop, args: argparse.Namespace) -> None:

@@ -66,6 +66,9 @@ HARMLESS += ("user[author]", "cam%5Bdesign%5D")
             r'gst:souphttpsrc extra-headers="a,Authorization=***',
         ),
         ("rtsp://DOMAIN/me:geheim@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://me@dom.com:geheim@cam/s", "rtsp://***@cam/s"),
+        ("me@dom.com:geheim@cam/s", "***@cam/s"),
+        ("gst:x location=me@dom.com:geheim@cam", "gst:x location=***@cam"),
         ("http://DOMAIN/me:geheim@cam/s", "http://***@cam/s"),
         ("rtsp://u/x/y:ge/heim@cam", "rtsp://***@cam"),
         ("rtsp://admin:ge ! heim@cam/s", "rtsp://***@cam/s"),
@@ -101,6 +104,8 @@ def test_addresses_show_no_password(text, shown):
         ("no such file: me:geheim@cam/x", "no such file: ***@cam/x"),
         ("[Errno 2] No such file: 'me:ge heim@cam/x'", "[Errno 2] No such file: '***@cam/x'"),
         ("(me:geheim@cam/s)", "(***@cam/s)"),
+        ("(me@dom.com:geheim@cam/s)", "(***@cam/s)"),
+        ("oh, rtsp://me@dom.com:geheim@cam/x is dead", "oh, rtsp://***@cam/x is dead"),
         ("me:geheim@cam/s failed", "***@cam/s failed"),
         ("failed: [DOMAIN/me:geheim@cam/s]", "failed: [***@cam/s]"),
         ("oh, rtsp://DOMAIN/me:geheim@cam/x is dead", "oh, rtsp://***@cam/x is dead"),
@@ -124,4 +129,4 @@ def test_sentences_show_no_password_and_stay_as_they_are(text, shown):
 
 def test_long_texts_take_no_time():
     for text in ("/" * 5000, "key" * 2000, "a:" * 3000, "//a:b " * 1000, "//:" * 3000, "?a=" * 3000):
-        assert without_password(text) == text_without_password(text) == text
+        assert without_password(text) == text_without_password(text) == text[:4000]

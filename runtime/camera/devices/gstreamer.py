@@ -164,10 +164,11 @@ def _started(words: list[str]) -> tuple[subprocess.Popen[bytes], int]:
             start_new_session=True,  # Ctrl-C is for the loop, which closes its cameras itself
             pass_fds=(lifeline_fd,),
         )
-        with contextlib.suppress(AttributeError):  # F_SETSIG is Linux'; SIGIO ends the child as well
+        with contextlib.suppress(OSError, AttributeError):  # F_SETSIG is Linux'; SIGIO ends the child as well
             fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, process.pid)
-        fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, fcntl.fcntl(lifeline_fd, fcntl.F_GETFL) | os.O_ASYNC)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, process.pid)
+            fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, fcntl.fcntl(lifeline_fd, fcntl.F_GETFL) | os.O_ASYNC)
     except BaseException:
         _let_go(held_fd)
         raise

@@ -77,7 +77,7 @@ def _knock(url: str, method: str) -> tuple[int, bool] | str:
     found = _answer(url, method)
     if isinstance(found, str) and _SLASH_IN_LOGIN.match(url):
         # Said without the host and the port, which may be parts of the login.
-        return "nobody answers: where its user or password holds a /, write %2F, for ? %3F, and for # %23"
+        return "nobody answers: is it on? If its user or password holds a /, write %2F, for ? %3F, for # %23"
     return found
 
 

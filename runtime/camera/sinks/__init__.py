@@ -136,11 +136,14 @@ class SinkThread:
             self._changed.notify_all()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end; return whether it came in time. A sink that closes its loop is not waited for."""
-        if self._thread is threading.current_thread():
-            return True
+        """Wait for the end; return whether it came in time."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is the sink's own thread that asks."""
+        return threading.current_thread() is self._thread
 
     def _run(self) -> None:
         while (item := self._next()) is not None:

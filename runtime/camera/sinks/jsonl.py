@@ -102,16 +102,17 @@ class JsonLines:
                 os.fsync(self._file.fileno())
 
     def _open(self) -> None:
-        self._file = self._path.open("ab", buffering=0)
-        # A pipe has no end to look up, and a device is not rotated.
-        self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
-        self._end = self._file.tell() if self._regular else 0
-        if self._end:
-            try:
-                self._mend_end(self._file)
-            except OSError:
-                self.close()
-                raise
+        file = self._path.open("ab", buffering=0)
+        try:
+            # A pipe has no end to look up, and a device is not rotated.
+            self._regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            self._end = file.tell() if self._regular else 0
+            if self._end:
+                self._mend_end(file)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
 
     def _mend_end(self, file: IO[bytes]) -> None:
         """Cut a torn last line off, and end one that lacks nothing but its end."""
@@ -120,14 +121,13 @@ class JsonLines:
             start = max(0, self._end - _TAIL_BYTES)
             old.seek(start)
             tail = old.read()
-        if not head.startswith(b"{") and head.strip(b"\0"):  # zeros are what a power cut may leave
+        first, ends, _ = head.lstrip(b"\0\n").partition(b"\n")  # zeros are what a power cut may leave
+        if first and not (_is_record(first) if ends else first.startswith(b'{"')):
             if _is_own_output(file):  # what else the program says stands there too
                 return
             raise FileExistsError(errno.EEXIST, "it holds something else than JSON lines")
         last = tail.rfind(b"\n") + 1
-        if last == 0 and start > 0:  # no line of ours is that long
-            return
-        if _is_record(tail[last:]):
+        if (last == 0 and start > 0) or _is_record(tail[last:]):  # no line of ours is that long
             file.write(b"\n")
             self._end += 1
         elif start + last < self._end:

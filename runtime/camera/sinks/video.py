@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -24,8 +25,29 @@ _LOOK_S = 1.0
 _STILL_PIXELS = 300_000_000
 """After which a film must have grown. FFmpeg writes every 256 KiB; of plain pictures, the shortest ones,
 200 million pixels fill them (measured with mp4v, 640x480 and 1280x720, OpenCV 5.0)."""
+_LATE_S = 10.0
+"""For what was removed to be told as free; meanwhile it counts, while half of what must stay free is."""
+_HOLD_S, _LONGEST_HOLD_S = 60.0, 3600.0
+"""Before another part goes although the last one brought nothing."""
 _HEAD_BYTES = 256
 """What is shorter has no picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Removed:
+    """Parts that went for room.
+
+    Attributes:
+        time_s: When.
+        free_bytes: What was free before.
+        bytes: Their length together.
+        awaited_bytes: What is free and what the film holds, together, once the disk has told.
+    """
+
+    time_s: float
+    free_bytes: int
+    bytes: int
+    awaited_bytes: float
 
 
 class Recording:
@@ -79,8 +101,8 @@ class Recording:
         self._began_s = 0.0
         self._zero_s = 0.0  # when the first picture would have come, had there been no gaps
         self._count = 0
-        self._full_bytes = -1  # free before the last part was removed
-        self._awaited_bytes = 0.0  # free and the film together, once the disk tells what that part brought
+        self._removed: _Removed | None = None
+        self._hold_s = _HOLD_S
         self._looked_at = 0.0
         self._length = self._pixels = 0
 
@@ -170,26 +192,38 @@ class Recording:
     def _make_room(self) -> int:
         """Remove the film's oldest parts where that brings enough room; return the bytes that are free.
 
-        Their lengths are added up until the next look: a disk may report late what became free, or never,
-        where others have a part open or in a snapshot, or a quota is full. Until it does, no other part goes.
+        A disk may report late what became free, or never, where others have a part open or in a snapshot, or
+        a quota is full. So the lengths count as free for a while. No other part goes before the disk has
+        told, or a longer while is over, which doubles each time.
         """
         free = self._free_bytes(self._path.absolute().parent)
         room = free + self._held_bytes()  # the same however the film grows
-        if self._part_s == math.inf or free == self._full_bytes or room < self._awaited_bytes:
+        removed, now = self._removed, time.monotonic()
+        if removed is not None:
+            since_s = now - removed.time_s
+            if free != removed.free_bytes and room >= removed.awaited_bytes:
+                self._hold_s = _HOLD_S
+            elif since_s < _LATE_S and 2 * free >= self._min_free_bytes:
+                return free + removed.bytes
+            elif since_s < self._hold_s:
+                return free
+            else:
+                self._hold_s = min(2.0 * self._hold_s, _LONGEST_HOLD_S)
+            self._removed = None
+        if self._part_s == math.inf:
             return free
-        self._full_bytes, self._awaited_bytes = -1, 0.0
         parts = [numbered(self._path, number) for number in range(self._keep, 0, -1)]
         lengths = {part: _length(part) for part in parts if part.exists() and part.stat().st_nlink == 1}
         if free + sum(lengths.values()) < self._min_free_bytes:
             return free
-        removed = 0
+        gone = 0
         for part, length in lengths.items():
-            if free + removed >= self._min_free_bytes:
+            if free + gone >= self._min_free_bytes:
                 break
             part.unlink()
-            removed += length
-            self._full_bytes, self._awaited_bytes = free, room - removed / 2  # others write too
-        return free + removed
+            gone += length
+            self._removed = _Removed(now, free, gone, room - gone / 2)  # others write too
+        return free + gone
 
     def _held_bytes(self) -> int:
         """Return the length of all files of the film."""

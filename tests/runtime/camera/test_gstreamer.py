@@ -107,7 +107,8 @@ class Opener:
 
 @pytest.mark.parametrize("size_wh", [(8, 2), (1920, 1080)], ids=["small", "larger than the pipe"])
 @pytest.mark.parametrize("then", [FLOW, SILENT], ids=["frames flow", "silent"])
-def test_a_pipeline_ends_in_its_own_way(then, size_wh, orderly_gst, until, held):
+def test_a_pipeline_ends_in_its_own_way(then, size_wh, orderly_gst, until, held, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.devices.gstreamer._END_S", 2.0)  # for a busy machine
     orderly_gst(then, size_wh)
     before = held()
     opener = Opener()
@@ -117,7 +118,8 @@ def test_a_pipeline_ends_in_its_own_way(then, size_wh, orderly_gst, until, held)
     until(lambda: held() == before)
 
 
-def test_a_pipeline_that_is_not_interrupted_ends_in_its_own_way(orderly_gst):
+def test_a_pipeline_that_is_not_interrupted_ends_in_its_own_way(orderly_gst, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.devices.gstreamer._END_S", 2.0)
     orderly_gst(FLOW)
     device = GStreamerDevice("nvarguscamerasrc")
     device.read()
@@ -136,7 +138,7 @@ def test_interrupting_waits_for_nothing_and_wakes_the_reader(stand_in_gst):
     device.read()
     began = time.monotonic()
     device.interrupt()
-    assert time.monotonic() - began < 0.02
+    assert time.monotonic() - began < 0.1  # less than the child is given to end
     with pytest.raises(CameraError, match="was told to end"):
         device.read()
     device.close()

@@ -66,7 +66,11 @@ def test_a_last_line_that_lacks_only_its_end_gets_it(tmp_path, answer):
     assert (first, second) == ({"a": 1}, {"b": 2}) and third["frame"] == 0
 
 
-@pytest.mark.parametrize("content", [b"\x89PNG\r", b"\0\0\0\x20ftyp\n\0", b"name,score\n", b"[1]"], ids=str)
+@pytest.mark.parametrize(
+    "content",
+    [b"\x89PNG\r", b"\0\0\0\x20ftyp\n\0", b"name,score\n", b"[1]", b'{\n "a": 1\n}', b"{ text"],
+    ids=str,
+)
 def test_what_is_no_file_of_json_lines_is_left_as_it_is(tmp_path, content):
     path = tmp_path / "photo.png"
     path.write_bytes(content)
@@ -109,13 +113,16 @@ def test_a_torn_tail_that_no_reader_gets_to_the_end_of(tmp_path):
     assert lines_of(path) == [{"a": 1}]
 
 
-def test_of_a_file_that_a_power_cut_left_as_zeros_nothing_stays(tmp_path, answer):
+@pytest.mark.parametrize("zeros", [100, 5000])
+def test_of_a_file_that_a_power_cut_left_as_zeros_nothing_stays(tmp_path, answer, zeros):
     path = tmp_path / "out.jsonl"
-    path.write_bytes(bytes(5000))
+    path.write_bytes(bytes(zeros))
     sink = JsonLines(path)
     sink.write(answer())
     sink.close()
     assert len(lines_of(path)) == 1
+    path.write_bytes(bytes(zeros) + b"\n" + path.read_bytes())
+    JsonLines(path).close()
 
 
 def test_files_are_rotated_and_the_oldest_one_goes(tmp_path, answer):

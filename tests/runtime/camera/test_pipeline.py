@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from watched import frames_in
 
 from boardfit.errors import CameraError, EngineError, EngineLost, RecipeError
 from boardfit.runtime import camera
 from boardfit.runtime.camera.records import WatchSettings
+from boardfit.runtime.camera.sinks.video import Recording
 from boardfit.runtime.camera.source import Source
 from boardfit.runtime.camera.stats import Ring
 from boardfit.runtime.engines.fake import write_fake_bundle
@@ -125,18 +127,39 @@ class Failing:
         return self.model(frame)
 
 
-def test_a_sink_may_close_its_loop(film, model):
-    failed, done = [], threading.Event()
+def test_a_sink_may_close_its_loop(film, model, tmp_path):
+    events = []
     with film(20) as source:
 
         def end(answer) -> None:
             running.close()
-            done.set()
 
-        running = camera.loop(source, model, sinks=[end], on_event=failed.append)
-        next(iter(running))
-        assert done.wait(5.0)
-        assert not [event for event in failed if event.kind == "sink-failed"]
+        out = tmp_path / "out.avi"
+        running = camera.loop(source, model, sinks=[end, Recording(out, fps=10.0)], on_event=events.append)
+        answers = len(list(running))
+    assert not [event for event in events if event.kind == "sink-failed"]
+    assert 1 <= frames_in(out) <= answers
+
+
+def test_who_closes_a_loop_second_waits_for_its_end(film, model):
+    class Slow:
+        closed = False
+
+        def write(self, item) -> None: ...
+
+        def close(self) -> None:
+            time.sleep(0.3)
+            self.closed = True
+
+    slow = Slow()
+    with film(20) as source:
+        running = camera.loop(source, model, sinks=[slow])
+        first = threading.Thread(target=running.close)
+        first.start()
+        time.sleep(0.05)
+        running.close()
+        assert slow.closed
+        first.join()
 
 
 def test_a_frame_that_fails_is_an_event_and_the_next_one_works(film, model):

@@ -6,7 +6,8 @@ import math
 import os
 import resource
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +176,7 @@ def test_a_part_at_a_look_goes_where_its_room_is_told_late(tmp_path, answer):
 
 def test_no_further_part_goes_while_the_last_one_brought_nothing(tmp_path, answer, monkeypatch):
     monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LATE_S", 0.0)
     for number in (1, 2, 3, 4):
         (tmp_path / f"out.{number}.avi").write_bytes(bytes(1000))
     free = [9500]
@@ -190,6 +192,45 @@ def test_no_further_part_goes_while_the_last_one_brought_nothing(tmp_path, answe
     sink.write(answer())
     sink.close()
     assert sorted(path.name for path in tmp_path.glob("out.?.avi")) == ["out.1.avi", "out.2.avi", "out.3.avi"]
+
+
+def test_a_film_goes_on_while_its_room_may_be_told_late(tmp_path, answer, monkeypatch):
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video._LOOK_S", 0.0)
+    for number in (1, 2, 3, 4):
+        (tmp_path / f"out.{number}.avi").write_bytes(bytes(1000))
+    free = [9500]
+    options = {"min_free_bytes": 10_000, "free_bytes": lambda folder: free[0]}
+    sink = Recording(tmp_path / "out.avi", fps=10.0, real_time=False, **options)
+    for _ in range(5):
+        sink.write(answer())
+    assert len(list(tmp_path.glob("out.?.avi"))) == 3
+    free[0] = 4000  # others need the disk
+    with pytest.raises(SinkError, match="MB stay free"):
+        sink.write(answer())
+
+
+def test_where_removing_brings_nothing_another_part_goes_after_a_while_that_doubles(
+    tmp_path, answer, monkeypatch
+):
+    now = [0.0]
+    monkeypatch.setattr("boardfit.runtime.camera.sinks.video.time.monotonic", lambda: now[0])
+    for number in (1, 2, 3, 4):
+        (tmp_path / f"out.{number}.avi").write_bytes(bytes(1000))
+    options = {"min_free_bytes": 10_000, "free_bytes": lambda folder: 9500}
+    sink = Recording(tmp_path / "out.avi", fps=10.0, real_time=False, **options)
+    made = answer(0, 0.0)
+    gone = []
+    unlink = Path.unlink
+
+    def note(path, **how):
+        gone.append(now[0])
+        unlink(path, **how)
+
+    monkeypatch.setattr(Path, "unlink", note)
+    for now[0] in range(250):
+        with suppress(SinkError):
+            sink.write(made)
+    assert gone == [0, 60, 180]
 
 
 def test_a_small_part_whose_room_the_film_takes_at_once_has_brought_some(tmp_path, answer, monkeypatch):

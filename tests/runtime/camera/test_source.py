@@ -134,14 +134,15 @@ def test_a_driver_that_fails_over_its_end_is_opened_again(bench, until):
 
 
 def test_a_listener_may_close_the_camera(bench):
-    done = threading.Event()
+    bound, done = threading.Event(), threading.Event()
 
     def end(event) -> None:
-        if event.kind == "live":
+        if event.kind == "live" and bound.wait(5.0):
             source.close()
             done.set()
 
     source = Source(bench, name="bench", on_event=end)
+    bound.set()
     assert done.wait(5.0)
     source._thread.join(5.0)
     assert not source._thread.is_alive() and bench.closed == 1

@@ -227,7 +227,7 @@ def test_a_server_that_answers_drop_by_drop_does_not_hold_the_camera():
 def test_a_slash_in_a_password_is_told_without_showing_it(address, monkeypatch):
     monkeypatch.setattr("socket.create_connection", lambda *_: (_ for _ in ()).throw(socket.gaierror()))
     said = str(unreachable(f"rtsp://{address}", "cam"))
-    assert "where its user or password holds a /, write %2F" in said
+    assert "If its user or password holds a /, write %2F" in said
     assert not any(part in said for part in ("12", "34", "heim", "admin", "DOM", "host"))
 
 
