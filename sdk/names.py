@@ -52,7 +52,7 @@ def without_password(address: str) -> str:
         address: As it was given; what has none of these comes back as it is, but for more than 4000
             characters.
     """
-    address = address[:_MOST_TEXT]
+    address = _cut(address)
     if _URL.match(address):
         return _without_secrets(_without_values(_IN_URL.sub(r"\1***@", address), r"[^&]*"))
     shown = _AT_START.sub(r"\1***@", address)
@@ -67,8 +67,16 @@ def text_without_password(text: str) -> str:
     Args:
         text: Any text; what lies beyond 4000 characters is cut off.
     """
-    shown = _BARE_IN_TEXT.sub("***@", _IN_TEXT.sub(r"\1***@", text[:_MOST_TEXT]))
+    shown = _BARE_IN_TEXT.sub("***@", _IN_TEXT.sub(r"\1***@", _cut(text)))
     return _without_secrets(_without_values(shown, r"[^&\s]*"))
+
+
+def _cut(text: str) -> str:
+    """Cut a long text off, and so much before that no login is left without its @."""
+    if len(text) <= _MOST_TEXT:
+        return text
+    kept = text[:_MOST_TEXT]
+    return f"{kept[: max(kept.rfind('//'), kept.rfind(' '), 0)]}***"
 
 
 def _element(text: str) -> str:

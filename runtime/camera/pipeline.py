@@ -210,7 +210,8 @@ class Loop:
         only stops the loop: the end of the iteration closes it.
         """
         if any(sink.is_here for sink in self._sinks):
-            self.stop()
+            if not self._closed:
+                self.stop()
             return
         with self._closing:
             if not self._closed:
@@ -219,16 +220,18 @@ class Loop:
 
     def _close(self) -> None:
         waits, until = self._waits(), self._end_sinks()
-        self.hangs = not self._lanes.join(_CLOSE_S)
-        while (left_s := until - time.monotonic()) > 0.0:
-            self._notify()  # the sinks of a file may take longer than the watchdog waits
-            if all(sink.join(min(left_s, _TICK_S)) for sink in self._sinks):
-                break
-            if waits and not self._waits():  # stop was called while the sinks of a file finish
-                waits, until = False, self._end_sinks()
-        for source in self._sources:
-            source.release()
-            source.unsubscribe(self._tell)
+        try:
+            self.hangs = not self._lanes.join(_CLOSE_S)
+            while (left_s := until - time.monotonic()) > 0.0:
+                self._notify()  # the sinks of a file may take longer than the watchdog waits
+                if all(sink.join(min(left_s, _TICK_S)) for sink in self._sinks):
+                    break
+                if waits and not self._waits():  # stop was called while the sinks of a file finish
+                    waits, until = False, self._end_sinks()
+        finally:
+            for source in self._sources:
+                source.release()
+                source.unsubscribe(self._tell)
 
     def _end_sinks(self) -> float:
         """Have the sinks finish; return until when they are waited for."""
@@ -364,7 +367,7 @@ class Loop:
         if self._on_event is not None:
             try:
                 self._on_event(event)
-            except Exception:
+            except (Exception, SystemExit):
                 log.exception("a listener to the loop's events failed")
 
 

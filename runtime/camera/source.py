@@ -280,16 +280,18 @@ class Source:
                     self._telling.release()
             elif self._stop.is_set():
                 break
-            if watches:
+            if watches and not self._stop.is_set():
                 break
 
     def _hand_on(self) -> None:
         with self._lock:
             events, self._watch.events = self._watch.events, []
-        self._told_since = time.monotonic()
-        for event in events:
-            self._tell_of(event)
-        self._told_since = math.inf
+        try:
+            for event in events:
+                self._told_since = time.monotonic()
+                self._tell_of(event)
+        finally:
+            self._told_since = math.inf
 
     def _tell_of(self, event: Event) -> None:
         log = logging.getLogger("boardfit")

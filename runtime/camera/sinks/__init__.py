@@ -150,7 +150,7 @@ class SinkThread:
             self._write(item)
         try:
             self._sink.close()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._tell(Event(SINK_FAILED, time.monotonic(), self.name, f"it could not be finished: {error}"))
 
     @property
@@ -186,7 +186,7 @@ class SinkThread:
     def _write(self, item: Answer | Event) -> None:
         try:
             self._sink.write(item)
-        except Exception as error:  # a full disk or a user's slip must not end the loop
+        except (Exception, SystemExit) as error:  # a full disk or a user's slip must not end the loop
             known = isinstance(error, (SinkError, OSError, cv2.error))
             self._fail(item, str(error) if known else f"{type(error).__name__}: {error}", keep=known)
             return

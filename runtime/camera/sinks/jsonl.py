@@ -84,14 +84,16 @@ class JsonLines:
 
     def _append(self, line: bytes) -> None:
         assert self._file is not None
+        written = 0
         try:
             written = self._file.write(line)
             if written != len(line):
                 raise OSError(28, "the disk is full")
         except OSError:
             # Half a line must not stand before the next whole one.
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._end)
+            if written:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._file.tell() - written)
             self.close()
             raise
         self._end += len(line)
@@ -121,10 +123,12 @@ class JsonLines:
             start = max(0, self._end - _TAIL_BYTES)
             old.seek(start)
             tail = old.read()
+        if _is_own_output(file):  # what else the program says may stand there too
+            if not tail.endswith(b"\n"):
+                self._end += file.write(b"\n")
+            return
         first, ends, _ = head.lstrip(b"\0\n").partition(b"\n")  # zeros are what a power cut may leave
         if first and not (_is_record(first) if ends else first.startswith(b'{"')):
-            if _is_own_output(file):  # what else the program says stands there too
-                return
             raise FileExistsError(errno.EEXIST, "it holds something else than JSON lines")
         last = tail.rfind(b"\n") + 1
         if (last == 0 and start > 0) or _is_record(tail[last:]):  # no line of ours is that long

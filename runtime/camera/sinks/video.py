@@ -95,6 +95,7 @@ class Recording:
         self._part_s = part_s
         self._keep = keep
         self._min_free_bytes = min_free_bytes
+        self._little_bytes = min_free_bytes // 64
         self._free_bytes = free_bytes
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
@@ -186,7 +187,7 @@ class Recording:
                 f"{self._min_free_bytes / 1e6:.0f} MB stay free, so that other programs live"
             )
         room = free - self._min_free_bytes + self._held_bytes()
-        if self._part_s < math.inf and _length(self._path) > room / 2:
+        if self._part_s < math.inf and _length(self._path) > max(room / 2, self._little_bytes):
             self.close()  # later, no older part would be left to make room
 
     def _make_room(self) -> int:
@@ -201,19 +202,19 @@ class Recording:
         removed, now = self._removed, time.monotonic()
         if removed is not None:
             since_s = now - removed.time_s
-            if free != removed.free_bytes and room >= removed.awaited_bytes:
+            told = free != removed.free_bytes and room >= removed.awaited_bytes
+            if told or removed.bytes < self._little_bytes:  # others write as much between two looks
                 self._hold_s = _HOLD_S
             elif since_s < _LATE_S and 2 * free >= self._min_free_bytes:
                 return free + removed.bytes
             elif since_s < self._hold_s:
                 return free
-            else:
+            elif free < self._min_free_bytes:
                 self._hold_s = min(2.0 * self._hold_s, _LONGEST_HOLD_S)
             self._removed = None
         if self._part_s == math.inf:
             return free
-        parts = [numbered(self._path, number) for number in range(self._keep, 0, -1)]
-        lengths = {part: _length(part) for part in parts if part.exists() and part.stat().st_nlink == 1}
+        lengths = self._old_parts()
         if free + sum(lengths.values()) < self._min_free_bytes:
             return free
         gone = 0
@@ -226,9 +227,13 @@ class Recording:
         return free + gone
 
     def _held_bytes(self) -> int:
-        """Return the length of all files of the film."""
-        parts = [numbered(self._path, number) for number in range(1, self._keep + 1)]
-        return sum(map(_length, [self._path, *parts]))
+        """Return the length of the film's newest file, and of the old ones that can be removed for room."""
+        return _length(self._path) + sum(self._old_parts().values())
+
+    def _old_parts(self) -> dict[Path, int]:
+        """Return the lengths of the old files, oldest first, but for those that have another name too."""
+        parts = [numbered(self._path, number) for number in range(self._keep, 0, -1)]
+        return {part: _length(part) for part in parts if part.exists() and part.stat().st_nlink == 1}
 
     def _check_growth(self) -> None:
         """Finish a file that does not grow: OpenCV does not say either that it cannot be written any more."""

@@ -135,13 +135,15 @@ def test_a_sink_may_close_its_loop(film, model, tmp_path):
             running.close()
 
         out = tmp_path / "out.avi"
-        running = camera.loop(source, model, sinks=[end, Recording(out, fps=10.0)], on_event=events.append)
+        running = camera.loop(
+            source, model, sinks=[end, Recording(out, fps=10.0, real_time=False)], on_event=events.append
+        )
         answers = len(list(running))
     assert not [event for event in events if event.kind == "sink-failed"]
     assert 1 <= frames_in(out) <= answers
 
 
-def test_who_closes_a_loop_second_waits_for_its_end(film, model):
+def test_who_closes_a_loop_second_waits_for_its_end(film, model, until):
     class Slow:
         closed = False
 
@@ -156,7 +158,7 @@ def test_who_closes_a_loop_second_waits_for_its_end(film, model):
         running = camera.loop(source, model, sinks=[slow])
         first = threading.Thread(target=running.close)
         first.start()
-        time.sleep(0.05)
+        until(lambda: running._closed)
         running.close()
         assert slow.closed
         first.join()

@@ -103,6 +103,21 @@ def test_an_event_that_a_sink_cannot_digest_is_no_end(answer, monkeypatch, until
     assert thread.join(10.0)
 
 
+def test_a_sink_that_leaves_its_thread_is_an_event_and_no_end(answer, until):
+    events = []
+
+    def leave(item) -> None:
+        raise SystemExit
+
+    thread = SinkThread(leave, waits=lambda: True, tell=events.append)
+    for index in range(20):  # more than may wait for it
+        thread.put(answer(index))
+    until(lambda: events)
+    assert events[0].kind == "sink-failed" and "SystemExit" in events[0].detail
+    thread.end(0.0)
+    assert thread.join(5.0)
+
+
 def test_a_lossless_sink_makes_the_loop_wait(answer):
     items = []
 
