@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, overload
-
-import numpy as np
+from typing import Any
 
 from boardfit.errors import BoardfitError, CameraError, EngineLost, RecipeError
+from boardfit.runtime.camera.batch import Model, gains_by_batches
 from boardfit.runtime.camera.gather import Gather
 from boardfit.runtime.camera.lanes import Lanes
 from boardfit.runtime.camera.records import Event, Frame
@@ -23,7 +22,6 @@ from boardfit.runtime.camera.stats import Stats
 from boardfit.runtime.policy.budget import Budget
 from boardfit.runtime.policy.motion import Motion, MotionSettings
 from boardfit.runtime.results import Result
-from boardfit.timing import time_paired
 
 SIZE_LIMIT = "size-limit"
 FRAME_FAILED = "frame-failed"
@@ -38,19 +36,6 @@ _LIVE_LANES, _FILE_LANES = 1, 2
 """Where every frame counts, one is prepared while another one has the engine. A camera's would grow old."""
 _MOST_FAILURES = 10
 """Calls of the model in a row without an answer, after which the loop gives up."""
-_MOST_MEASURED_S = 0.5
-"""Where a frame of each camera takes longer one by one, no batch is tried: that takes twelve times it."""
-_BATCH_GAIN = 0.85
-"""A batch is used where it takes less than this share of the time one by one: its first frame waits."""
-
-
-class Model(Protocol):
-    """What answers frames: a Session, or anything like it."""
-
-    @overload
-    def __call__(self, frame: np.ndarray) -> Result: ...
-    @overload
-    def __call__(self, frame: Sequence[np.ndarray]) -> list[Result]: ...
 
 
 def loop(
@@ -369,31 +354,6 @@ class Loop:
                 self._on_event(event)
             except (Exception, SystemExit):
                 log.exception("a listener to the loop's events failed")
-
-
-def gains_by_batches(model: Model, images: list[np.ndarray]) -> bool:
-    """Measure whether frames as one batch take less time than one by one.
-
-    False without a measurement where one by one they take more than half a second.
-
-    Args:
-        model: Takes a frame or a list of frames.
-        images: HxWx3 uint8 BGR.
-
-    Raises:
-        EngineLost: An isolated engine is being replaced.
-    """
-    calls = {"together": lambda: model(images), "alone": lambda: [model(image) for image in images]}
-    try:
-        one = time_paired({"one": lambda: model(images[0])}, rounds=1, warmup=1)["one"]
-        if one.p50_s * len(images) > _MOST_MEASURED_S:
-            return False
-        times = time_paired(calls, rounds=5, warmup=1)
-    except EngineLost:
-        raise
-    except Exception:
-        return False  # it takes no lists
-    return times["together"].ratio_to(times["alone"]) < _BATCH_GAIN
 
 
 def _claim_all(sources: Sequence[Source]) -> None:
