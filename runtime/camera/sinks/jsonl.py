@@ -127,8 +127,8 @@ class JsonLines:
             if not tail.endswith(b"\n"):
                 self._end += file.write(b"\n")
             return
-        first, ends, _ = head.lstrip(b"\0\n").partition(b"\n")  # zeros are what a power cut may leave
-        if first and not (_is_record(first) if ends else first.startswith(b'{"')):
+        first = head.lstrip(b"\0\n").partition(b"\n")[0]  # zeros are what a power cut may leave
+        if first and not (first.startswith(b'{"') or _is_record(first)):
             raise FileExistsError(errno.EEXIST, "it holds something else than JSON lines")
         last = tail.rfind(b"\n") + 1
         if (last == 0 and start > 0) or _is_record(tail[last:]):  # no line of ours is that long
